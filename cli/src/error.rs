@@ -1,0 +1,188 @@
+//! What a failure is to the person who reads it: what was being done, what the server answered,
+//! what to do now, and the exit code. It never holds a password or the value of a row.
+
+use std::error::Error as StdError;
+use std::fmt;
+
+/// Public exit codes of the binary.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Exit {
+    Done = 0,
+    /// The answer is no: a check failed, two databases differ.
+    No = 1,
+    Usage = 2,
+    Source = 3,
+    Target = 4,
+    /// Not possible in the phase the migration is in.
+    Phase = 5,
+    /// The data on both sides do not fit together.
+    Differ = 6,
+    Bug = 70,
+    /// Stopped by the user; the same command goes on.
+    Stopped = 130,
+}
+
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+type Cause = Box<dyn StdError + Send + Sync + 'static>;
+
+/// An error with its exit code, cause and hint. `doing` is a lower-case phrase that reads well
+/// after "error: ".
+pub struct Error(Box<Inner>);
+
+struct Inner {
+    exit: Exit,
+    doing: String,
+    cause: Option<Cause>,
+    hint: Option<String>,
+}
+
+impl Error {
+    pub fn new(exit: Exit, doing: impl Into<String>) -> Error {
+        Error(Box::new(Inner { exit, doing: doing.into(), cause: None, hint: None }))
+    }
+    pub fn usage(doing: impl Into<String>) -> Error {
+        Error::new(Exit::Usage, doing)
+    }
+    /// For what cannot happen unless pgmig is wrong.
+    pub fn bug(doing: impl Into<String>) -> Error {
+        Error::new(Exit::Bug, doing)
+    }
+    pub fn cause(mut self, cause: impl Into<Cause>) -> Error {
+        self.0.cause = Some(cause.into());
+        self
+    }
+    pub fn hint(mut self, hint: impl Into<String>) -> Error {
+        self.0.hint = Some(hint.into());
+        self
+    }
+    pub fn exit(&self) -> Exit {
+        self.0.exit
+    }
+    /// The innermost hint that was given.
+    pub fn hint_text(&self) -> Option<&str> {
+        let mut hint = self.0.hint.as_deref();
+        let mut next = self.source();
+        while let Some(err) = next {
+            if let Some(ours) = err.downcast_ref::<Error>()
+                && let Some(text) = ours.0.hint.as_deref()
+            {
+                hint = Some(text);
+            }
+            next = err.source();
+        }
+        hint
+    }
+    /// The server's SQLSTATE, if a server's answer is among the causes.
+    pub fn sqlstate(&self) -> Option<&str> {
+        let mut next: Option<&(dyn StdError + 'static)> = Some(self);
+        while let Some(err) = next {
+            if let Some(code) = err.downcast_ref::<tokio_postgres::Error>().and_then(|e| e.code()) {
+                return Some(code.code());
+            }
+            if let Some(server) = err.downcast_ref::<ServerError>() {
+                return Some(&server.sqlstate);
+            }
+            next = err.source();
+        }
+        None
+    }
+    /// Every message from the outermost to the innermost, on one line.
+    pub fn chain(&self) -> String {
+        let mut text = self.to_string();
+        let mut next = self.source();
+        while let Some(err) = next {
+            text.push_str(": ");
+            text.push_str(&describe(err));
+            next = err.source();
+        }
+        text
+    }
+    /// The causes below the first line, outermost first.
+    pub fn causes(&self) -> Vec<String> {
+        let mut causes = Vec::new();
+        let mut next = self.source();
+        while let Some(err) = next {
+            let text = describe(err);
+            if causes.last() != Some(&text) {
+                causes.push(text);
+            }
+            // tokio-postgres repeats the server's message as the source of its own error.
+            next = if err.is::<tokio_postgres::Error>()
+                && err.downcast_ref::<tokio_postgres::Error>().is_some_and(|e| e.as_db_error().is_some())
+            {
+                None
+            } else {
+                err.source()
+            };
+        }
+        causes
+    }
+}
+
+/// A server's answer in one line: message and SQLSTATE. DETAIL is left out, it holds row values.
+fn describe(err: &(dyn StdError + 'static)) -> String {
+    match err.downcast_ref::<tokio_postgres::Error>().and_then(|e| e.as_db_error()) {
+        Some(db) => format!("{} ({})", db.message(), db.code().code()),
+        None => err.to_string(),
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.doing)
+    }
+}
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} (exit {})", self.chain(), self.0.exit as u8)
+    }
+}
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.0.cause.as_ref().map(|cause| &**cause as &(dyn StdError + 'static))
+    }
+}
+
+/// An ErrorResponse of the replication protocol (manual 55.8), as tokio-postgres gives it for SQL.
+#[derive(Debug, thiserror::Error)]
+#[error("{message} ({sqlstate})")]
+pub struct ServerError {
+    pub sqlstate: String,
+    pub message: String,
+    pub hint: Option<String>,
+}
+
+/// Says what was being done when a call failed, and on which side.
+pub trait Context<T> {
+    fn on_source(self, doing: impl FnOnce() -> String) -> Result<T>;
+    fn on_target(self, doing: impl FnOnce() -> String) -> Result<T>;
+    fn during(self, exit: Exit, doing: impl FnOnce() -> String) -> Result<T>;
+}
+
+impl<T, E: Into<Cause>> Context<T> for std::result::Result<T, E> {
+    fn on_source(self, doing: impl FnOnce() -> String) -> Result<T> {
+        self.during(Exit::Source, doing)
+    }
+    fn on_target(self, doing: impl FnOnce() -> String) -> Result<T> {
+        self.during(Exit::Target, doing)
+    }
+    fn during(self, exit: Exit, doing: impl FnOnce() -> String) -> Result<T> {
+        self.map_err(|cause| Error::new(exit, doing()).cause(cause))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_innermost_hint_and_every_cause_are_kept() {
+        let inner = Error::new(Exit::Source, "reset").hint("mend it");
+        let outer = Error::new(Exit::Source, "read from source").cause(inner);
+        let top = Error::new(Exit::Target, "copy part 3").cause(outer);
+        assert_eq!(top.chain(), "copy part 3: read from source: reset");
+        assert_eq!(top.hint_text(), Some("mend it"));
+        assert_eq!(top.exit(), Exit::Target);
+    }
+}

@@ -1,0 +1,153 @@
+-- The state of every migration into this database. One home per fact: what is here commits
+-- together with the rows it speaks of, so that after a crash the target itself says what is done.
+-- Read by the extension's install script and, on servers that take no custom extension, by the CLI.
+
+create schema pgmig;
+comment on schema pgmig is 'pgmig: state and control of migrations into this database';
+
+create table pgmig.sentinel
+(
+    migration          text        primary key check (migration ~ '^[a-z0-9_]{1,40}$'),
+    phase              text        not null default 'planned'
+                       check (phase in ('planned', 'schema', 'copy', 'indexes', 'catchup', 'follow',
+                                        'cutover', 'done', 'failed', 'paused')),
+    interrupted_phase  text,
+    follow             boolean     not null default true,
+    apply              boolean     not null default true,
+    plugin             text        not null,
+    slot_name          text        not null,
+    source_identity    text        not null,
+    startpos           pg_lsn,
+    endpos             pg_lsn,
+    write_lsn          pg_lsn,
+    flush_lsn          pg_lsn,
+    replay_lsn         pg_lsn,
+    source_lsn         pg_lsn,
+    spool_bytes        bigint      not null default 0,
+    applied_rows       bigint      not null default 0,
+    applied_transactions bigint    not null default 0,
+    replay_commit_at   timestamptz,
+    stream_at          timestamptz,
+    copy_started_at    timestamptz,
+    copy_finished_at   timestamptz,
+    started_at         timestamptz not null default now(),
+    done_at            timestamptz,
+    last_error         text
+);
+comment on table pgmig.sentinel is 'one row a migration: its phase, positions and switches';
+comment on column pgmig.sentinel.migration is 'name of the migration; keys every other table';
+comment on column pgmig.sentinel.phase is 'planned, schema, copy, indexes, catchup, follow, cutover, done; failed and paused keep the phase they interrupt in interrupted_phase';
+comment on column pgmig.sentinel.interrupted_phase is 'the phase that failed or paused interrupts; null otherwise';
+comment on column pgmig.sentinel.follow is 'whether changes are streamed after the copy';
+comment on column pgmig.sentinel.apply is 'the apply switch: false holds apply back, receiving goes on';
+comment on column pgmig.sentinel.plugin is 'output plugin of the slot: wal2json or pgoutput; none without follow';
+comment on column pgmig.sentinel.slot_name is 'logical replication slot on the source';
+comment on column pgmig.sentinel.source_identity is 'system identifier and database oid of the source';
+comment on column pgmig.sentinel.startpos is 'consistent point of the slot: where the stream starts';
+comment on column pgmig.sentinel.endpos is 'where to stop: every transaction whose commit record ends at or before it is applied, none after it; null while open';
+comment on column pgmig.sentinel.write_lsn is 'received from the source';
+comment on column pgmig.sentinel.flush_lsn is 'durable on our side: in the spool, or committed here';
+comment on column pgmig.sentinel.replay_lsn is 'end of the commit record of the last source transaction committed here; moves in the same transaction as its rows';
+comment on column pgmig.sentinel.source_lsn is 'last known write position of the source';
+comment on column pgmig.sentinel.spool_bytes is 'bytes of changes received and not yet applied, as they lie in the spool';
+comment on column pgmig.sentinel.applied_rows is 'row changes applied since the start of the stream';
+comment on column pgmig.sentinel.applied_transactions is 'source transactions applied since the start of the stream';
+comment on column pgmig.sentinel.replay_commit_at is 'when the transaction at replay_lsn was committed on the source';
+comment on column pgmig.sentinel.stream_at is 'when the positions of the stream were last written';
+comment on column pgmig.sentinel.copy_started_at is 'when the first Part was taken';
+comment on column pgmig.sentinel.copy_finished_at is 'when the last Part was done';
+comment on column pgmig.sentinel.started_at is 'when the migration was begun';
+comment on column pgmig.sentinel.done_at is 'when the migration was done';
+comment on column pgmig.sentinel.last_error is 'the last error that stopped the run; cleared when it goes on';
+
+create table pgmig.part
+(
+    part_id       bigint      generated always as identity primary key,
+    migration     text        not null references pgmig.sentinel on delete cascade,
+    schema_name   text        not null,
+    table_name    text        not null,
+    part_number   int         not null,
+    parts         int         not null,
+    predicate     text,
+    columns       text[]      not null,
+    format        text        not null default 'text' check (format in ('text', 'binary')),
+    bytes         bigint      not null,
+    state         text        not null default 'pending' check (state in ('pending', 'done')),
+    copied_rows   bigint,
+    copied_bytes  bigint,
+    snapshot      text,
+    started_at    timestamptz,
+    finished_at   timestamptz,
+    unique (migration, schema_name, table_name, part_number)
+);
+create index part_queue on pgmig.part (migration, bytes desc, part_id) where state = 'pending';
+comment on table pgmig.part is 'the copy, Part by Part; a Part is done in the transaction that stored its rows';
+comment on column pgmig.part.part_id is 'number of the Part; its session is named pgmig part <part_id>';
+comment on column pgmig.part.migration is 'migration it belongs to';
+comment on column pgmig.part.schema_name is 'schema of the table';
+comment on column pgmig.part.table_name is 'name of the table';
+comment on column pgmig.part.part_number is 'from 1 to parts';
+comment on column pgmig.part.parts is 'how many Parts the table is copied in';
+comment on column pgmig.part.predicate is 'which rows of the source this Part holds; null for the whole table';
+comment on column pgmig.part.columns is 'columns that are copied: all but the generated ones';
+comment on column pgmig.part.format is 'format of the COPY stream: text or binary';
+comment on column pgmig.part.bytes is 'size on the source when it was planned, TOAST included';
+comment on column pgmig.part.state is 'pending or done; a Part in flight is a pending row that its worker has locked';
+comment on column pgmig.part.copied_rows is 'rows stored';
+comment on column pgmig.part.copied_bytes is 'bytes of the COPY stream';
+comment on column pgmig.part.snapshot is 'tag: pg_current_snapshot() of the session that read the rows';
+comment on column pgmig.part.started_at is 'when its worker took it';
+comment on column pgmig.part.finished_at is 'when its rows were committed';
+
+create table pgmig.step
+(
+    step_id       bigint      generated always as identity primary key,
+    migration     text        not null references pgmig.sentinel on delete cascade,
+    stage         text        not null
+                  check (stage in ('schema', 'index', 'constraint', 'analyze', 'attach', 'rest',
+                                   'refresh', 'foreign_key', 'validate', 'finish')),
+    kind          text        not null,
+    schema_name   text,
+    table_name    text,
+    name          text        not null,
+    statement     text        not null,
+    blocking      boolean     not null default true,
+    state         text        not null default 'pending' check (state in ('pending', 'done', 'failed')),
+    sqlstate      text,
+    message       text,
+    started_at    timestamptz,
+    finished_at   timestamptz
+);
+create index step_queue on pgmig.step (migration, stage, step_id) where state = 'pending';
+create index step_table on pgmig.step (migration, schema_name, table_name);
+comment on table pgmig.step is 'every object that is made on the target, with its statement; done in the transaction that made it';
+comment on column pgmig.step.step_id is 'number of the step, in the order of the dump';
+comment on column pgmig.step.migration is 'migration it belongs to';
+comment on column pgmig.step.stage is 'when it runs: schema, then per table index, constraint, analyze, then attach, rest, refresh, foreign_key, validate, finish';
+comment on column pgmig.step.kind is 'what it makes, in the words of pg_restore --list';
+comment on column pgmig.step.schema_name is 'schema of the object';
+comment on column pgmig.step.table_name is 'table that must be copied first; null if none';
+comment on column pgmig.step.name is 'name of the object';
+comment on column pgmig.step.statement is 'SQL that makes it';
+comment on column pgmig.step.blocking is 'whether its failure stops the run';
+comment on column pgmig.step.state is 'pending, done or failed';
+comment on column pgmig.step.sqlstate is 'SQLSTATE of its failure';
+comment on column pgmig.step.message is 'message of its failure';
+comment on column pgmig.step.started_at is 'when it was begun';
+comment on column pgmig.step.finished_at is 'when it ended';
+
+create table pgmig.event
+(
+    event_id   bigint      generated always as identity primary key,
+    migration  text        not null references pgmig.sentinel on delete cascade,
+    at         timestamptz not null default clock_timestamp(),
+    level      text        not null check (level in ('info', 'warn', 'error')),
+    message    text        not null
+);
+create index event_order on pgmig.event (migration, event_id);
+comment on table pgmig.event is 'what happened, oldest first: phases, warnings, errors';
+comment on column pgmig.event.event_id is 'order of the events';
+comment on column pgmig.event.migration is 'migration it belongs to';
+comment on column pgmig.event.at is 'when it happened';
+comment on column pgmig.event.level is 'info, warn or error';
+comment on column pgmig.event.message is 'what happened';

@@ -1,0 +1,155 @@
+-- What a person or a script may call. Same names and meanings in both flavours.
+
+create function pgmig.version()
+returns text
+language sql immutable parallel safe
+set search_path = pg_catalog, pg_temp
+return '0.1.0';
+comment on function pgmig.version() is 'version of the pgmig schema';
+
+-- The migration a call without a name means: the only one there is.
+create function pgmig.only_migration()
+returns text
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    names text[] := (select array_agg(migration order by migration) from pgmig.sentinel);
+begin
+    if names is null then
+        raise exception 'no migration in this database'
+              using errcode = 'no_data_found', hint = 'start one with: pgmig run';
+    elsif cardinality(names) > 1 then
+        raise exception 'more than one migration in this database: %', array_to_string(names, ', ')
+              using errcode = 'ambiguous_parameter', hint = 'name it in the last argument';
+    end if;
+    return names[1];
+end
+$$;
+comment on function pgmig.only_migration() is 'name of the migration in this database; an error if there is none or more than one';
+
+create function pgmig.set_endpos(lsn pg_lsn, migration text)
+returns pg_lsn
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    s pgmig.sentinel;
+begin
+    select * into s from pgmig.sentinel t where t.migration = set_endpos.migration for update;
+    if not found then
+        raise exception 'no migration named %', quote_literal(set_endpos.migration)
+              using errcode = 'no_data_found', hint = 'see: select migration from pgmig.progress';
+    elsif s.phase = 'done' then
+        raise exception 'migration % is done', quote_literal(s.migration)
+              using errcode = 'object_not_in_prerequisite_state';
+    elsif not s.follow then
+        raise exception 'migration % does not follow the source', quote_literal(s.migration)
+              using errcode = 'object_not_in_prerequisite_state';
+    elsif s.phase = 'cutover' and s.endpos is distinct from lsn then
+        raise exception 'endpos % is reached and the migration is being finished', s.endpos
+              using errcode = 'object_not_in_prerequisite_state';
+    elsif lsn < s.startpos then
+        raise exception 'endpos % is behind startpos %', lsn, s.startpos
+              using errcode = 'invalid_parameter_value',
+                    hint = 'the copy already holds every change up to startpos';
+    elsif lsn < s.replay_lsn then
+        raise exception 'endpos % is behind replay_lsn %', lsn, s.replay_lsn
+              using errcode = 'invalid_parameter_value',
+                    hint = 'what is applied cannot be taken back: give a position at or after replay_lsn';
+    end if;
+    update pgmig.sentinel t set endpos = lsn where t.migration = s.migration;
+    insert into pgmig.event (migration, level, message)
+    values (s.migration, 'info', coalesce('endpos set to ' || lsn, 'endpos cleared'));
+    perform pg_notify('pgmig', s.migration);
+    return lsn;
+end
+$$;
+comment on function pgmig.set_endpos(pg_lsn, text) is 'sets where the named migration stops; null opens it again; returns it; an error if that position is already passed';
+
+create function pgmig.set_endpos(lsn pg_lsn)
+returns pg_lsn
+language sql
+set search_path = pg_catalog, pg_temp
+as $$ select pgmig.set_endpos(lsn, pgmig.only_migration()) $$;
+comment on function pgmig.set_endpos(pg_lsn) is 'sets where the only migration of this database stops; see set_endpos(pg_lsn, text)';
+
+create function pgmig.switch_apply(migration text, on_or_off boolean)
+returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    update pgmig.sentinel t
+       set apply = on_or_off,
+           phase = case when on_or_off and t.phase = 'paused' then coalesce(t.interrupted_phase, 'follow')
+                        when not on_or_off and t.phase in ('catchup', 'follow') then 'paused'
+                        else t.phase end,
+           interrupted_phase = case when on_or_off and t.phase = 'paused' then null
+                                    when not on_or_off and t.phase in ('catchup', 'follow') then t.phase
+                                    else t.interrupted_phase end
+     where t.migration = switch_apply.migration;
+    if not found then
+        raise exception 'no migration named %', quote_literal(migration)
+              using errcode = 'no_data_found', hint = 'see: select migration from pgmig.progress';
+    end if;
+    insert into pgmig.event (migration, level, message)
+    values (switch_apply.migration, 'info', case when on_or_off then 'apply resumed' else 'apply paused' end);
+    perform pg_notify('pgmig', switch_apply.migration);
+end
+$$;
+comment on function pgmig.switch_apply(text, boolean) is 'turns apply on or off; what pause and resume call';
+
+create function pgmig.pause(migration text)
+returns void
+language sql
+set search_path = pg_catalog, pg_temp
+as $$ select pgmig.switch_apply(migration, false) $$;
+comment on function pgmig.pause(text) is 'holds apply back after the Batch in hand; copying and receiving go on';
+
+create function pgmig.pause()
+returns void
+language sql
+set search_path = pg_catalog, pg_temp
+as $$ select pgmig.switch_apply(pgmig.only_migration(), false) $$;
+comment on function pgmig.pause() is 'holds apply of the only migration back; see pause(text)';
+
+create function pgmig.resume(migration text)
+returns void
+language sql
+set search_path = pg_catalog, pg_temp
+as $$ select pgmig.switch_apply(migration, true) $$;
+comment on function pgmig.resume(text) is 'lets apply go on';
+
+create function pgmig.resume()
+returns void
+language sql
+set search_path = pg_catalog, pg_temp
+as $$ select pgmig.switch_apply(pgmig.only_migration(), true) $$;
+comment on function pgmig.resume() is 'lets apply of the only migration go on; see resume(text)';
+
+-- Called last in the transaction that applied a Batch. The row lock puts it in one order with
+-- set_endpos and pause, so neither can slip in between the check and the commit.
+create function pgmig.advance(migration text, replay_lsn pg_lsn, commit_at timestamptz, transactions bigint, changes bigint)
+returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    update pgmig.sentinel t
+       set replay_lsn = advance.replay_lsn,
+           replay_commit_at = commit_at,
+           applied_transactions = t.applied_transactions + transactions,
+           applied_rows = t.applied_rows + changes
+     where t.migration = advance.migration
+       and t.apply
+       and (t.endpos is null or advance.replay_lsn <= t.endpos)
+       and (t.replay_lsn is null or t.replay_lsn < advance.replay_lsn);
+    if not found then
+        raise exception 'replay_lsn of migration % may not move to %', quote_literal(migration), advance.replay_lsn
+              using errcode = 'PGM01',
+                    hint = 'apply is paused, endpos was moved, or another run has applied this already';
+    end if;
+end
+$$;
+comment on function pgmig.advance(text, pg_lsn, timestamptz, bigint, bigint) is 'moves replay_lsn in the transaction that applied up to it; SQLSTATE PGM01 if apply is paused, endpos lies before it or it is already there';

@@ -1,0 +1,189 @@
+-- What a person reads. Live progress of a COPY comes from pg_stat_progress_copy, its session found
+-- by application_name: nothing is written outside the Part's own transaction.
+
+create view pgmig.parts as
+select p.migration,
+       p.part_id,
+       p.schema_name,
+       p.table_name,
+       p.part_number,
+       p.parts,
+       case when p.state = 'pending' and a.pid is not null then 'copying' else p.state end as state,
+       p.bytes,
+       case when p.state = 'done' then p.bytes
+            else least(p.bytes, coalesce(c.bytes_processed, 0)) end as bytes_done,
+       coalesce(p.copied_bytes, c.bytes_processed) as copied_bytes,
+       coalesce(p.copied_rows, c.tuples_processed) as copied_rows,
+       p.format,
+       p.snapshot,
+       coalesce(p.started_at, a.xact_start) as started_at,
+       p.finished_at,
+       a.pid
+  from pgmig.part p
+       left join pg_catalog.pg_stat_activity a
+              on p.state = 'pending'
+             and a.datname = current_database()
+             and a.application_name = 'pgmig part ' || p.part_id
+       left join pg_catalog.pg_stat_progress_copy c on c.pid = a.pid;
+comment on view pgmig.parts is 'every Part of the copy with its live progress';
+comment on column pgmig.parts.migration is 'migration it belongs to';
+comment on column pgmig.parts.part_id is 'number of the Part';
+comment on column pgmig.parts.schema_name is 'schema of the table';
+comment on column pgmig.parts.table_name is 'name of the table';
+comment on column pgmig.parts.part_number is 'from 1 to parts';
+comment on column pgmig.parts.parts is 'how many Parts the table is copied in';
+comment on column pgmig.parts.state is 'pending, copying or done';
+comment on column pgmig.parts.bytes is 'size on the source when it was planned, TOAST included';
+comment on column pgmig.parts.bytes_done is 'how much of bytes is done';
+comment on column pgmig.parts.copied_bytes is 'bytes of the COPY stream so far';
+comment on column pgmig.parts.copied_rows is 'rows stored so far';
+comment on column pgmig.parts.format is 'format of the COPY stream';
+comment on column pgmig.parts.snapshot is 'tag: the snapshot the rows were read under';
+comment on column pgmig.parts.started_at is 'when its worker took it';
+comment on column pgmig.parts.finished_at is 'when its rows were committed';
+comment on column pgmig.parts.pid is 'backend that is copying it now';
+
+create view pgmig.steps as
+select s.migration,
+       s.step_id,
+       s.stage,
+       s.kind,
+       s.schema_name,
+       s.table_name,
+       s.name,
+       case when s.state = 'pending' and a.pid is not null then 'running' else s.state end as state,
+       s.blocking,
+       s.sqlstate,
+       s.message,
+       s.statement,
+       coalesce(s.started_at, a.xact_start) as started_at,
+       s.finished_at,
+       a.pid
+  from pgmig.step s
+       left join pg_catalog.pg_stat_activity a
+              on s.state = 'pending'
+             and a.datname = current_database()
+             and a.application_name = 'pgmig step ' || s.step_id;
+comment on view pgmig.steps is 'every object that is made on the target, with its statement and how it went';
+comment on column pgmig.steps.migration is 'migration it belongs to';
+comment on column pgmig.steps.step_id is 'number of the step';
+comment on column pgmig.steps.stage is 'when it runs; see pgmig.step.stage';
+comment on column pgmig.steps.kind is 'what it makes';
+comment on column pgmig.steps.schema_name is 'schema of the object';
+comment on column pgmig.steps.table_name is 'table that must be copied first';
+comment on column pgmig.steps.name is 'name of the object';
+comment on column pgmig.steps.state is 'pending, running, done or failed';
+comment on column pgmig.steps.blocking is 'whether its failure stops the run';
+comment on column pgmig.steps.sqlstate is 'SQLSTATE of its failure';
+comment on column pgmig.steps.message is 'message of its failure';
+comment on column pgmig.steps.statement is 'SQL that makes it';
+comment on column pgmig.steps.started_at is 'when it was begun';
+comment on column pgmig.steps.finished_at is 'when it ended';
+comment on column pgmig.steps.pid is 'backend that runs it now';
+
+create view pgmig.events as
+select e.migration, e.event_id, e.at, e.level, e.message
+  from pgmig.event e;
+comment on view pgmig.events is 'what happened, in the order of event_id';
+comment on column pgmig.events.migration is 'migration it belongs to';
+comment on column pgmig.events.event_id is 'order of the events';
+comment on column pgmig.events.at is 'when it happened';
+comment on column pgmig.events.level is 'info, warn or error';
+comment on column pgmig.events.message is 'what happened';
+
+create view pgmig.progress as
+with copy as (
+    select p.migration,
+           count(distinct (p.schema_name, p.table_name)) as tables_total,
+           count(distinct (p.schema_name, p.table_name))
+           - count(distinct (p.schema_name, p.table_name)) filter (where p.state <> 'done') as tables_done,
+           sum(p.bytes)::bigint as bytes_total,
+           sum(p.bytes_done)::bigint as bytes_done,
+           sum(p.copied_rows)::bigint as copied_rows
+      from pgmig.parts p
+     group by p.migration
+), steps as (
+    select s.migration,
+           count(*) as steps_total,
+           count(*) filter (where s.state <> 'pending') as steps_done,
+           count(*) filter (where s.state = 'failed') as steps_failed
+      from pgmig.step s
+     group by s.migration
+), calc as (
+    select s.*,
+           c.tables_done, c.tables_total, c.bytes_done, c.bytes_total, c.copied_rows,
+           t.steps_done, t.steps_total, t.steps_failed,
+           extract(epoch from coalesce(s.copy_finished_at, clock_timestamp()) - s.copy_started_at) as copy_seconds,
+           -- With nothing waiting in the spool all that was received is applied.
+           case when s.spool_bytes = 0 then greatest(s.replay_lsn, s.write_lsn) else coalesce(s.replay_lsn, s.startpos) end as reached_lsn
+      from pgmig.sentinel s
+           left join copy c using (migration)
+           left join steps t using (migration)
+)
+select k.migration,
+       k.phase,
+       k.interrupted_phase,
+       k.tables_done,
+       k.tables_total,
+       k.bytes_done,
+       k.bytes_total,
+       k.copied_rows,
+       case when k.copy_seconds > 0 then (k.bytes_done / k.copy_seconds)::bigint end as copy_bytes_per_second,
+       k.steps_done,
+       k.steps_total,
+       k.steps_failed,
+       k.startpos,
+       k.write_lsn,
+       k.flush_lsn,
+       k.replay_lsn,
+       k.source_lsn,
+       case when k.follow then greatest(0, pg_wal_lsn_diff(k.source_lsn, k.reached_lsn))::bigint end as lag_bytes,
+       case when not k.follow or k.stream_at is null then null
+            when k.spool_bytes = 0 then 0
+            else round(extract(epoch from k.stream_at - coalesce(k.replay_commit_at, k.copy_started_at))::numeric, 3)
+       end as lag_seconds,
+       k.spool_bytes,
+       k.applied_transactions,
+       k.applied_rows,
+       k.endpos,
+       k.apply,
+       case when k.phase = 'copy' and k.bytes_done > 0 and k.copy_seconds > 0
+            then make_interval(secs => (k.copy_seconds * (k.bytes_total - k.bytes_done) / k.bytes_done)::float8)
+       end as eta,
+       k.last_error,
+       k.plugin,
+       k.slot_name,
+       k.started_at,
+       k.done_at
+  from calc k;
+comment on view pgmig.progress is 'one row a migration: how far it is';
+comment on column pgmig.progress.migration is 'name of the migration';
+comment on column pgmig.progress.phase is 'where it is: planned, schema, copy, indexes, catchup, follow, cutover, done, failed, paused';
+comment on column pgmig.progress.interrupted_phase is 'the phase that failed or paused interrupts';
+comment on column pgmig.progress.tables_done is 'tables whose last Part is committed';
+comment on column pgmig.progress.tables_total is 'tables that are copied';
+comment on column pgmig.progress.bytes_done is 'how much of bytes_total is copied, Parts in flight included';
+comment on column pgmig.progress.bytes_total is 'size of the tables on the source when planned';
+comment on column pgmig.progress.copied_rows is 'rows stored by the copy, Parts in flight included';
+comment on column pgmig.progress.copy_bytes_per_second is 'mean rate of the copy';
+comment on column pgmig.progress.steps_done is 'objects made or failed';
+comment on column pgmig.progress.steps_total is 'objects to make';
+comment on column pgmig.progress.steps_failed is 'objects that could not be made; see pgmig.steps';
+comment on column pgmig.progress.startpos is 'where the stream starts';
+comment on column pgmig.progress.write_lsn is 'received from the source';
+comment on column pgmig.progress.flush_lsn is 'durable on our side';
+comment on column pgmig.progress.replay_lsn is 'end of the last source transaction committed here';
+comment on column pgmig.progress.source_lsn is 'last known write position of the source';
+comment on column pgmig.progress.lag_bytes is 'bytes of the source''s WAL that are not applied here';
+comment on column pgmig.progress.lag_seconds is 'age of the last applied source transaction while more wait; 0 when none waits';
+comment on column pgmig.progress.spool_bytes is 'bytes of changes received and not yet applied';
+comment on column pgmig.progress.applied_transactions is 'source transactions applied';
+comment on column pgmig.progress.applied_rows is 'row changes applied';
+comment on column pgmig.progress.endpos is 'where to stop; null while open';
+comment on column pgmig.progress.apply is 'the apply switch';
+comment on column pgmig.progress.eta is 'time the copy still takes at its mean rate; null where it cannot be known';
+comment on column pgmig.progress.last_error is 'the last error that stopped the run';
+comment on column pgmig.progress.plugin is 'output plugin of the slot';
+comment on column pgmig.progress.slot_name is 'logical replication slot on the source';
+comment on column pgmig.progress.started_at is 'when the migration was begun';
+comment on column pgmig.progress.done_at is 'when the migration was done';
