@@ -18,6 +18,8 @@ pub enum Exit {
     Phase = 5,
     /// The data on both sides do not fit together.
     Differ = 6,
+    /// This machine: the spool or the plan under `--dir` cannot be read or written.
+    Dir = 7,
     Bug = 70,
     /// Stopped by the user; the same command goes on.
     Stopped = 130,

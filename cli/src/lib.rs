@@ -1,5 +1,13 @@
 //! pgmig moves a live PostgreSQL database to another server and proves that nothing was lost.
 //! ARCHITECTURE.md is the way in.
 
+pub mod apply;
+pub mod config;
+pub mod connect;
+pub mod copy;
 pub mod error;
 pub mod model;
+pub mod report;
+pub mod source;
+pub mod stream;
+pub mod target;

@@ -2,5 +2,12 @@
 //! here uses another module of ours.
 
 pub mod lsn;
+pub mod name;
+pub mod phase;
+pub mod snapshot;
+pub mod wire;
 
 pub use lsn::Lsn;
+pub use name::TableName;
+pub use phase::Phase;
+pub use snapshot::SnapshotTag;

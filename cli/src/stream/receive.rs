@@ -1,0 +1,177 @@
+//! The receiver: takes the stream as fast as it comes, writes it to the spool, and tells the source
+//! what is durable. It never waits for apply; only a full spool holds it back, and then it still
+//! answers the source.
+
+use std::fs::File;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use super::Decoder;
+use super::assemble::{Assembler, Frame};
+use super::spool::{Spool, SpoolWriter};
+use crate::error::{Context, Error, Exit, Result};
+use crate::model::Lsn;
+use crate::source::replication::{Message, ReplicationClient};
+
+/// How long what was received may wait to be made durable.
+const SYNC_EVERY: Duration = Duration::from_millis(200);
+/// How often the source hears from us when there is nothing new to say. Well below the server's
+/// default wal_sender_timeout of 60 s.
+const STATUS_EVERY: Duration = Duration::from_secs(10);
+
+/// How far the stream has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Received {
+    /// Every transaction whose commit ends at or before this is in the spool.
+    pub write_lsn: Lsn,
+    /// The same, on disk.
+    pub flush_lsn: Lsn,
+}
+
+/// Everything the receiver is made of.
+pub struct Receiver {
+    /// The stream has been started.
+    pub client: ReplicationClient,
+    pub decoder: Box<dyn Decoder>,
+    pub writer: SpoolWriter,
+    pub spool: Spool,
+    /// Bytes on disk at which it stops reading.
+    pub spool_limit: u64,
+    pub received: watch::Sender<Received>,
+    /// What is committed on the target, for the source's view of us.
+    pub replay_lsn: watch::Receiver<Lsn>,
+}
+
+struct Syncing {
+    task: JoinHandle<std::io::Result<()>>,
+    covers: Lsn,
+}
+
+impl Receiver {
+    /// Receives until `stop` turns true, then makes all durable and says so to the source.
+    pub async fn run(mut self, mut stop: watch::Receiver<bool>) -> Result<()> {
+        let mut into = Assembler::default();
+        let mut syncing: Option<Syncing> = None;
+        let mut dirty = false;
+        let mut last_status = Instant::now();
+        let mut ticks = tokio::time::interval(SYNC_EVERY);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut full = false;
+        while !*stop.borrow_and_update() {
+            let mut answer = false;
+            tokio::select! {
+                filled = self.client.fill(), if !full => {
+                    filled?;
+                    answer = self.drain(&mut into, &mut dirty)?;
+                }
+                _ = ticks.tick() => full = self.is_full(full),
+                _ = stop.changed() => {}
+            }
+            if let Some(sync) = syncing.take_if(|sync| sync.task.is_finished()) {
+                self.synced(sync).await?;
+                answer = true;
+            }
+            let at = *self.received.borrow();
+            if syncing.is_none() {
+                if dirty {
+                    syncing = Some(start_sync(self.writer.file(), at.write_lsn));
+                    dirty = false;
+                } else if last_status.elapsed() >= STATUS_EVERY && at.write_lsn > at.flush_lsn && !into.in_transaction()
+                {
+                    // Nothing but keepalives since: leave a mark of how far they came, so that the
+                    // source is never told more than a restart can prove.
+                    self.append(&Frame { body: Vec::new(), boundary: true, end_lsn: at.write_lsn })?;
+                    syncing = Some(start_sync(self.writer.file(), at.write_lsn));
+                }
+            }
+            if answer || last_status.elapsed() >= STATUS_EVERY {
+                self.status().await?;
+                last_status = Instant::now();
+            }
+        }
+        if let Some(sync) = syncing {
+            self.synced(sync).await?;
+        }
+        self.status().await?;
+        // The last word was said; how the connection ends does not matter any more.
+        let _ = tokio::time::timeout(Duration::from_secs(2), self.client.stop()).await;
+        Ok(())
+    }
+
+    /// Takes every message that is in the buffer. True if the source asked for an answer.
+    fn drain(&mut self, into: &mut Assembler, dirty: &mut bool) -> Result<bool> {
+        let mut answer = false;
+        while let Some(message) = self.client.poll_message()? {
+            match message {
+                Message::XLogData(data) => {
+                    self.decoder.decode(data.wal_start, data.data, into).on_source(|| "decode the stream".into())?;
+                }
+                Message::Keepalive(keepalive) => {
+                    into.keepalive(keepalive.wal_end);
+                    answer |= keepalive.reply_requested;
+                }
+                Message::CopyDone => {
+                    return Err(Error::new(Exit::Source, "the source has ended the stream")
+                        .hint("it may be shutting down; run the same command again when it is back"));
+                }
+            }
+            if let Some(frame) = into.take(false) {
+                self.writer.append(&frame).during(Exit::Dir, || "write the spool".into())?;
+                *dirty = true;
+            }
+        }
+        if let Some(frame) = into.take(true) {
+            self.append(&frame)?;
+            *dirty = true;
+        }
+        // Told only now: all of it is in the spool.
+        let write_lsn = into.received();
+        self.received.send_if_modified(|at| {
+            let moved = write_lsn > at.write_lsn;
+            at.write_lsn = at.write_lsn.max(write_lsn);
+            moved
+        });
+        Ok(answer)
+    }
+
+    fn append(&mut self, frame: &Frame) -> Result<()> {
+        self.writer
+            .append(frame)
+            .during(Exit::Dir, || "write the spool".into())
+            .map_err(|err| err.hint("free some space under --dir, then run the same command again"))
+    }
+
+    /// Whether the spool is at its cap; with some slack, so that it does not flap.
+    fn is_full(&self, was: bool) -> bool {
+        let bytes = self.spool.bytes();
+        let full = bytes >= if was { self.spool_limit / 10 * 9 } else { self.spool_limit };
+        if full && !was {
+            tracing::warn!(bytes, "the spool is full: receiving waits for apply, and WAL is kept on the source");
+        }
+        full
+    }
+
+    async fn synced(&self, sync: Syncing) -> Result<()> {
+        sync.task
+            .await
+            .map_err(|cause| Error::bug("a sync ended abnormally").cause(cause))?
+            .during(Exit::Dir, || "make the spool durable".into())?;
+        self.received.send_modify(|at| at.flush_lsn = at.flush_lsn.max(sync.covers));
+        Ok(())
+    }
+
+    async fn status(&mut self) -> Result<()> {
+        let at = *self.received.borrow();
+        let replay_lsn = *self.replay_lsn.borrow();
+        self.client.send_status(at.write_lsn, at.flush_lsn, replay_lsn.min(at.flush_lsn), false).await
+    }
+}
+
+/// Syncs in the background: a slow disk must not keep the source waiting for an answer. The frames
+/// up to `covers` are in the file, or in older segments, synced when they were closed.
+fn start_sync(file: Arc<File>, covers: Lsn) -> Syncing {
+    Syncing { task: tokio::task::spawn_blocking(move || file.sync_data()), covers }
+}

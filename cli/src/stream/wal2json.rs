@@ -1,0 +1,309 @@
+//! wal2json, format-version 2: one JSON object a message. Numbers never pass through a float: their
+//! text is kept. wal2json before 2.6 prints NaN and infinities as null, so preflight lets it near
+//! float and numeric columns only with `numeric-data-types-as-string`.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::assemble::{Assembler, ShapeId};
+use super::{DecodeError, Decoder};
+use crate::model::wire::{Commit, Kind, Shape, Value};
+use crate::model::{Lsn, TableName};
+
+#[derive(Deserialize)]
+struct Message<'a> {
+    action: &'a str,
+    xid: Option<u32>,
+    #[serde(borrow)]
+    timestamp: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    schema: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    table: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    columns: Vec<Column<'a>>,
+    #[serde(borrow, default)]
+    identity: Vec<Column<'a>>,
+}
+
+#[derive(Deserialize)]
+struct Column<'a> {
+    #[serde(borrow)]
+    name: Cow<'a, str>,
+    #[serde(borrow, rename = "type")]
+    type_name: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    value: &'a RawValue,
+}
+
+/// What is known of a table from its changes so far.
+#[derive(Default)]
+struct Known {
+    /// Every column seen: unchanged TOAST columns are absent from a message, not from the table.
+    columns: Vec<String>,
+    insert: Option<(Vec<String>, ShapeId)>,
+    update: Option<(Vec<String>, ShapeId)>,
+    delete: Option<(Vec<String>, ShapeId)>,
+}
+
+#[derive(Default)]
+pub struct Wal2Json {
+    known: HashMap<String, HashMap<String, Known>>,
+    /// A TRUNCATE of several tables comes as one message a table.
+    truncated: Vec<ShapeId>,
+}
+
+impl Wal2Json {
+    /// Options for START_REPLICATION. `numbers_as_strings` where the server's wal2json takes it (2.6).
+    pub fn options(numbers_as_strings: bool) -> Vec<(&'static str, &'static str)> {
+        let mut options = vec![
+            ("format-version", "2"),
+            ("include-transaction", "1"),
+            ("include-xids", "1"),
+            ("include-timestamp", "1"),
+            ("include-types", "1"),
+            ("include-typmod", "0"),
+        ];
+        if numbers_as_strings {
+            options.push(("numeric-data-types-as-string", "1"));
+        }
+        options
+    }
+
+    fn shape(&mut self, message: &Message<'_>, kind: Kind, into: &mut Assembler) -> Result<ShapeId, DecodeError> {
+        let (schema, table) = table_of(message)?;
+        if !self.known.get(schema).is_some_and(|tables| tables.contains_key(table)) {
+            self.known.entry(schema.to_string()).or_default().insert(table.to_string(), Known::default());
+        }
+        let known = self.known.get_mut(schema).and_then(|tables| tables.get_mut(table));
+        let known = known.ok_or_else(|| DecodeError::new("table lost"))?;
+        let names = TableName::new(schema, table);
+        let key = &message.identity;
+        let (cached, listed) = match kind {
+            Kind::Insert => (&mut known.insert, &message.columns),
+            Kind::Update => (&mut known.update, key),
+            Kind::Delete => (&mut known.delete, key),
+        };
+        let grown = kind == Kind::Update
+            && message.columns.iter().chain(key).any(|column| !known.columns.iter().any(|name| *name == column.name));
+        if let Some((columns, id)) = cached
+            && !grown
+            && columns.iter().map(String::as_str).eq(listed.iter().map(|column| &*column.name))
+        {
+            return Ok(*id);
+        }
+        if kind != Kind::Insert && key.is_empty() {
+            return Err(DecodeError::new(format!("change of {names} without the key of its row")));
+        }
+        let own = |columns: &[Column<'_>]| columns.iter().map(|column| column.name.to_string()).collect::<Vec<_>>();
+        let columns = match kind {
+            Kind::Insert => {
+                known.columns = own(&message.columns);
+                known.columns.clone()
+            }
+            Kind::Update => {
+                for column in message.columns.iter().chain(key) {
+                    if !known.columns.iter().any(|name| *name == column.name) {
+                        known.columns.push(column.name.to_string());
+                    }
+                }
+                known.columns.clone()
+            }
+            Kind::Delete => own(key),
+        };
+        let position = |column: &Column<'_>| columns.iter().position(|name| *name == column.name);
+        let key: Vec<u16> = key.iter().filter_map(position).map(|at| at as u16).collect();
+        let listed = own(listed);
+        let id = into.intern(Shape { table: names, columns, key });
+        *cached = Some((listed, id));
+        if kind == Kind::Insert {
+            known.update = None;
+        }
+        Ok(id)
+    }
+}
+
+impl Decoder for Wal2Json {
+    fn decode(&mut self, wal: Lsn, message: &[u8], into: &mut Assembler) -> Result<(), DecodeError> {
+        let text = std::str::from_utf8(message).map_err(|_| DecodeError::new("message is not UTF-8"))?;
+        let message: Message<'_> = serde_json::from_str(text)
+            .map_err(|err| DecodeError::new(format!("message is not wal2json format 2 (column {})", err.column())))?;
+        if message.action != "T" && !self.truncated.is_empty() {
+            into.truncate(&std::mem::take(&mut self.truncated));
+        }
+        match message.action {
+            "B" => into.begin(message.xid.ok_or_else(|| DecodeError::new("begin without xid"))?),
+            "C" => into.commit(Commit { end_lsn: wal, commit_at: commit_at(&message)? }),
+            "I" => {
+                let shape = self.shape(&message, Kind::Insert, into)?;
+                let row = into.change(Kind::Insert, shape);
+                for column in &message.columns {
+                    with_value(column, |value| row.value(value))?;
+                }
+            }
+            "U" => {
+                let shape = self.shape(&message, Kind::Update, into)?;
+                let (schema, table) = table_of(&message)?;
+                let known = &self.known[schema][table];
+                let row = into.change(Kind::Update, shape);
+                for column in &message.identity {
+                    with_value(column, |value| row.value(value))?;
+                }
+                let mut next = message.columns.iter().peekable();
+                for name in &known.columns {
+                    // Columns come in the table's order; look further only where that has changed.
+                    let column = match next.peek() {
+                        Some(column) if *column.name == **name => next.next(),
+                        _ => message.columns.iter().find(|column| *column.name == **name),
+                    };
+                    match column {
+                        Some(column) => with_value(column, |value| row.value(value))?,
+                        None => row.value(Value::Unchanged),
+                    }
+                }
+            }
+            "D" => {
+                let shape = self.shape(&message, Kind::Delete, into)?;
+                let row = into.change(Kind::Delete, shape);
+                for column in &message.identity {
+                    with_value(column, |value| row.value(value))?;
+                }
+            }
+            "T" => {
+                let (schema, table) = table_of(&message)?;
+                let shape = Shape { table: TableName::new(schema, table), columns: Vec::new(), key: Vec::new() };
+                let shape = into.intern(shape);
+                self.truncated.push(shape);
+            }
+            // Logical messages of ours and of other tools.
+            "M" => {}
+            other => return Err(DecodeError::new(format!("unknown action {other:?}"))),
+        }
+        Ok(())
+    }
+}
+
+fn table_of<'m>(message: &'m Message<'_>) -> Result<(&'m str, &'m str), DecodeError> {
+    match (&message.schema, &message.table) {
+        (Some(schema), Some(table)) => Ok((schema, table)),
+        _ => Err(DecodeError::new("change without a table")),
+    }
+}
+
+/// Gives the text of a value, as PostgreSQL's output function printed it.
+fn with_value(column: &Column<'_>, take: impl FnOnce(Value<'_>)) -> Result<(), DecodeError> {
+    let raw = column.value.get();
+    match raw.as_bytes()[0] {
+        b'n' => take(Value::Null),
+        b'"' => {
+            let text: Cow<'_, str> = match raw.get(1..raw.len() - 1) {
+                Some(plain) if memchr::memchr(b'\\', plain.as_bytes()).is_none() => Cow::Borrowed(plain),
+                _ => serde_json::from_str::<String>(raw)
+                    .map_err(|_| DecodeError::new(format!("value of column {:?} is no string", column.name)))?
+                    .into(),
+            };
+            // Of bytea alone wal2json leaves the \x out.
+            if column.type_name.as_deref() == Some("bytea") {
+                take(Value::Text(format!("\\x{text}").as_bytes()));
+            } else {
+                take(Value::Text(text.as_bytes()));
+            }
+        }
+        _ => take(Value::Text(raw.as_bytes())),
+    }
+    Ok(())
+}
+
+/// `2026-11-22 11:26:17.02898+00`, printed with TimeZone = UTC.
+fn commit_at(message: &Message<'_>) -> Result<i64, DecodeError> {
+    let text = message.timestamp.as_deref().unwrap_or_default();
+    let parse = || -> Option<i64> {
+        let civil: jiff::civil::DateTime = text.strip_suffix("+00")?.parse().ok()?;
+        Some(civil.to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp().as_microsecond())
+    };
+    parse().ok_or_else(|| DecodeError::new(format!("commit time {text:?} is not understood")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::wire::{Item, Reader};
+
+    fn decode(messages: &[&str]) -> Vec<Item> {
+        let (mut decoder, mut into) = (Wal2Json::default(), Assembler::default());
+        for (at, message) in messages.iter().enumerate() {
+            decoder.decode(Lsn(at as u64), message.as_bytes(), &mut into).unwrap();
+        }
+        let mut items = Vec::new();
+        while let Some(frame) = into.take(true) {
+            let mut reader = Reader::new(frame.body.into());
+            while let Some(item) = reader.next().unwrap() {
+                items.push(item);
+            }
+        }
+        items
+    }
+
+    const BEGIN: &str = r#"{"action":"B","xid":7,"timestamp":"2026-11-22 11:26:17.02898+00"}"#;
+    const COMMIT: &str = r#"{"action":"C","xid":7,"timestamp":"2026-11-22 11:26:17.02898+00"}"#;
+
+    fn row(item: &Item) -> Vec<Value<'_>> {
+        let Item::Change(change) = item else { panic!("{item:?}") };
+        change.key().chain(change.row()).collect()
+    }
+
+    #[test]
+    fn values_keep_their_text() {
+        let insert = r#"{"action":"I","schema":"s","table":"t","columns":[
+            {"name":"a","type":"bigint","value":9007199254740993},
+            {"name":"b","type":"bytea","value":"00ff"},
+            {"name":"c","type":"text","value":"x\"\\\u0001é"},
+            {"name":"d","type":"boolean","value":true},
+            {"name":"e","type":"numeric","value":null},
+            {"name":"f","type":"text","value":"null"}]}"#;
+        let items = decode(&[BEGIN, insert, COMMIT]);
+        let text = |text: &'static str| Value::Text(text.as_bytes());
+        assert_eq!(
+            row(&items[1]),
+            [text("9007199254740993"), text("\\x00ff"), text("x\"\\\u{1}é"), text("true"), Value::Null, text("null")]
+        );
+        let Item::Commit(commit) = items[2] else { panic!() };
+        assert_eq!((commit.end_lsn, commit.commit_at), (Lsn(2), 1_795_346_777_028_980));
+    }
+
+    #[test]
+    fn an_absent_column_of_an_update_is_unchanged() {
+        let insert = r#"{"action":"I","schema":"s","table":"t","columns":[{"name":"id","value":1},{"name":"big","value":"x"},{"name":"n","value":1}]}"#;
+        let update = r#"{"action":"U","schema":"s","table":"t","columns":[{"name":"id","value":1},{"name":"n","value":2}],"identity":[{"name":"id","value":1}]}"#;
+        let items = decode(&[BEGIN, insert, update, COMMIT]);
+        assert_eq!(row(&items[2]), [Value::Text(b"1"), Value::Text(b"1"), Value::Unchanged, Value::Text(b"2")]);
+    }
+
+    #[test]
+    fn tables_truncated_together_stay_together() {
+        let truncate = |table: &str| format!(r#"{{"action":"T","xid":7,"schema":"s","table":"{table}"}}"#);
+        let items = decode(&[BEGIN, &truncate("a"), &truncate("b"), COMMIT]);
+        assert!(matches!(&items[1], Item::Truncate(shapes) if shapes.len() == 2), "{items:?}");
+    }
+
+    #[test]
+    fn an_empty_transaction_leaves_no_record_but_moves_the_position() {
+        let (mut decoder, mut into) = (Wal2Json::default(), Assembler::default());
+        decoder.decode(Lsn(10), BEGIN.as_bytes(), &mut into).unwrap();
+        decoder.decode(Lsn(30), COMMIT.as_bytes(), &mut into).unwrap();
+        assert!(into.take(true).is_none());
+        assert_eq!(into.received(), Lsn(30));
+    }
+
+    #[test]
+    fn garbage_is_an_error_and_never_a_panic() {
+        let mut decoder = Wal2Json::default();
+        for message in ["", "{}", "[]", r#"{"action":"I"}"#, r#"{"action":"U","schema":"s","table":"t"}"#, "\u{0}"] {
+            assert!(decoder.decode(Lsn(1), message.as_bytes(), &mut Assembler::default()).is_err(), "{message}");
+        }
+        assert!(decoder.decode(Lsn(1), b"\xff", &mut Assembler::default()).is_err());
+    }
+}
