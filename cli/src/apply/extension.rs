@@ -1,0 +1,82 @@
+//! The writer for the extension: a Batch goes to `pgmig.apply` in one call, many relations and many
+//! transactions together, and is written by the server's executor.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use tokio_postgres::{Client, Statement};
+
+use super::batch::Op;
+use super::{Advance, Writer};
+use crate::error::{Context, Result};
+use crate::model::Lsn;
+use crate::model::wire::{BATCH_VERSION, Encoder, Shape};
+
+#[derive(Default)]
+pub struct ExtensionWriter {
+    statement: Option<Statement>,
+}
+
+impl Writer for ExtensionWriter {
+    async fn write(&mut self, client: &Client, ops: &[Op], advance: Option<&Advance>, _open: bool) -> Result<u64> {
+        let statement = match &self.statement {
+            Some(statement) => statement.clone(),
+            None => {
+                let prepared = client
+                    .prepare("select pgmig.apply($1, $2, $3, $4, $5)")
+                    .await
+                    .on_target(|| "prepare pgmig.apply".into())?;
+                self.statement.insert(prepared).clone()
+            }
+        };
+        let migration = advance.map_or("", |advance| advance.migration.as_str());
+        let replay_lsn: Option<Lsn> = advance.map(|advance| advance.commit.end_lsn);
+        let commit_at = advance.map(|advance| timestamp(advance.commit.commit_at));
+        let transactions = advance.map_or(0, |advance| advance.transactions as i64);
+        let row = client
+            .query_one(&statement, &[&migration, &encode(ops), &replay_lsn, &commit_at, &transactions])
+            .await
+            .on_target(|| "apply a batch on the target".into())?;
+        Ok(row.get::<_, i64>(0) as u64)
+    }
+}
+
+/// Microseconds since 1970 as the driver sends a timestamptz.
+pub fn timestamp(micros: i64) -> std::time::SystemTime {
+    let since = std::time::Duration::from_micros(micros.unsigned_abs());
+    if micros >= 0 { std::time::UNIX_EPOCH + since } else { std::time::UNIX_EPOCH - since }
+}
+
+fn encode(ops: &[Op]) -> Vec<u8> {
+    let mut encoder = Encoder::default();
+    encoder.buffer.push(BATCH_VERSION);
+    let mut ids: HashMap<Arc<Shape>, u16> = HashMap::new();
+    let mut last: Option<(*const Shape, u16)> = None;
+    let mut id_of = |shape: &Arc<Shape>, encoder: &mut Encoder| {
+        if let Some((known, id)) = last
+            && known == Arc::as_ptr(shape)
+        {
+            return id;
+        }
+        let next = ids.len() as u16;
+        let id = *ids.entry(Arc::clone(shape)).or_insert_with(|| {
+            encoder.relation(next, shape);
+            next
+        });
+        last = Some((Arc::as_ptr(shape), id));
+        id
+    };
+    for op in ops {
+        match op {
+            Op::Change(change) => {
+                let id = id_of(&change.shape, &mut encoder);
+                encoder.copy(change, id);
+            }
+            Op::Truncate(shapes) => {
+                let shapes: Vec<u16> = shapes.iter().map(|shape| id_of(shape, &mut encoder)).collect();
+                encoder.truncate(&shapes);
+            }
+        }
+    }
+    encoder.buffer
+}

@@ -1,0 +1,403 @@
+//! The writer for the plain flavour: runs of changes of one table, kind and column set become one
+//! statement over arrays. Every row is counted: a change that finds no row is an error. A Batch that
+//! fails on a constraint is rolled back and written again, one change a statement, in the source's
+//! order, before that is called an error.
+
+use std::collections::{HashMap, HashSet};
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{Client, Statement};
+
+use super::batch::Op;
+use super::extension::timestamp;
+use super::{Advance, Writer};
+use crate::error::{Context, Error, Exit, Result, ServerError};
+use crate::model::TableName;
+use crate::model::name::{identifier, identifiers};
+use crate::model::wire::{Change, Kind, Shape, Value};
+
+/// Rows of one statement at most.
+const RUN: usize = 1000;
+
+/// A table of the target as statements need it.
+struct Target {
+    /// Name, type with its modifier, and whether the server computes it.
+    columns: Vec<(String, String, bool)>,
+    /// Columns of its usable unique indexes, the primary key first.
+    unique: Vec<Vec<String>>,
+}
+
+#[derive(Default)]
+pub struct PlainWriter {
+    targets: HashMap<TableName, Arc<Target>>,
+    statements: HashMap<String, Statement>,
+}
+
+/// How the rows of a shape are found: by the columns of an index, or by comparing all of the key.
+struct Lookup {
+    /// Positions in the shape's key.
+    positions: Vec<usize>,
+    by_index: bool,
+}
+
+impl Writer for PlainWriter {
+    async fn write(&mut self, client: &Client, ops: &[Op], advance: Option<&Advance>, open: bool) -> Result<u64> {
+        let (begin, again, end) = if open {
+            ("savepoint pgmig", "rollback to savepoint pgmig", "release savepoint pgmig")
+        } else {
+            ("begin", "rollback; begin", "commit")
+        };
+        client.batch_execute(begin).await.on_target(|| "begin a batch".into())?;
+        let mut written = self.write_all(client, ops, RUN).await;
+        if let Err(err) = &written
+            && matches!(err.sqlstate(), Some("23505" | "23P01" | "P0002"))
+        {
+            client.batch_execute(again).await.on_target(|| "roll back a batch".into())?;
+            written = self.write_all(client, ops, 1).await;
+        }
+        let written = match written {
+            Ok(rows) => self.advance(client, advance, rows).await.map(|()| rows),
+            Err(err) => Err(err),
+        };
+        match written {
+            Ok(rows) => client.batch_execute(end).await.on_target(|| "commit a batch".into()).map(|()| rows),
+            Err(err) => {
+                if !open {
+                    client.batch_execute("rollback").await.on_target(|| "roll back a batch".into())?;
+                }
+                Err(err)
+            }
+        }
+    }
+}
+
+impl PlainWriter {
+    async fn advance(&mut self, client: &Client, advance: Option<&Advance>, rows: u64) -> Result<()> {
+        let Some(advance) = advance else { return Ok(()) };
+        let statement = self.prepare(client, "select pgmig.advance($1, $2, $3, $4, $5)".into()).await?;
+        client
+            .execute(
+                &statement,
+                &[
+                    &advance.migration,
+                    &advance.commit.end_lsn,
+                    &timestamp(advance.commit.commit_at),
+                    &(advance.transactions as i64),
+                    &((rows + advance.rows_before) as i64),
+                ],
+            )
+            .await
+            .on_target(|| "move replay_lsn".into())?;
+        Ok(())
+    }
+
+    async fn write_all(&mut self, client: &Client, ops: &[Op], run_max: usize) -> Result<u64> {
+        let mut rows = 0;
+        let mut at = 0;
+        while at < ops.len() {
+            match &ops[at] {
+                Op::Truncate(shapes) => {
+                    let tables: Vec<String> = shapes.iter().map(|shape| shape.table.sql()).collect();
+                    client
+                        .batch_execute(&format!("truncate only {}", tables.join(", only ")))
+                        .await
+                        .on_target(|| format!("truncate {}", shapes[0].table))?;
+                    at += 1;
+                }
+                Op::Change(first) => {
+                    let target = self.target(client, &first.shape.table).await?;
+                    let lookup = target.lookup(&first.shape);
+                    let run = run(&ops[at..], first, &lookup, run_max);
+                    self.write_run(client, &target, &lookup, &run).await?;
+                    rows += run.len() as u64;
+                    at += run.len();
+                }
+            }
+        }
+        Ok(rows)
+    }
+
+    async fn write_run(&mut self, client: &Client, target: &Target, lookup: &Lookup, run: &[&Change]) -> Result<()> {
+        let (shape, kind) = (&run[0].shape, run[0].kind);
+        let sent = sent_columns(run[0]);
+        let sql = match kind {
+            Kind::Insert => target.insert_sql(shape, &sent)?,
+            Kind::Update => target.update_sql(shape, &sent, lookup)?,
+            Kind::Delete => target.delete_sql(shape, lookup)?,
+        };
+        // One array a column: the key's first, then the new row's.
+        let mut arrays: Vec<Vec<Option<&str>>> = Vec::new();
+        for change in run {
+            let key = change.key().enumerate().filter(|(at, _)| lookup.positions.contains(at)).map(|(_, value)| value);
+            let row = change.row().enumerate().filter(|(at, _)| sent.contains(at) && !target.is_computed(shape, *at));
+            for (column, value) in key.chain(row.map(|(_, value)| value)).enumerate() {
+                if arrays.len() <= column {
+                    arrays.push(Vec::with_capacity(run.len()));
+                }
+                arrays[column].push(text_of(value, &shape.table)?);
+            }
+        }
+        if arrays.is_empty() {
+            // A table without columns: nothing but the number of its rows.
+            for _ in run {
+                client.batch_execute(&sql).await.on_target(|| format!("{} {}", verb(kind), shape.table))?;
+            }
+            return Ok(());
+        }
+        let statement = self.prepare(client, sql).await?;
+        let params: Vec<&(dyn ToSql + Sync)> = arrays.iter().map(|array| array as &(dyn ToSql + Sync)).collect();
+        let changed =
+            client.execute(&statement, &params).await.on_target(|| format!("{} {}", verb(kind), shape.table))?;
+        if changed != run.len() as u64 {
+            let key = shape.key_columns().collect::<Vec<_>>().join(", ");
+            let cause = ServerError {
+                sqlstate: "P0002".into(),
+                message: format!("{} of {} finds no row with key ({key})", verb(kind), shape.table),
+                hint: None,
+            };
+            return Err(Error::new(Exit::Differ, format!("{} {}", verb(kind), shape.table)).cause(cause));
+        }
+        Ok(())
+    }
+
+    async fn prepare(&mut self, client: &Client, sql: String) -> Result<Statement> {
+        if let Some(statement) = self.statements.get(&sql) {
+            return Ok(statement.clone());
+        }
+        let statement = client.prepare(&sql).await.on_target(|| "prepare a statement of apply".into())?;
+        self.statements.insert(sql, statement.clone());
+        Ok(statement)
+    }
+
+    async fn target(&mut self, client: &Client, table: &TableName) -> Result<Arc<Target>> {
+        if let Some(target) = self.targets.get(table) {
+            return Ok(Arc::clone(target));
+        }
+        let target = Arc::new(Target::load(client, table).await?);
+        self.targets.insert(table.clone(), Arc::clone(&target));
+        Ok(target)
+    }
+}
+
+fn verb(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Insert => "insert",
+        Kind::Update => "update",
+        Kind::Delete => "delete",
+    }
+}
+
+fn text_of<'a>(value: Value<'a>, table: &TableName) -> Result<Option<&'a str>> {
+    match value {
+        Value::Null => Ok(None),
+        Value::Text(text) => {
+            let text = std::str::from_utf8(text)
+                .map_err(|_| Error::new(Exit::Differ, format!("a value of {table} is not UTF-8")))?;
+            Ok(Some(text))
+        }
+        Value::Unchanged => Err(Error::bug("an unchanged value is not sent")),
+    }
+}
+
+/// Columns whose new value is in the change.
+fn sent_columns(change: &Change) -> Vec<usize> {
+    change.row().enumerate().filter(|(_, value)| *value != Value::Unchanged).map(|(at, _)| at).collect()
+}
+
+/// The longest run from `first` on that one statement may write: one table, kind and column set, no
+/// row twice, no key that changes.
+fn run<'a>(ops: &'a [Op], first: &'a Change, lookup: &Lookup, run_max: usize) -> Vec<&'a Change> {
+    let sent = sent_columns(first);
+    let mut run = vec![first];
+    if first.kind != Kind::Insert && (!lookup.by_index || moves_key(first)) {
+        return run;
+    }
+    let mut keys: HashSet<Vec<Value<'a>>> = HashSet::new();
+    keys.insert(lookup.key_of(first));
+    for op in &ops[1..] {
+        let Op::Change(next) = op else { break };
+        let alike = run.len() < run_max && next.kind == first.kind && next.shape == first.shape;
+        if !alike || sent_columns(next) != sent {
+            break;
+        }
+        if first.kind != Kind::Insert && (moves_key(next) || !keys.insert(lookup.key_of(next))) {
+            break;
+        }
+        run.push(next);
+    }
+    run
+}
+
+fn moves_key(change: &Change) -> bool {
+    if change.kind != Kind::Update {
+        return false;
+    }
+    let row: Vec<Value<'_>> = change.row().collect();
+    change
+        .key()
+        .zip(&change.shape.key)
+        .any(|(old, &at)| row[usize::from(at)] != old && row[usize::from(at)] != Value::Unchanged)
+}
+
+impl Lookup {
+    fn key_of<'a>(&self, change: &'a Change) -> Vec<Value<'a>> {
+        change.key().enumerate().filter(|(at, _)| self.positions.contains(at)).map(|(_, value)| value).collect()
+    }
+}
+
+impl Target {
+    async fn load(client: &Client, table: &TableName) -> Result<Target> {
+        let doing = || format!("read the columns of {table} on the target");
+        let rows = client
+            .query(
+                "select a.attname::text, pg_catalog.format_type(a.atttypid, a.atttypmod), a.attgenerated <> ''
+                   from pg_catalog.pg_attribute a
+                        join pg_catalog.pg_class c on c.oid = a.attrelid
+                        join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+                  where n.nspname = $1 and c.relname = $2 and a.attnum > 0 and not a.attisdropped
+                  order by a.attnum",
+                &[&table.schema, &table.table],
+            )
+            .await
+            .on_target(doing)?;
+        let columns = rows.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect();
+        let rows = client
+            .query(
+                "select array(select a.attname::text
+                                from pg_catalog.unnest(i.indkey[0:i.indnkeyatts - 1]) with ordinality k (attnum, at)
+                                     join pg_catalog.pg_attribute a on a.attrelid = i.indrelid and a.attnum = k.attnum
+                               order by k.at)
+                   from pg_catalog.pg_index i
+                        join pg_catalog.pg_class c on c.oid = i.indrelid
+                        join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+                  where n.nspname = $1 and c.relname = $2
+                    and i.indisunique and i.indisvalid and i.indpred is null and i.indexprs is null
+                  order by not i.indisprimary, i.indnkeyatts",
+                &[&table.schema, &table.table],
+            )
+            .await
+            .on_target(doing)?;
+        Ok(Target { columns, unique: rows.iter().map(|row| row.get(0)).collect() })
+    }
+
+    fn lookup(&self, shape: &Shape) -> Lookup {
+        let key: Vec<&str> = shape.key_columns().collect();
+        let usable = self.unique.iter().find(|columns| columns.iter().all(|column| key.contains(&column.as_str())));
+        match usable {
+            Some(columns) => Lookup {
+                positions: (0..key.len()).filter(|&at| columns.iter().any(|column| column == key[at])).collect(),
+                by_index: true,
+            },
+            None => Lookup { positions: (0..key.len()).collect(), by_index: false },
+        }
+    }
+
+    fn column(&self, shape: &Shape, at: usize) -> Result<&(String, String, bool)> {
+        let name = &shape.columns[at];
+        self.columns.iter().find(|(column, ..)| column == name).ok_or_else(|| {
+            let cause = ServerError {
+                sqlstate: "42703".into(),
+                message: format!("column {} of {} does not exist on the target", identifier(name), shape.table),
+                hint: None,
+            };
+            Error::new(Exit::Differ, format!("write {}", shape.table)).cause(cause)
+        })
+    }
+
+    fn is_computed(&self, shape: &Shape, at: usize) -> bool {
+        self.columns.iter().any(|(column, _, computed)| *computed && *column == shape.columns[at])
+    }
+
+    /// Aliases and typed expressions of what is sent, numbered from `from`.
+    fn arrays(&self, from: usize, count: usize) -> (String, String) {
+        let numbers = from..from + count;
+        let params = numbers.clone().map(|n| format!("${n}::text[]")).collect::<Vec<_>>().join(", ");
+        let names = numbers.map(|n| format!("v{n}")).collect::<Vec<_>>().join(", ");
+        (params, names)
+    }
+
+    fn insert_sql(&self, shape: &Shape, sent: &[usize]) -> Result<String> {
+        let table = shape.table.sql();
+        for (column, _, computed) in &self.columns {
+            if !computed && !sent.iter().any(|&at| shape.columns[at] == *column) {
+                let cause = ServerError {
+                    sqlstate: "42703".into(),
+                    message: format!("column {} of {} is not in the change", identifier(column), shape.table),
+                    hint: None,
+                };
+                return Err(Error::new(Exit::Differ, format!("insert {}", shape.table)).cause(cause));
+            }
+        }
+        let mut columns = Vec::new();
+        let mut values = Vec::new();
+        for &at in sent {
+            let (name, type_name, computed) = self.column(shape, at)?;
+            if !computed {
+                columns.push(name.as_str());
+                values.push(format!("v{}::{type_name}", values.len() + 1));
+            }
+        }
+        if columns.is_empty() {
+            return Ok(format!("insert into {table} default values"));
+        }
+        let (params, names) = self.arrays(1, columns.len());
+        Ok(format!(
+            "insert into {table} ({}) overriding system value select {} from unnest({params}) as v ({names})",
+            identifiers(&columns),
+            values.join(", ")
+        ))
+    }
+
+    fn update_sql(&self, shape: &Shape, sent: &[usize], lookup: &Lookup) -> Result<String> {
+        let mut next = lookup.positions.len();
+        let mut sets = Vec::new();
+        for &at in sent {
+            let (name, type_name, computed) = self.column(shape, at)?;
+            if !computed {
+                next += 1;
+                sets.push(format!("{} = v.v{next}::{type_name}", identifier(name)));
+            }
+        }
+        if sets.is_empty() {
+            // All new values are unchanged: the row must be there all the same.
+            let (name, ..) = self.column(shape, usize::from(shape.key[0]))?;
+            sets.push(format!("{0} = t.{0}", identifier(name)));
+        }
+        let (params, names) = self.arrays(1, next);
+        let table = shape.table.sql();
+        Ok(format!(
+            "update only {table} as t set {} from unnest({params}) as v ({names}) where {}",
+            sets.join(", "),
+            self.condition(shape, lookup)?
+        ))
+    }
+
+    fn delete_sql(&self, shape: &Shape, lookup: &Lookup) -> Result<String> {
+        let (params, names) = self.arrays(1, lookup.positions.len());
+        let table = shape.table.sql();
+        let condition = self.condition(shape, lookup)?;
+        Ok(format!("delete from only {table} as t using unnest({params}) as v ({names}) where {condition}"))
+    }
+
+    /// By an index: equality. Without one: the first row whose whole key has the same text, so that of
+    /// several equal rows one is meant, and types without an equality operator can be compared.
+    fn condition(&self, shape: &Shape, lookup: &Lookup) -> Result<String> {
+        let mut all = String::new();
+        for (number, &position) in lookup.positions.iter().enumerate() {
+            let (name, type_name, _) = self.column(shape, usize::from(shape.key[position]))?;
+            let and = if number > 0 { " and " } else { "" };
+            let (name, number) = (identifier(name), number + 1);
+            let _ = if lookup.by_index {
+                write!(all, "{and}t.{name} = v.v{number}::{type_name}")
+            } else {
+                write!(all, "{and}s.{name}::text is not distinct from v.v{number}::{type_name}::text")
+            };
+        }
+        if lookup.by_index {
+            return Ok(all);
+        }
+        Ok(format!("t.ctid = (select s.ctid from only {} as s where {all} limit 1)", shape.table.sql()))
+    }
+}

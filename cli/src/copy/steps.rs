@@ -1,0 +1,222 @@
+//! Sorts the entries of the dump into steps: what is made when. Pure.
+
+use crate::model::name::identifier;
+use crate::model::{TableName, name};
+use crate::source::catalog::{ObjectFacts, Objects, Table};
+use crate::source::dump::{Entry, Section};
+use crate::target::objects::refresh_statement;
+use crate::target::queue::Step;
+
+/// What a failure of these does not stop: the data are right without them. They are listed at the end.
+const NOT_BLOCKING: [&str; 9] = [
+    "COMMENT",
+    "ACL",
+    "DEFAULT ACL",
+    "SECURITY LABEL",
+    "EVENT TRIGGER",
+    "PUBLICATION",
+    "PUBLICATION TABLE",
+    "PUBLICATION TABLES IN SCHEMA",
+    "PROCEDURAL LANGUAGE",
+];
+
+/// The steps of a migration in their order.
+pub fn steps(pre: &[Entry], post: &[Entry], objects: &Objects, tables: &[Table], populated: &[TableName]) -> Vec<Step> {
+    let mut steps = Vec::new();
+    for (section, entry) in
+        pre.iter().map(|entry| (Section::PreData, entry)).chain(post.iter().map(|entry| (Section::PostData, entry)))
+    {
+        if !ours(entry) {
+            entry_steps(section, entry, objects.get(&(entry.catalog, entry.oid)), &mut steps);
+        }
+    }
+    for table in tables {
+        steps.push(Step {
+            id: 0,
+            stage: "analyze".into(),
+            kind: "ANALYZE".into(),
+            table: Some(table.name.clone()),
+            name: table.name.to_string(),
+            statement: format!("analyze {}", table.name.sql()),
+            blocking: false,
+        });
+    }
+    // In the order of the dump a view comes after those it reads.
+    for entry in pre.iter().filter(|entry| entry.kind == "MATERIALIZED VIEW") {
+        let view = TableName::new(entry.schema.clone().unwrap_or_default(), entry.tag.clone());
+        if populated.contains(&view) {
+            steps.push(Step {
+                id: 0,
+                stage: "refresh".into(),
+                kind: "MATERIALIZED VIEW DATA".into(),
+                table: None,
+                name: view.to_string(),
+                statement: refresh_statement(&view),
+                blocking: false,
+            });
+        }
+    }
+    steps
+}
+
+/// Entries that are pgmig's own, or that every database has.
+fn ours(entry: &Entry) -> bool {
+    (entry.kind.starts_with("PUBLICATION") && entry.tag.starts_with("pgmig_"))
+        || (entry.tag.starts_with("PUBLICATION pgmig_") && entry.kind == "COMMENT")
+        || (matches!(entry.kind.as_str(), "EXTENSION" | "COMMENT") && entry.tag.ends_with("pgmig_sentinel"))
+        || (entry.kind == "SCHEMA" && entry.tag == "public")
+        || entry.sql.is_empty()
+}
+
+fn entry_steps(section: Section, entry: &Entry, facts: Option<&ObjectFacts>, steps: &mut Vec<Step>) {
+    let table = facts.and_then(|facts| facts.table.clone());
+    let fact = facts.map_or("", |facts| facts.kind.as_str());
+    let name = match &entry.schema {
+        Some(schema) => format!("{schema}.{}", entry.tag),
+        None => entry.tag.clone(),
+    };
+    let mut step = |stage: &str, kind: &str, table: Option<TableName>, statement: String, blocking: bool| {
+        let (stage, kind) = (stage.to_string(), kind.to_string());
+        steps.push(Step { id: 0, stage, kind, table, name: name.clone(), statement, blocking });
+    };
+    let kind = entry.kind.as_str();
+    let sql = entry.sql.clone();
+    let blocking = !NOT_BLOCKING.contains(&kind);
+    if section == Section::PreData {
+        return step("schema", kind, None, sql, blocking);
+    }
+    match (kind, fact) {
+        ("INDEX", _) => step("index", kind, table, sql, true),
+        ("INDEX ATTACH", _) => step("attach", kind, None, sql, true),
+        ("CONSTRAINT", "p" | "u") => {
+            let definition = facts.and_then(|facts| Some((facts.index_definition.clone()?, facts.index_name.clone()?)));
+            match (definition, &table) {
+                // Built as an index, several of a table at once, then attached in no time.
+                (Some((definition, index)), Some(of)) if definition.contains(" USING btree ") => {
+                    let (first, rest) = first_statement(&sql);
+                    let attach = attach_constraint(of, &index, fact == "p", first);
+                    step("index", "INDEX", table.clone(), definition, true);
+                    step("constraint", kind, table, format!("{attach}\n{rest}"), true);
+                }
+                _ => step("constraint", kind, table, sql, true),
+            }
+        }
+        ("CONSTRAINT" | "CHECK CONSTRAINT" | "STATISTICS", _) => step("constraint", kind, table, sql, true),
+        ("FK CONSTRAINT", "not valid" | "partitioned") => step("foreign_key", kind, table, sql, false),
+        ("FK CONSTRAINT", _) => {
+            let (first, rest) = first_statement(&sql);
+            let first = first.trim_end().trim_end_matches(';');
+            // The tag is "table constraint"; the table's name is known, the rest is the constraint.
+            let constraint = table.as_ref().and_then(|table| entry.tag.strip_prefix(&format!("{} ", table.table)));
+            match (&table, constraint) {
+                (Some(of), Some(constraint)) => {
+                    let validate = format!("alter table {} validate constraint {}", of.sql(), identifier(constraint));
+                    step("foreign_key", kind, table.clone(), format!("{first} NOT VALID;\n{rest}"), false);
+                    step("validate", kind, table, validate, false);
+                }
+                _ => step("foreign_key", kind, table, sql, false),
+            }
+        }
+        ("TRIGGER" | "RULE" | "EVENT TRIGGER", "fires") => step("finish", kind, None, sql, blocking),
+        // Apply may not write past row security or publications of the target's own.
+        ("ROW SECURITY", _) => step("finish", kind, None, sql, true),
+        ("PUBLICATION" | "PUBLICATION TABLE" | "PUBLICATION TABLES IN SCHEMA", _) => {
+            step("finish", kind, None, sql, false);
+        }
+        ("COMMENT" | "SECURITY LABEL", _)
+            if ["EVENT TRIGGER ", "PUBLICATION ", "TRIGGER ", "RULE "].iter().any(|of| entry.tag.starts_with(of)) =>
+        {
+            step("finish", kind, None, sql, false);
+        }
+        // A foreign key is made later than its comment comes in the dump.
+        ("COMMENT", _) if entry.tag.starts_with("CONSTRAINT ") => step("finish", kind, None, sql, false),
+        _ => step("rest", kind, None, sql, blocking),
+    }
+}
+
+/// `alter table … add constraint … using index …`, with what pg_dump says of deferring it.
+fn attach_constraint(table: &TableName, index: &str, primary: bool, first: &str) -> String {
+    let kind = if primary { "primary key" } else { "unique" };
+    let first = first.trim_end().trim_end_matches(';');
+    let deferred = if first.ends_with(" DEFERRABLE INITIALLY DEFERRED") {
+        " deferrable initially deferred"
+    } else if first.ends_with(" DEFERRABLE") {
+        " deferrable"
+    } else {
+        ""
+    };
+    let index = identifier(index);
+    format!(
+        "alter table only {} add constraint {index} {kind} using index {index}{deferred};",
+        name::TableName::sql(table)
+    )
+}
+
+/// Cuts behind the first `;` that is not inside quotes.
+fn first_statement(sql: &str) -> (&str, &str) {
+    let (mut quote, bytes) = (None, sql.as_bytes());
+    for (at, &byte) in bytes.iter().enumerate() {
+        match (quote, byte) {
+            (None, b';') => return sql.split_at(at + 1),
+            (None, b'"' | b'\'') => quote = Some(byte),
+            (Some(open), _) if open == byte => quote = None,
+            _ => {}
+        }
+    }
+    (sql, "")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(kind: &str, tag: &str, sql: &str) -> Entry {
+        let schema = Some("public".to_string());
+        Entry { catalog: 1, oid: 2, kind: kind.into(), schema, tag: tag.into(), sql: sql.into() }
+    }
+    fn facts(kind: &str) -> Objects {
+        let facts = ObjectFacts {
+            table: Some(TableName::new("public", "t")),
+            kind: kind.into(),
+            index_definition: Some("CREATE UNIQUE INDEX t_pkey ON public.t USING btree (id)".into()),
+            index_name: Some("t_pkey".into()),
+        };
+        [((1, 2), facts)].into()
+    }
+    fn stages(entry: Entry, kind: &str) -> Vec<(String, String)> {
+        let steps = steps(&[], &[entry], &facts(kind), &[], &[]);
+        steps.into_iter().map(|step| (step.stage, step.statement)).collect()
+    }
+
+    #[test]
+    fn a_primary_key_is_an_index_first_and_keeps_what_follows_it() {
+        let sql = "ALTER TABLE ONLY public.t\n    ADD CONSTRAINT t_pkey PRIMARY KEY (id) DEFERRABLE;\n\nALTER TABLE public.t CLUSTER ON t_pkey;";
+        let made = stages(entry("CONSTRAINT", "t t_pkey", sql), "p");
+        assert_eq!(made[0], ("index".into(), "CREATE UNIQUE INDEX t_pkey ON public.t USING btree (id)".into()));
+        assert_eq!(made[1].0, "constraint");
+        assert!(
+            made[1].1.starts_with(
+                r#"alter table only "public"."t" add constraint "t_pkey" primary key using index "t_pkey" deferrable;"#
+            ),
+            "{}",
+            made[1].1
+        );
+        assert!(made[1].1.ends_with("CLUSTER ON t_pkey;"));
+    }
+
+    #[test]
+    fn a_foreign_key_is_added_not_valid_and_validated_later() {
+        let sql = "ALTER TABLE ONLY public.t\n    ADD CONSTRAINT \"odd;name\" FOREIGN KEY (a) REFERENCES public.u(id);";
+        let made = stages(entry("FK CONSTRAINT", "t odd;name", sql), "x");
+        assert_eq!(made[0].0, "foreign_key");
+        assert!(made[0].1.contains("REFERENCES public.u(id) NOT VALID;"), "{}", made[0].1);
+        assert_eq!(made[1], ("validate".into(), r#"alter table "public"."t" validate constraint "odd;name""#.into()));
+    }
+
+    #[test]
+    fn what_would_fire_while_changes_are_applied_waits_for_the_end() {
+        assert_eq!(stages(entry("TRIGGER", "t x", "create trigger"), "fires")[0].0, "finish");
+        assert_eq!(stages(entry("TRIGGER", "t x", "create trigger"), "quiet")[0].0, "rest");
+        assert!(stages(entry("PUBLICATION", "pgmig_default", "create publication"), "").is_empty());
+    }
+}

@@ -1,0 +1,92 @@
+//! Copies one Part. Bytes are gathered and passed on as they are, never decoded, and at most a few
+//! hundred KiB are in memory.
+
+use bytes::{Bytes, BytesMut};
+use futures_util::{SinkExt, TryStreamExt};
+use tokio_postgres::Client;
+
+use crate::error::{Context, Result};
+use crate::model::name::literal;
+use crate::report::{Event, Reporter};
+use crate::source::copy_out::{self, Rows};
+use crate::target::copy_in;
+use crate::target::queue::{self, Part};
+
+/// Bytes sent to the target at once. Row by row costs ten times the CPU.
+const CHUNK: usize = 128 << 10;
+
+/// The two sessions of a worker: the source's is under the migration's snapshot.
+pub struct Worker {
+    pub source: Client,
+    pub target: Client,
+    pub migration: String,
+    /// Tag of the snapshot.
+    pub tag: String,
+    pub report: Reporter,
+}
+
+impl Worker {
+    /// Copies Parts until nobody has one left to give.
+    pub async fn run(mut self) -> Result<()> {
+        while self.copy_one().await? {}
+        Ok(())
+    }
+
+    /// Takes a Part and copies it in one transaction of the target. False if there was none.
+    async fn copy_one(&mut self) -> Result<bool> {
+        self.target.batch_execute("begin").await.on_target(|| "begin a Part".into())?;
+        let Some(part) = queue::take_part(&self.target, &self.migration).await? else {
+            self.target.batch_execute("rollback").await.on_target(|| "end the copy".into())?;
+            return Ok(false);
+        };
+        self.report.send(Event::PartStarted { id: part.id, name: part.to_string(), bytes: part.bytes as u64 });
+        self.target
+            .batch_execute(&format!("set local application_name = {}", literal(&format!("pgmig part {}", part.id))))
+            .await
+            .on_target(|| "name the session".into())?;
+        let (rows, bytes) = self.pipe(&part).await?;
+        queue::finish_part(&self.target, &part, rows, bytes, &self.tag).await?;
+        self.target.batch_execute("commit").await.on_target(|| format!("commit {part}"))?;
+        self.report.send(Event::PartDone { id: part.id, rows, bytes });
+        Ok(true)
+    }
+
+    /// Pipes the rows; returns how many, and the bytes of the stream.
+    async fn pipe(&self, part: &Part) -> Result<(u64, u64)> {
+        let rows = Rows {
+            table: &part.table,
+            columns: &part.columns,
+            predicate: part.predicate.as_deref(),
+            binary: part.binary,
+        };
+        let sink = copy_in::open(&self.target, part).await?;
+        let out = copy_out::open(&self.source, &rows).await?;
+        let (mut sink, mut out) = (std::pin::pin!(sink), std::pin::pin!(out));
+        let mut total = 0;
+        let mut chunk = BytesMut::with_capacity(CHUNK + (CHUNK >> 1));
+        loop {
+            let row: Option<Bytes> = out.try_next().await.on_source(|| format!("read {part}"))?;
+            let end = row.is_none();
+            if let Some(row) = row {
+                if row.len() >= CHUNK && chunk.is_empty() {
+                    // A large value goes as it came, without another copy of it in memory.
+                    total += row.len() as u64;
+                    sink.as_mut().send(row).await.on_target(|| format!("store {part}"))?;
+                    self.report.send(Event::PartProgress { id: part.id, bytes: total });
+                    continue;
+                }
+                chunk.extend_from_slice(&row);
+            }
+            if chunk.len() >= CHUNK || (end && !chunk.is_empty()) {
+                total += chunk.len() as u64;
+                sink.as_mut().send(chunk.split().freeze()).await.on_target(|| format!("store {part}"))?;
+                self.report.send(Event::PartProgress { id: part.id, bytes: total });
+            }
+            if end {
+                break;
+            }
+        }
+        let rows = sink.as_mut().finish().await.on_target(|| format!("store {part}"))?;
+        Ok((rows, total))
+    }
+}

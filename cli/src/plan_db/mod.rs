@@ -1,0 +1,111 @@
+//! The plan of a migration on our side: a SQLite file under `--dir`. It holds what can be read again
+//! from the source; losing it costs time, not truth.
+
+use std::path::{Path, PathBuf};
+
+use rusqlite::{Connection, OptionalExtension, params};
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Context, Error, Exit, Result};
+use crate::model::TableName;
+
+/// Number of the file's layout. A file with a higher one is of a later pgmig and is refused.
+const FORMAT: i64 = 1;
+
+/// What is migrated, resolved once: every later phase reads this list and nothing else.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Selection {
+    pub tables: Vec<TableName>,
+    pub sequences: Vec<TableName>,
+    pub materialized_views: Vec<TableName>,
+    /// Tables of which the stream carries inserts only.
+    pub insert_only: Vec<TableName>,
+}
+
+pub struct PlanDb {
+    connection: Connection,
+    pub dir: PathBuf,
+}
+
+impl PlanDb {
+    /// Opens the file of a migration, making it if it is not there. `identity` says which migration:
+    /// another one's folder is refused.
+    pub fn open(dir: &Path, identity: &str) -> Result<PlanDb> {
+        let doing = || format!("open the plan in {}", dir.display());
+        std::fs::create_dir_all(dir).during(Exit::Dir, doing)?;
+        let connection = Connection::open(dir.join("plan.db")).during(Exit::Dir, doing)?;
+        connection.pragma_update(None, "journal_mode", "wal").during(Exit::Dir, doing)?;
+        let format: i64 =
+            connection.pragma_query_value(None, "user_version", |row| row.get(0)).during(Exit::Dir, doing)?;
+        if format > FORMAT {
+            return Err(Error::new(Exit::Dir, format!("{} was written by a later pgmig (format {format})", dir.display()))
+                .hint("use that pgmig, or another --dir"));
+        }
+        connection
+            .execute_batch(
+                "create table if not exists meta (key text primary key, value text not null) strict;
+                 create table if not exists timing (at text not null default current_timestamp, what text not null) strict;",
+            )
+            .during(Exit::Dir, doing)?;
+        connection.pragma_update(None, "user_version", FORMAT).during(Exit::Dir, doing)?;
+        let plan = PlanDb { connection, dir: dir.to_path_buf() };
+        match plan.get("identity")? {
+            Some(found) if found != identity => {
+                return Err(Error::new(Exit::Usage, format!("{} belongs to another migration", dir.display()))
+                    .hint("give each migration a --dir of its own"));
+            }
+            Some(_) => {}
+            None => plan.set("identity", identity)?,
+        }
+        Ok(plan)
+    }
+
+    pub fn selection(&self) -> Result<Option<Selection>> {
+        self.get("selection")?
+            .map(|text| serde_json::from_str(&text).during(Exit::Dir, || "read the selection in plan.db".into()))
+            .transpose()
+    }
+
+    pub fn store_selection(&self, selection: &Selection) -> Result<()> {
+        let text = serde_json::to_string(selection).during(Exit::Bug, || "write the selection".into())?;
+        self.set("selection", &text)
+    }
+
+    /// Notes when something happened.
+    pub fn timing(&self, what: &str) -> Result<()> {
+        self.connection
+            .execute("insert into timing (what) values (?1)", params![what])
+            .during(Exit::Dir, || "write plan.db".into())?;
+        Ok(())
+    }
+
+    fn get(&self, key: &str) -> Result<Option<String>> {
+        self.connection
+            .query_row("select value from meta where key = ?1", params![key], |row| row.get(0))
+            .optional()
+            .during(Exit::Dir, || "read plan.db".into())
+    }
+
+    fn set(&self, key: &str, value: &str) -> Result<()> {
+        self.connection
+            .execute("insert or replace into meta (key, value) values (?1, ?2)", params![key, value])
+            .during(Exit::Dir, || "write plan.db".into())?;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_of_another_migration_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let plan = PlanDb::open(dir.path(), "a").unwrap();
+        let tables = vec![TableName::new("public", "t")];
+        plan.store_selection(&Selection { tables: tables.clone(), ..Selection::default() }).unwrap();
+        drop(plan);
+        assert_eq!(PlanDb::open(dir.path(), "a").unwrap().selection().unwrap().unwrap().tables, tables);
+        assert_eq!(PlanDb::open(dir.path(), "b").err().unwrap().exit(), Exit::Usage);
+    }
+}

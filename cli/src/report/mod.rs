@@ -1,0 +1,150 @@
+//! What a person or a machine sees of a run. The work sends events and never prints; a reporter reads
+//! events and never works.
+
+pub mod bars;
+pub mod json;
+pub mod plain;
+pub mod tally;
+pub mod units;
+
+use std::time::Duration;
+
+use serde::Serialize;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use crate::model::{Lsn, Phase};
+use tally::Tally;
+
+/// One thing that happened.
+#[derive(Debug, Clone, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event {
+    Phase {
+        phase: Phase,
+    },
+    /// What will be copied; sent again by a run that goes on, with what is done already.
+    Planned {
+        tables: u64,
+        parts: u64,
+        parts_done: u64,
+        bytes: u64,
+        bytes_done: u64,
+        steps: u64,
+    },
+    PartStarted {
+        id: i64,
+        name: String,
+        bytes: u64,
+    },
+    /// Bytes of the COPY stream so far.
+    PartProgress {
+        id: i64,
+        bytes: u64,
+    },
+    PartDone {
+        id: i64,
+        rows: u64,
+        bytes: u64,
+    },
+    StepStarted {
+        kind: String,
+        name: String,
+    },
+    StepDone {
+        kind: String,
+        name: String,
+    },
+    StepFailed {
+        kind: String,
+        name: String,
+        sqlstate: String,
+        message: String,
+    },
+    Stream(Stream),
+    Info {
+        message: String,
+    },
+    Warning {
+        message: String,
+    },
+}
+
+/// Where the stream is.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+pub struct Stream {
+    pub write_lsn: Lsn,
+    pub flush_lsn: Lsn,
+    pub replay_lsn: Lsn,
+    pub source_lsn: Lsn,
+    pub lag_bytes: u64,
+    pub spool_bytes: u64,
+    pub transactions: u64,
+    pub rows: u64,
+    pub endpos: Option<Lsn>,
+}
+
+/// Hands events to the reporter. Cheap to clone; never blocks.
+#[derive(Debug, Clone)]
+pub struct Reporter(mpsc::UnboundedSender<Event>);
+
+impl Reporter {
+    pub fn send(&self, event: Event) {
+        // With the reporter gone there is nobody to tell.
+        let _ = self.0.send(event);
+    }
+    pub fn phase(&self, phase: Phase) {
+        self.send(Event::Phase { phase });
+    }
+    pub fn info(&self, message: impl Into<String>) {
+        self.send(Event::Info { message: message.into() });
+    }
+    pub fn warning(&self, message: impl Into<String>) {
+        self.send(Event::Warning { message: message.into() });
+    }
+}
+
+/// How a run is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Style {
+    /// Bars on a terminal.
+    Bars,
+    /// Lines, and one with the state every ten seconds.
+    Lines,
+    /// One JSON object a line on stdout.
+    Json,
+}
+
+/// Draws what the tally says.
+trait Display: Send {
+    fn event(&mut self, event: &Event, tally: &Tally);
+    /// Called several times a second.
+    fn tick(&mut self, tally: &Tally);
+    fn end(&mut self, tally: &Tally);
+}
+
+/// Starts the reporter. It ends, with all drawn, when the last `Reporter` is dropped.
+pub fn start(style: Style) -> (Reporter, JoinHandle<()>) {
+    let (sender, mut receiver) = mpsc::unbounded_channel();
+    let task = tokio::spawn(async move {
+        let mut tally = Tally::default();
+        let mut display: Box<dyn Display> = match style {
+            Style::Bars => Box::new(bars::Bars::default()),
+            Style::Lines => Box::new(plain::Lines::default()),
+            Style::Json => Box::new(json::Json),
+        };
+        let mut ticks = tokio::time::interval(Duration::from_millis(150));
+        loop {
+            tokio::select! {
+                event = receiver.recv() => {
+                    let Some(event) = event else { break };
+                    tally.add(&event);
+                    display.event(&event, &tally);
+                }
+                _ = ticks.tick() => display.tick(&tally),
+            }
+        }
+        display.end(&tally);
+    });
+    (Reporter(sender), task)
+}

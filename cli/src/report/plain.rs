@@ -1,0 +1,92 @@
+//! Lines for logs and pipes: what happens as it happens, and the state every ten seconds.
+
+use std::time::{Duration, Instant};
+
+use super::tally::Tally;
+use super::{Display, Event, units};
+use crate::model::Phase;
+
+const EVERY: Duration = Duration::from_secs(10);
+
+#[derive(Default)]
+pub struct Lines {
+    last: Option<Instant>,
+}
+
+impl Display for Lines {
+    fn event(&mut self, event: &Event, tally: &Tally) {
+        if let Some(line) = line(event, tally) {
+            eprintln!("{line}");
+        }
+    }
+    fn tick(&mut self, tally: &Tally) {
+        let last = *self.last.get_or_insert_with(Instant::now);
+        if last.elapsed() >= EVERY {
+            self.last = Some(Instant::now());
+            if let Some(state) = state(tally) {
+                eprintln!("{state}");
+            }
+        }
+    }
+    fn end(&mut self, _: &Tally) {}
+}
+
+/// The line for an event that people want to read; None for the rest.
+pub fn line(event: &Event, tally: &Tally) -> Option<String> {
+    match event {
+        Event::Phase { phase: Phase::Copy } => Some(format!(
+            "copy: {} tables, {} in {} Parts",
+            units::count(tally.tables),
+            units::bytes(tally.bytes),
+            units::count(tally.parts)
+        )),
+        Event::Phase { phase } => {
+            let means = match phase {
+                Phase::Planned => "making slot and snapshot, reading the catalog",
+                Phase::Schema => "making types, tables, views and functions",
+                Phase::Copy | Phase::Done => return None,
+                Phase::Indexes => "every row is copied; finishing indexes and constraints",
+                Phase::Catchup => "applying what changed during the copy",
+                Phase::Follow => "level with the source; waiting for endpos",
+                Phase::Cutover => "endpos is reached; setting sequences, refreshing materialized views",
+            };
+            Some(format!("{phase}: {means}"))
+        }
+        Event::StepFailed { kind, name, sqlstate, message } => {
+            Some(format!("warning: could not make {} {name}: {message} ({sqlstate})", kind.to_lowercase()))
+        }
+        Event::Info { message } => Some(message.clone()),
+        Event::Warning { message } => Some(format!("warning: {message}")),
+        _ => None,
+    }
+}
+
+/// One line that says how far the run is; None before there is anything to say.
+fn state(tally: &Tally) -> Option<String> {
+    let phase = tally.phase?;
+    match phase {
+        Phase::Copy | Phase::Indexes => {
+            let rate = tally.rate().filter(|_| phase == Phase::Copy).map_or(String::new(), |(rate, left)| {
+                format!(", {}/s, {} left", units::bytes(rate as u64), units::duration(left))
+            });
+            Some(format!(
+                "{phase}: {} of {} Parts, {} of {}{rate}; {} of {} objects made",
+                tally.parts_done,
+                tally.parts,
+                units::bytes(tally.bytes_now()),
+                units::bytes(tally.bytes),
+                tally.steps_done,
+                tally.steps
+            ))
+        }
+        Phase::Catchup | Phase::Follow | Phase::Cutover => Some(format!(
+            "{phase}: replay {}, lag {}, {} transactions and {} rows applied{}",
+            tally.stream.replay_lsn,
+            units::bytes(tally.stream.lag_bytes),
+            units::count(tally.stream.transactions),
+            units::count(tally.stream.rows),
+            tally.stream.endpos.map_or(String::new(), |endpos| format!(", endpos {endpos}"))
+        )),
+        _ => None,
+    }
+}

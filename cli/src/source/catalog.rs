@@ -1,0 +1,124 @@
+//! What the source holds, read from its catalog under the migration's snapshot. Reads only.
+
+use std::collections::HashMap;
+
+use serde::{Deserialize, Serialize};
+use tokio_postgres::Client;
+
+use crate::error::{Context, Result};
+use crate::model::TableName;
+
+/// A table whose rows are moved.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Table {
+    pub name: TableName,
+    /// Heap, TOAST and maps, in bytes.
+    pub bytes: u64,
+    /// Blocks of the heap.
+    pub blocks: u64,
+    /// Columns that are copied: all but the generated ones.
+    pub columns: Vec<String>,
+    /// Whether every column type has the same binary form on two servers of one major version.
+    pub binary_safe: bool,
+    /// Whether the stream says which row an UPDATE or DELETE means.
+    pub identified: bool,
+    /// A column that wal2json before 2.6 cannot carry without loss.
+    pub float_column: Option<String>,
+    /// Unlogged tables are copied; their changes are not in the stream.
+    pub logged: bool,
+}
+
+pub async fn tables(client: &Client) -> Result<Vec<Table>> {
+    let rows = client
+        .query(include_str!("../../../sql/source/tables.sql"), &[])
+        .await
+        .on_source(|| "read the tables of the source".into())?;
+    let table = |row: tokio_postgres::Row| Table {
+        name: TableName::new(row.get::<_, String>("schema_name"), row.get::<_, String>("table_name")),
+        bytes: row.get::<_, i64>("bytes").max(0) as u64,
+        blocks: row.get::<_, i64>("blocks").max(0) as u64,
+        columns: row.get("columns"),
+        binary_safe: row.get("binary_safe"),
+        identified: row.get("identified"),
+        float_column: row.get("float_column"),
+        logged: row.get::<_, String>("persistence") == "p",
+    };
+    Ok(rows.into_iter().map(table).collect())
+}
+
+pub async fn sequences(client: &Client) -> Result<Vec<TableName>> {
+    let rows = client
+        .query(include_str!("../../../sql/source/sequences.sql"), &[])
+        .await
+        .on_source(|| "read the sequences of the source".into())?;
+    Ok(rows.into_iter().map(|row| TableName::new(row.get::<_, String>(0), row.get::<_, String>(1))).collect())
+}
+
+/// Where a sequence stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SequenceValue {
+    pub name: TableName,
+    pub last_value: i64,
+    pub is_called: bool,
+}
+
+/// Values of the sequences, many to a round trip.
+pub async fn sequence_values(client: &Client, names: &[TableName]) -> Result<Vec<SequenceValue>> {
+    let mut values = Vec::with_capacity(names.len());
+    for names in names.chunks(200) {
+        let selects: Vec<String> = names
+            .iter()
+            .enumerate()
+            .map(|(at, name)| format!("select {at}::int4, last_value::int8, is_called from {}", name.sql()))
+            .collect();
+        let rows = client
+            .query(&selects.join(" union all "), &[])
+            .await
+            .on_source(|| "read the values of the sequences".into())?;
+        values.extend(rows.iter().map(|row| SequenceValue {
+            name: names[row.get::<_, i32>(0) as usize].clone(),
+            last_value: row.get(1),
+            is_called: row.get(2),
+        }));
+    }
+    Ok(values)
+}
+
+/// What the dump's table of contents does not say of an object; `kind` as in sql/source/objects.sql.
+#[derive(Debug, Clone)]
+pub struct ObjectFacts {
+    pub table: Option<TableName>,
+    pub kind: String,
+    /// CREATE INDEX of a constraint that is built as an index first.
+    pub index_definition: Option<String>,
+    pub index_name: Option<String>,
+}
+
+/// Facts by catalog oid and object oid.
+pub type Objects = HashMap<(u32, u32), ObjectFacts>;
+
+pub async fn objects(client: &Client) -> Result<Objects> {
+    let rows = client
+        .query(include_str!("../../../sql/source/objects.sql"), &[])
+        .await
+        .on_source(|| "read indexes, constraints and triggers of the source".into())?;
+    let facts = |row: &tokio_postgres::Row| ObjectFacts {
+        table: match (row.get::<_, Option<String>>(2), row.get::<_, Option<String>>(3)) {
+            (Some(schema), Some(table)) => Some(TableName { schema, table }),
+            _ => None,
+        },
+        kind: row.get(4),
+        index_definition: row.get(5),
+        index_name: row.get(6),
+    };
+    Ok(rows.iter().map(|row| ((row.get(0), row.get(1)), facts(row))).collect())
+}
+
+/// How many large objects there are.
+pub async fn large_objects(client: &Client) -> Result<i64> {
+    let row = client
+        .query_one("select count(*) from pg_catalog.pg_largeobject_metadata", &[])
+        .await
+        .on_source(|| "count the large objects of the source".into())?;
+    Ok(row.get(0))
+}

@@ -1,0 +1,122 @@
+//! What must be true of the source before anything is changed. Reads only.
+
+use tokio_postgres::Client;
+
+use crate::error::{Context, Result};
+
+/// What the source's role and server allow.
+pub struct Abilities {
+    pub version: i32,
+    pub encoding: String,
+    pub user: String,
+    pub wal_level: String,
+    pub may_replicate: bool,
+    pub slots_free: i64,
+    pub senders_free: i64,
+    /// System identifier and database oid: which database this is, whatever its address.
+    pub identity: String,
+    pub in_recovery: bool,
+    /// Output plugins the server allows; None where it knows no such setting or does not tell.
+    pub plugins: Option<String>,
+    /// Tables that the role may not read.
+    pub unreadable: Vec<String>,
+    /// Tables whose rows row security would hide from the role.
+    pub hidden: Vec<String>,
+}
+
+pub async fn abilities(client: &Client) -> Result<Abilities> {
+    let row = client
+        .query_one(
+            "select current_setting('server_version_num')::int,
+                    current_setting('server_encoding'),
+                    current_user::text,
+                    current_setting('wal_level'),
+                    (select rolreplication or rolsuper from pg_catalog.pg_roles where rolname = current_user)
+                    or exists (select from pg_catalog.pg_roles r
+                                where r.rolname in ('rds_replication', 'rds_superuser', 'azure_pg_admin', 'cloudsqlsuperuser')
+                                  and pg_catalog.pg_has_role(r.oid, 'member')),
+                    current_setting('max_replication_slots')::bigint - (select count(*) from pg_catalog.pg_replication_slots),
+                    current_setting('max_wal_senders')::bigint - (select count(*) from pg_catalog.pg_stat_replication),
+                    (select system_identifier from pg_catalog.pg_control_system())::text
+                    || '/' || (select oid from pg_catalog.pg_database where datname = current_database()),
+                    pg_catalog.pg_is_in_recovery(),
+                    (select setting from pg_catalog.pg_settings where name = 'output_plugin_libraries')",
+            &[],
+        )
+        .await
+        .on_source(|| "ask what the source allows".into())?;
+    let unreadable =
+        names(client, "not pg_catalog.has_table_privilege(c.oid, 'select')", "look for tables that cannot be read")
+            .await?;
+    // With row_security = off reading these is an error, never a smaller copy.
+    let hidden = names(client, "pg_catalog.row_security_active(c.oid)", "look for row security").await?;
+    Ok(Abilities {
+        version: row.get(0),
+        encoding: row.get(1),
+        user: row.get(2),
+        wal_level: row.get(3),
+        may_replicate: row.get(4),
+        slots_free: row.get(5),
+        senders_free: row.get(6),
+        identity: row.get(7),
+        in_recovery: row.get(8),
+        plugins: row.get(9),
+        unreadable,
+        hidden,
+    })
+}
+
+async fn names(client: &Client, condition: &str, doing: &str) -> Result<Vec<String>> {
+    let rows = client
+        .query(
+            &format!(
+                "select pg_catalog.format('%I.%I', n.nspname, c.relname)
+                   from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+                  where c.relkind in ('r', 'S') and c.relpersistence <> 't'
+                    and n.nspname !~ '^pg_' and n.nspname not in ('information_schema', 'pgmig')
+                    and not exists (select from pg_catalog.pg_depend d
+                                     where d.classid = 'pg_class'::regclass and d.objid = c.oid and d.deptype = 'e')
+                    and {condition}
+                  order by 1"
+            ),
+            &[],
+        )
+        .await
+        .on_source(|| doing.to_string())?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
+/// Whether source and target speak of one database is asked with an advisory lock: taken here,
+/// looked for there.
+pub async fn take_lock(client: &Client, key: i64) -> Result<()> {
+    client
+        .query("select pg_catalog.pg_advisory_lock($1)", &[&key])
+        .await
+        .on_source(|| "compare source and target".into())?;
+    Ok(())
+}
+
+pub async fn release_lock(client: &Client, key: i64) -> Result<()> {
+    client
+        .query("select pg_catalog.pg_advisory_unlock($1)", &[&key])
+        .await
+        .on_source(|| "compare source and target".into())?;
+    Ok(())
+}
+
+/// Who has had a transaction open for longest: creating a slot waits for every transaction that was
+/// running when it began. Application, user and age in seconds.
+pub async fn oldest_transaction(client: &Client) -> Result<Option<(i32, String, String, f64)>> {
+    let row = client
+        .query_opt(
+            "select pid, coalesce(application_name, ''), coalesce(usename::text, ''),
+                    extract(epoch from clock_timestamp() - xact_start)::float8
+               from pg_catalog.pg_stat_activity
+              where backend_xid is not null and pid <> pg_backend_pid()
+              order by xact_start limit 1",
+            &[],
+        )
+        .await
+        .on_source(|| "look for old transactions".into())?;
+    Ok(row.map(|row| (row.get(0), row.get(1), row.get(2), row.get(3))))
+}

@@ -1,0 +1,33 @@
+//! Rows of a Part, as raw COPY bytes.
+
+use tokio_postgres::{Client, CopyOutStream};
+
+use crate::error::{Context, Result};
+use crate::model::TableName;
+use crate::model::name::identifiers;
+
+/// What is read of a table.
+pub struct Rows<'a> {
+    pub table: &'a TableName,
+    pub columns: &'a [String],
+    /// SQL condition of the Part; None for the whole table.
+    pub predicate: Option<&'a str>,
+    pub binary: bool,
+}
+
+/// Begins the COPY in a session that is under the migration's snapshot.
+pub async fn open(client: &Client, rows: &Rows<'_>) -> Result<CopyOutStream> {
+    let table = rows.table.sql();
+    let columns = identifiers(rows.columns);
+    let what = match rows.predicate {
+        Some(predicate) => format!("(select {columns} from only {table} where {predicate})"),
+        // A table without columns has rows too.
+        None if rows.columns.is_empty() => table,
+        None => format!("{table} ({columns})"),
+    };
+    let format = if rows.binary { "binary" } else { "text" };
+    client
+        .copy_out(&format!("copy {what} to stdout (format {format})"))
+        .await
+        .on_source(|| format!("read {}", rows.table))
+}

@@ -1,0 +1,292 @@
+//! The schema as pg_dump sees it under the migration's snapshot, entry by entry. pg_dump knows every
+//! kind of object; we only cut its text at the entries of its own table of contents. Connection
+//! settings go through the environment: no password is ever in the process list.
+
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use tokio::process::Command;
+
+use crate::config::conninfo::Conninfo;
+use crate::error::{Context, Error, Exit, Result};
+
+/// pg_dump and pg_restore of one version.
+#[derive(Debug, Clone)]
+pub struct Tools {
+    bin_dir: PathBuf,
+    pub major: u32,
+}
+
+/// Which half of the dump: what tables need, or what needs tables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Section {
+    PreData,
+    PostData,
+}
+
+/// An entry of the dump's table of contents with its SQL.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Oid of the catalog that describes the object, and the object's own oid there.
+    pub catalog: u32,
+    pub oid: u32,
+    /// What it is, as `pg_restore --list` says: TABLE, INDEX, FK CONSTRAINT …
+    pub kind: String,
+    pub schema: Option<String>,
+    /// Name, often with the table before it.
+    pub tag: String,
+    pub sql: String,
+}
+
+/// What is left out of the dump's SQL.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Leave {
+    pub owner: bool,
+    pub acl: bool,
+}
+
+impl Tools {
+    /// The oldest tools that are at least as new as the source: a newer pg_dump reads an older
+    /// server, not the other way round, and its SQL fits an older target less well.
+    pub async fn find(source_major: u32) -> Result<Tools> {
+        let mut dirs: Vec<PathBuf> = std::env::var_os("PGMIG_PG_BIN").map(PathBuf::from).into_iter().collect();
+        dirs.extend(std::env::split_paths(&std::env::var_os("PATH").unwrap_or_else(OsString::new)));
+        if let Ok(versions) = std::fs::read_dir("/usr/lib/postgresql") {
+            dirs.extend(versions.flatten().map(|version| version.path().join("bin")));
+        }
+        let mut found: Vec<Tools> = Vec::new();
+        for bin_dir in dirs {
+            if bin_dir.join("pg_restore").exists()
+                && let Some(major) = major_of(&bin_dir.join("pg_dump")).await
+                && !found.iter().any(|tools| tools.major == major)
+            {
+                found.push(Tools { bin_dir, major });
+            }
+        }
+        found.sort_by_key(|tools| tools.major);
+        let newest = found.last().map(|tools| tools.major);
+        found.into_iter().find(|tools| tools.major >= source_major).ok_or_else(|| {
+            let have = newest.map_or("none was found".into(), |major| format!("the newest found is {major}"));
+            Error::new(Exit::Source, format!("no pg_dump of PostgreSQL {source_major} or later: {have}"))
+                .hint(format!("install postgresql-client-{source_major}, or name its folder in PGMIG_PG_BIN"))
+        })
+    }
+
+    /// Dumps the schema under an exported snapshot into `file` (custom format).
+    pub async fn dump(&self, source: &Conninfo, snapshot: &str, file: &Path) -> Result<()> {
+        let mut command = self.command("pg_dump");
+        for (name, value) in source.libpq_env() {
+            command.env(name, value);
+        }
+        command
+            .args(["--no-password", "--schema-only", "--format=custom", "--exclude-schema=pgmig", "--no-subscriptions"])
+            .arg(format!("--snapshot={snapshot}"))
+            .arg("--file")
+            .arg(file);
+        output(command, "pg_dump").await.map(drop)
+    }
+
+    /// The entries of one half of a dump, in the order in which they must be made.
+    pub async fn entries(&self, file: &Path, section: Section, leave: Leave) -> Result<Vec<Entry>> {
+        let restore = |last: &[&str]| {
+            let mut command = self.command("pg_restore");
+            command.arg(match section {
+                Section::PreData => "--section=pre-data",
+                Section::PostData => "--section=post-data",
+            });
+            if leave.owner {
+                command.arg("--no-owner");
+            }
+            if leave.acl {
+                command.arg("--no-acl");
+            }
+            command.args(last).arg(file);
+            command
+        };
+        let list = output(restore(&["--list"]), "pg_restore --list").await?;
+        let text = output(restore(&["--file=-"]), "pg_restore").await?;
+        let entries = cut(&list, &text);
+        let listed = list.lines().filter(|line| !line.starts_with(';') && !line.trim().is_empty()).count();
+        if entries.len() != listed {
+            return Err(Error::bug(format!(
+                "the dump lists {listed} entries and {} were found in its text",
+                entries.len()
+            )));
+        }
+        Ok(entries)
+    }
+
+    fn command(&self, name: &str) -> Command {
+        let mut command = Command::new(self.bin_dir.join(name));
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("PG") {
+                command.env_remove(name);
+            }
+        }
+        command
+            .env("LC_ALL", "C")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true);
+        command
+    }
+}
+
+async fn major_of(pg_dump: &Path) -> Option<u32> {
+    let output = Command::new(pg_dump).arg("--version").stdin(Stdio::null()).output().await.ok()?;
+    let text = String::from_utf8(output.stdout).ok()?;
+    let version = text.split_whitespace().find(|word| word.starts_with(|c: char| c.is_ascii_digit()))?;
+    version.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+}
+
+async fn output(mut command: Command, name: &str) -> Result<String> {
+    let output = command.output().await.on_source(|| format!("start {name}"))?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr).trim().to_string();
+        return Err(Error::new(Exit::Source, format!("{name} failed")).cause(said));
+    }
+    String::from_utf8(output.stdout).on_source(|| format!("read the output of {name}"))
+}
+
+/// Cuts the text at the headers that the list announces. A line in a function body that looks like a
+/// header is not in the list, or its entry has been seen already.
+fn cut(list: &str, text: &str) -> Vec<Entry> {
+    // dumpId; catalog oid kind schema tag owner
+    let mut announced: HashMap<&str, Vec<(u32, u32)>> = HashMap::new();
+    for line in list.lines().filter(|line| !line.starts_with(';')) {
+        let mut words = line.splitn(4, ' ');
+        let (_, catalog, oid, rest) = (words.next(), words.next(), words.next(), words.next());
+        if let (Some(Ok(catalog)), Some(Ok(oid)), Some(rest)) = (catalog.map(str::parse), oid.map(str::parse), rest) {
+            // The owner is last and has no spaces that the header shows: compare without it.
+            announced.entry(rest).or_default().push((catalog, oid));
+        }
+    }
+    let mut by_start: Vec<(&str, Vec<(u32, u32)>)> = announced.into_iter().collect();
+    by_start.sort_unstable();
+    let mut entries: Vec<Entry> = Vec::new();
+    let mut settings = Settings::default();
+    let mut lines = text.lines().peekable();
+    let mut open = false;
+    while let Some(line) = lines.next() {
+        if line == "--"
+            && let Some(header) = lines.peek().and_then(|next| Header::parse(next))
+            && let Some((catalog, oid)) = take_announced(&mut by_start, &header)
+        {
+            lines.next();
+            if lines.peek() == Some(&"--") {
+                lines.next();
+            }
+            if let Some(last) = entries.last_mut() {
+                settings.move_from(&mut last.sql);
+            }
+            let schema = (header.schema != "-").then(|| header.schema.to_string());
+            let (kind, tag) = (header.kind.to_string(), header.tag.to_string());
+            entries.push(Entry { catalog, oid, kind, schema, tag, sql: settings.prefix() });
+            open = true;
+        } else if open {
+            let sql = &mut entries.last_mut().expect("an open entry is the last one").sql;
+            sql.push_str(line);
+            sql.push('\n');
+        } else {
+            settings.note(line);
+        }
+    }
+    for entry in &mut entries {
+        let end = entry.sql.trim_end().strip_suffix("--\n-- PostgreSQL database dump complete\n--").map(str::len);
+        if let Some(end) = end {
+            entry.sql.truncate(end);
+        }
+        // psql's own commands that guard a plain dump (CVE-2025-8714).
+        if let Some(at) = entry.sql.find("\n\\unrestrict ") {
+            entry.sql.truncate(at);
+        }
+        if let Some(at) = entry.sql.find("--\n-- PostgreSQL database dump complete\n--") {
+            entry.sql.truncate(at);
+        }
+        entry.sql.truncate(entry.sql.trim_end().len());
+    }
+    entries
+}
+
+struct Header<'a> {
+    tag: &'a str,
+    kind: &'a str,
+    schema: &'a str,
+}
+
+impl<'a> Header<'a> {
+    /// `-- Name: actor; Type: TABLE; Schema: public; Owner: -`
+    fn parse(line: &'a str) -> Option<Header<'a>> {
+        let (rest, _owner) = line.strip_prefix("-- Name: ")?.rsplit_once("; Owner: ")?;
+        let (rest, schema) = rest.rsplit_once("; Schema: ")?;
+        let (tag, kind) = rest.rsplit_once("; Type: ")?;
+        Some(Header { tag, kind, schema })
+    }
+}
+
+fn take_announced(by_start: &mut Vec<(&str, Vec<(u32, u32)>)>, header: &Header<'_>) -> Option<(u32, u32)> {
+    let start = format!("{} {} {} ", header.kind, header.schema, header.tag);
+    let from = by_start.partition_point(|(line, _)| *line < start.as_str());
+    let at = (from..by_start.len())
+        .take_while(|&at| by_start[at].0.starts_with(&start))
+        // The owner is what is left: nothing of the tag may be in it.
+        .find(|&at| !by_start[at].1.is_empty())?;
+    let found = by_start[at].1.remove(0);
+    if by_start[at].1.is_empty() {
+        by_start.remove(at);
+    }
+    Some(found)
+}
+
+/// `SET default_tablespace` and the like stand between entries and hold for those that follow.
+#[derive(Default)]
+struct Settings {
+    tablespace: Option<String>,
+    access_method: Option<String>,
+}
+
+impl Settings {
+    fn note(&mut self, line: &str) -> bool {
+        if line.starts_with("SET default_tablespace = ") {
+            self.tablespace = (line != "SET default_tablespace = '';").then(|| line.to_string());
+        } else if line.starts_with("SET default_table_access_method = ") {
+            self.access_method = (line != "SET default_table_access_method = heap;").then(|| line.to_string());
+        } else {
+            return false;
+        }
+        true
+    }
+    fn move_from(&mut self, sql: &mut String) {
+        loop {
+            let kept = sql.trim_end().len();
+            let last = sql[..kept].rsplit('\n').next().unwrap_or_default().to_string();
+            if last.is_empty() || !self.note(&last) {
+                return;
+            }
+            sql.truncate(kept - last.len());
+        }
+    }
+    fn prefix(&self) -> String {
+        [&self.tablespace, &self.access_method].into_iter().flatten().map(|line| format!("{line}\n")).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dump_is_cut_at_its_own_entries_only() {
+        let list = ";\n; comment\n215; 1259 16391 TABLE public a postgres\n9; 1255 7 FUNCTION public f() postgres\n3; 2606 5 CONSTRAINT public a a_pkey postgres\n";
+        let text = "\\restrict x\nSET statement_timeout = 0;\nSET default_tablespace = '';\n\nSET default_table_access_method = heap;\n\n--\n-- Name: a; Type: TABLE; Schema: public; Owner: -\n--\n\nCREATE TABLE public.a (\n);\n\n\n--\n-- Name: f(); Type: FUNCTION; Schema: public; Owner: -\n--\n\nCREATE FUNCTION f() AS $$\n--\n-- Name: a; Type: TABLE; Schema: public; Owner: -\n--\nbody $$;\n\n\nSET default_tablespace = fast;\n\n--\n-- Name: a a_pkey; Type: CONSTRAINT; Schema: public; Owner: -\n--\n\nALTER TABLE ONLY public.a ADD x;\n\n\n--\n-- PostgreSQL database dump complete\n--\n\n\\unrestrict x\n\n";
+        let entries = cut(list, text);
+        let kinds: Vec<_> = entries.iter().map(|entry| (entry.kind.as_str(), entry.tag.as_str(), entry.oid)).collect();
+        assert_eq!(kinds, [("TABLE", "a", 16391), ("FUNCTION", "f()", 7), ("CONSTRAINT", "a a_pkey", 5)]);
+        assert!(entries[1].sql.contains("body"), "{}", entries[1].sql);
+        assert!(!entries[1].sql.contains("default_tablespace"));
+        assert_eq!(entries[2].sql, "SET default_tablespace = fast;\n\nALTER TABLE ONLY public.a ADD x;");
+    }
+}

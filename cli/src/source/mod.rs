@@ -1,0 +1,9 @@
+//! All that is said to the source. It never uses `target`.
+
+pub mod catalog;
+pub mod checks;
+pub mod copy_out;
+pub mod dump;
+pub mod replication;
+pub mod slot;
+pub mod snapshot;

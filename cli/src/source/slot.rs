@@ -1,0 +1,143 @@
+//! The logical replication slot and its publications: how far the source may forget.
+
+use tokio_postgres::Client;
+
+use crate::error::{Context, Error, Exit, Result};
+use crate::model::name::{identifier, identifiers};
+use crate::model::{Lsn, TableName};
+
+/// What pg_replication_slots says of a slot.
+#[derive(Debug, Clone)]
+pub struct Slot {
+    pub plugin: String,
+    pub database: Option<String>,
+    pub active_pid: Option<i32>,
+    pub confirmed_flush_lsn: Option<Lsn>,
+    /// `lost` when the source has thrown away WAL that the slot needs.
+    pub wal_status: Option<String>,
+}
+
+pub async fn find(client: &Client, name: &str) -> Result<Option<Slot>> {
+    let row = client
+        .query_opt(
+            "select plugin::text, database::text, active_pid, confirmed_flush_lsn, wal_status
+               from pg_catalog.pg_replication_slots where slot_name = $1",
+            &[&name],
+        )
+        .await
+        .on_source(|| format!("look for slot `{name}`"))?;
+    Ok(row.map(|row| Slot {
+        plugin: row.get::<_, Option<String>>(0).unwrap_or_default(),
+        database: row.get(1),
+        active_pid: row.get(2),
+        confirmed_flush_lsn: row.get(3),
+        wal_status: row.get(4),
+    }))
+}
+
+/// Drops the slot if it is there. True if it was.
+pub async fn drop(client: &Client, name: &str) -> Result<bool> {
+    let row = client
+        .query_opt(
+            "select pg_catalog.pg_drop_replication_slot(slot_name)
+               from pg_catalog.pg_replication_slots where slot_name = $1",
+            &[&name],
+        )
+        .await
+        .on_source(|| format!("drop slot `{name}`"))?;
+    Ok(row.is_some())
+}
+
+/// The publications of a migration: one for tables whose rows can be identified, one that carries
+/// inserts and truncates only, so that no UPDATE on the source ever fails because of us.
+pub fn publications(migration: &str) -> [String; 2] {
+    [format!("pgmig_{migration}"), format!("pgmig_{migration}_inserts")]
+}
+
+/// Makes both publications anew. Slot and snapshot come after: pgoutput looks a publication up as
+/// it was when the change was made.
+pub async fn create_publications(client: &Client, migration: &str, tables: &[(TableName, bool)]) -> Result<()> {
+    drop_publications(client, migration).await?;
+    for (publication, identified) in publications(migration).iter().zip([true, false]) {
+        let list: Vec<String> =
+            tables.iter().filter(|(_, is)| *is == identified).map(|(table, _)| table.sql()).collect();
+        let tables = if list.is_empty() { String::new() } else { format!(" for table only {}", list.join(", only ")) };
+        let publish = if identified { "insert, update, delete, truncate" } else { "insert, truncate" };
+        let name = identifier(publication);
+        client
+            .batch_execute(&format!("create publication {name}{tables} with (publish = '{publish}')"))
+            .await
+            .map_err(|cause| {
+                Error::new(Exit::Source, format!("cannot create publication `{publication}` on the source"))
+                    .cause(cause)
+                    .hint("the role needs CREATE on the database and must own the tables; a superuser may also use --plugin wal2json")
+            })?;
+    }
+    Ok(())
+}
+
+/// Drops what is there of the publications; returns how many were.
+pub async fn drop_publications(client: &Client, migration: &str) -> Result<usize> {
+    let names = publications(migration).to_vec();
+    let rows = client
+        .query("select pubname::text from pg_catalog.pg_publication where pubname::text = any($1)", &[&names])
+        .await
+        .on_source(|| "look for publications of pgmig".into())?;
+    let found: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+    if !found.is_empty() {
+        client
+            .batch_execute(&format!("drop publication {}", identifiers(&found)))
+            .await
+            .on_source(|| "drop the publications of pgmig".into())?;
+    }
+    Ok(found.len())
+}
+
+/// The source's write position; on a standby what it has replayed.
+pub async fn current_lsn(client: &Client) -> Result<Lsn> {
+    let row = client
+        .query_one(
+            "select case when pg_catalog.pg_is_in_recovery() then pg_catalog.pg_last_wal_replay_lsn()
+                         else pg_catalog.pg_current_wal_lsn() end",
+            &[],
+        )
+        .await
+        .on_source(|| "read the write position of the source".into())?;
+    Ok(row.get(0))
+}
+
+/// Writes a logical message, so that the stream of an idle source comes past the position it is
+/// waited for. Where that is not allowed the server's keepalives do the same, more slowly.
+pub async fn nudge(client: &Client) -> Result<()> {
+    client
+        .query_one("select pg_catalog.pg_logical_emit_message(true, 'pgmig', 'endpos')", &[])
+        .await
+        .on_source(|| "write a logical message on the source".into())?;
+    Ok(())
+}
+
+/// Whether the server's wal2json takes `numeric-data-types-as-string` (2.6 and later), without which
+/// it prints NaN as null. Found out with a temporary slot, since the version cannot be asked for.
+pub async fn wal2json_keeps_nan(client: &Client) -> Result<bool> {
+    let slot = format!("pgmig_probe_{}", fastrand::u32(..));
+    let doing = || "try wal2json with a temporary slot".to_string();
+    client.batch_execute("set statement_timeout = '60s'").await.on_source(doing)?;
+    client
+        .query("select pg_catalog.pg_create_logical_replication_slot($1, 'wal2json', true)", &[&slot])
+        .await
+        .on_source(doing)?;
+    let tried = client
+        .query(
+            "select count(*) from pg_catalog.pg_logical_slot_peek_changes($1, null, 1,
+                    'format-version', '2', 'numeric-data-types-as-string', '1')",
+            &[&slot],
+        )
+        .await;
+    drop(client, &slot).await?;
+    client.batch_execute("set statement_timeout = 0").await.on_source(doing)?;
+    match tried {
+        Ok(_) => Ok(true),
+        Err(err) if err.code().is_some_and(|code| code.code() == "22023") => Ok(false),
+        Err(err) => Err(err).on_source(doing),
+    }
+}

@@ -1,0 +1,72 @@
+//! What must be true of the target before anything is changed. Reads only.
+
+use tokio_postgres::Client;
+
+use crate::error::{Context, Result};
+use crate::model::TableName;
+
+/// Which of these relations the target already has.
+pub async fn existing(client: &Client, names: &[TableName]) -> Result<Vec<TableName>> {
+    let schemas: Vec<&str> = names.iter().map(|name| name.schema.as_str()).collect();
+    let tables: Vec<&str> = names.iter().map(|name| name.table.as_str()).collect();
+    let rows = client
+        .query(
+            "select w.s, w.t
+               from unnest($1::text[], $2::text[]) w (s, t)
+                    join pg_catalog.pg_namespace n on n.nspname = w.s
+                    join pg_catalog.pg_class c on c.relnamespace = n.oid and c.relname = w.t
+              order by 1, 2",
+            &[&schemas, &tables],
+        )
+        .await
+        .on_target(|| "look for tables on the target".into())?;
+    Ok(rows.iter().map(|row| TableName::new(row.get::<_, String>(0), row.get::<_, String>(1))).collect())
+}
+
+/// What the target's role and server allow.
+pub struct Abilities {
+    pub version: i32,
+    pub encoding: String,
+    pub user: String,
+    pub may_create: bool,
+    pub may_replica: bool,
+    pub in_recovery: bool,
+}
+
+pub async fn abilities(client: &Client) -> Result<Abilities> {
+    let doing = || "ask what the target allows".to_string();
+    let row = client
+        .query_one(
+            "select current_setting('server_version_num')::int, current_setting('server_encoding'),
+                    current_user::text, has_database_privilege(current_database(), 'create'), pg_is_in_recovery()",
+            &[],
+        )
+        .await
+        .on_target(doing)?;
+    // Proved by trying: managed services grant it in ways no catalog shows.
+    let may_replica = client.batch_execute("set session_replication_role = replica").await.is_ok();
+    client.batch_execute("reset session_replication_role").await.on_target(doing)?;
+    Ok(Abilities {
+        version: row.get(0),
+        encoding: row.get(1),
+        user: row.get(2),
+        may_create: row.get(3),
+        in_recovery: row.get(4),
+        may_replica,
+    })
+}
+
+/// Whether this session sees the advisory lock `key` of another one: then both are in one database.
+pub async fn sees_lock(client: &Client, key: i64) -> Result<bool> {
+    let row = client
+        .query_one(
+            "select exists (select from pg_catalog.pg_locks
+                             where locktype = 'advisory' and objsubid = 1
+                               and database = (select oid from pg_catalog.pg_database where datname = current_database())
+                               and (classid::bigint << 32 | objid::bigint) = $1)",
+            &[&key],
+        )
+        .await
+        .on_target(|| "compare source and target".into())?;
+    Ok(row.get(0))
+}

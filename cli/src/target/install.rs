@@ -1,0 +1,121 @@
+//! Puts the schema `pgmig` on the target: by the extension where the server offers it, else as plain
+//! SQL. Both give the same tables, views and functions.
+
+use std::fmt;
+
+use tokio_postgres::Client;
+
+use crate::error::{Context, Error, Exit, Result};
+
+/// Files of the schema, in the order in which both flavours run them.
+const PLAIN: [&str; 5] = [
+    include_str!("../../../sql/schema/010_tables.sql"),
+    include_str!("../../../sql/schema/020_functions.sql"),
+    include_str!("../../../sql/schema/030_views.sql"),
+    include_str!("../../../sql/plain/040_apply.sql"),
+    include_str!("../../../sql/schema/090_grants.sql"),
+];
+const EXTENSION: &str = "pgmig_sentinel";
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Flavour {
+    Extension,
+    Plain,
+}
+
+impl fmt::Display for Flavour {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Flavour::Extension => "extension",
+            Flavour::Plain => "plain",
+        })
+    }
+}
+
+/// What is installed; None if nothing is. An error if another version is.
+pub async fn installed(client: &Client) -> Result<Option<Flavour>> {
+    let doing = || "look for the schema pgmig on the target".to_string();
+    let row = client
+        .query_one(
+            "select to_regprocedure('pgmig.version()') is not null,
+                    exists (select from pg_catalog.pg_namespace where nspname = 'pgmig')",
+            &[],
+        )
+        .await
+        .on_target(doing)?;
+    match (row.get(0), row.get(1)) {
+        (true, _) => {}
+        (false, false) => return Ok(None),
+        (false, true) => {
+            return Err(Error::new(Exit::Target, "the target has a schema pgmig that is not ours")
+                .hint("rename or drop it, then run again"));
+        }
+    }
+    let row = client.query_one("select pgmig.version(), pgmig.flavour()", &[]).await.on_target(doing)?;
+    let (version, flavour): (String, String) = (row.get(0), row.get(1));
+    if version != env!("CARGO_PKG_VERSION") {
+        return Err(Error::new(
+            Exit::Target,
+            format!("the schema pgmig on the target is version {version}, this is pgmig {}", env!("CARGO_PKG_VERSION")),
+        )
+        .hint("use the pgmig that began the migration, or clean up: pgmig cleanup"));
+    }
+    Ok(Some(if flavour == "extension" { Flavour::Extension } else { Flavour::Plain }))
+}
+
+/// Whether `create extension pgmig_sentinel` has a chance here.
+async fn offered(client: &Client) -> Result<bool> {
+    let row = client
+        .query_one("select exists (select from pg_catalog.pg_available_extensions where name = $1)", &[&EXTENSION])
+        .await
+        .on_target(|| "look for the extension pgmig_sentinel".into())?;
+    Ok(row.get(0))
+}
+
+/// Installs what is not there, in one transaction. `wanted` None takes the extension where it can
+/// be had and plain SQL elsewhere.
+pub async fn install(client: &Client, wanted: Option<Flavour>) -> Result<Flavour> {
+    if let Some(found) = installed(client).await? {
+        return match wanted {
+            Some(wanted) if wanted != found => Err(Error::new(
+                Exit::Target,
+                format!("the schema pgmig on the target is the {found} flavour, not {wanted}"),
+            )
+            .hint("leave --flavour out to use what is there, or clean up first: pgmig cleanup")),
+            _ => Ok(found),
+        };
+    }
+    if wanted != Some(Flavour::Plain) {
+        match offered(client).await? {
+            true => match client.batch_execute("create extension pgmig_sentinel").await {
+                Ok(()) => return Ok(Flavour::Extension),
+                // Without the right to load it the plain flavour does the same, more slowly.
+                Err(err) if wanted.is_none() && err.code().is_some_and(|code| code.code() == "42501") => {
+                    tracing::info!("the role may not create the extension pgmig_sentinel: installing plain SQL");
+                }
+                Err(err) => return Err(err).on_target(|| "create extension pgmig_sentinel".into()),
+            },
+            false if wanted == Some(Flavour::Extension) => {
+                return Err(Error::new(Exit::Target, "the target does not offer the extension pgmig_sentinel")
+                    .hint("on the target's machine: make install-extension PG_CONFIG=…; or use --flavour plain"));
+            }
+            false => {}
+        }
+    }
+    let script = format!("begin;\n{}\ncommit;", PLAIN.join("\n"));
+    if let Err(err) = client.batch_execute(&script).await {
+        let _ = client.batch_execute("rollback").await;
+        return Err(err).on_target(|| "install the schema pgmig".into());
+    }
+    Ok(Flavour::Plain)
+}
+
+/// Removes the schema, whichever way it came.
+pub async fn uninstall(client: &Client, flavour: Flavour) -> Result<()> {
+    let statement = match flavour {
+        Flavour::Extension => "drop extension pgmig_sentinel cascade; drop schema if exists pgmig cascade",
+        Flavour::Plain => "drop schema pgmig cascade",
+    };
+    client.batch_execute(statement).await.on_target(|| "remove the schema pgmig".into())
+}

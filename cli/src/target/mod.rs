@@ -1,0 +1,8 @@
+//! All that is said to the target. It never uses `source`.
+
+pub mod checks;
+pub mod copy_in;
+pub mod install;
+pub mod objects;
+pub mod queue;
+pub mod sentinel;

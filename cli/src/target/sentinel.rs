@@ -1,0 +1,216 @@
+//! The sentinel: the one row that says where a migration is. Phases and positions are written here
+//! and nowhere else.
+
+use tokio_postgres::Client;
+
+use crate::error::{Context, Error, Exit, Result};
+use crate::model::{Lsn, Phase};
+
+/// The sentinel of one migration as it was read.
+#[derive(Debug, Clone)]
+pub struct Sentinel {
+    pub phase: Phase,
+    /// Set while the migration is paused.
+    pub paused: bool,
+    pub follow: bool,
+    pub apply: bool,
+    pub plugin: String,
+    pub slot_name: String,
+    pub source_identity: String,
+    pub startpos: Option<Lsn>,
+    pub endpos: Option<Lsn>,
+    pub replay_lsn: Option<Lsn>,
+    pub last_error: Option<String>,
+}
+
+/// What a new migration is begun with.
+pub struct Begin<'a> {
+    pub migration: &'a str,
+    pub follow: bool,
+    pub plugin: &'a str,
+    pub slot_name: &'a str,
+    pub source_identity: &'a str,
+    pub endpos: Option<Lsn>,
+}
+
+/// Positions of the stream, written a few times a second.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct StreamPositions {
+    pub write_lsn: Lsn,
+    pub flush_lsn: Lsn,
+    pub source_lsn: Lsn,
+    pub spool_bytes: u64,
+}
+
+pub async fn load(client: &Client, migration: &str) -> Result<Option<Sentinel>> {
+    let row = client
+        .query_opt(
+            "select phase, interrupted_phase, follow, apply, plugin, slot_name, source_identity,
+                    startpos, endpos, replay_lsn, last_error
+               from pgmig.sentinel where migration = $1",
+            &[&migration],
+        )
+        .await
+        .on_target(|| format!("read the sentinel of migration `{migration}`"))?;
+    let Some(row) = row else { return Ok(None) };
+    let phase: String = row.get(0);
+    let interrupted: Option<String> = row.get(1);
+    let paused = phase == "paused";
+    let at = if paused || phase == "failed" { interrupted.unwrap_or_else(|| "planned".into()) } else { phase };
+    Ok(Some(Sentinel {
+        phase: at
+            .parse()
+            .map_err(|cause| Error::bug("the sentinel has an unknown phase").cause(Box::new(cause) as Box<_>))?,
+        paused,
+        follow: row.get(2),
+        apply: row.get(3),
+        plugin: row.get(4),
+        slot_name: row.get(5),
+        source_identity: row.get(6),
+        startpos: row.get(7),
+        endpos: row.get(8),
+        replay_lsn: row.get(9),
+        last_error: row.get(10),
+    }))
+}
+
+/// Names of the migrations in this database.
+pub async fn migrations(client: &Client) -> Result<Vec<String>> {
+    let rows = client
+        .query("select migration from pgmig.sentinel order by migration", &[])
+        .await
+        .on_target(|| "list the migrations".into())?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
+/// Takes the lock that keeps a second run away; it is held until the session ends. False if another
+/// run has it.
+pub async fn lock(client: &Client, migration: &str) -> Result<bool> {
+    let row = client
+        .query_one(
+            "select pg_catalog.pg_try_advisory_lock(pg_catalog.hashtextextended('pgmig ' || $1, 0))",
+            &[&migration],
+        )
+        .await
+        .on_target(|| format!("lock migration `{migration}`"))?;
+    Ok(row.get(0))
+}
+
+pub async fn begin(client: &Client, begin: &Begin<'_>) -> Result<()> {
+    client
+        .execute(
+            "insert into pgmig.sentinel (migration, follow, plugin, slot_name, source_identity, endpos)
+             values ($1, $2, $3, $4, $5, $6)",
+            &[&begin.migration, &begin.follow, &begin.plugin, &begin.slot_name, &begin.source_identity, &begin.endpos],
+        )
+        .await
+        .on_target(|| format!("begin migration `{}`", begin.migration))?;
+    event(client, begin.migration, "info", "migration begun").await
+}
+
+pub async fn remove(client: &Client, migration: &str) -> Result<()> {
+    client
+        .execute("delete from pgmig.sentinel where migration = $1", &[&migration])
+        .await
+        .on_target(|| format!("remove migration `{migration}`"))?;
+    Ok(())
+}
+
+pub async fn set_startpos(client: &Client, migration: &str, startpos: Lsn) -> Result<()> {
+    client
+        .execute("update pgmig.sentinel set startpos = $2 where migration = $1", &[&migration, &startpos])
+        .await
+        .on_target(|| "store startpos".into())?;
+    Ok(())
+}
+
+/// Moves to a phase, marking the copy's begin and end and the end of all. A paused migration stays
+/// paused, at the new phase.
+pub async fn set_phase(client: &Client, migration: &str, phase: Phase) -> Result<()> {
+    client
+        .execute(
+            "update pgmig.sentinel
+                set phase = case when phase = 'paused' and $2 in ('catchup', 'follow') then phase else $2 end,
+                    interrupted_phase = case when phase = 'paused' and $2 in ('catchup', 'follow') then $2 end,
+                    last_error = null,
+                    copy_started_at = case when $2 = 'copy' then coalesce(copy_started_at, now()) else copy_started_at end,
+                    copy_finished_at = case when $2 = 'indexes' then coalesce(copy_finished_at, now()) else copy_finished_at end,
+                    done_at = case when $2 = 'done' then now() end
+              where migration = $1",
+            &[&migration, &phase.as_str()],
+        )
+        .await
+        .on_target(|| format!("enter phase {phase}"))?;
+    event(client, migration, "info", &format!("phase {phase}")).await
+}
+
+/// Closes the door behind a reached endpos: from here on it cannot be moved. False if it has been
+/// moved in the meantime.
+pub async fn enter_cutover(client: &Client, migration: &str, endpos: Lsn) -> Result<bool> {
+    let moved = client
+        .execute(
+            "update pgmig.sentinel set phase = 'cutover', interrupted_phase = null
+              where migration = $1 and endpos = $2 and apply",
+            &[&migration, &endpos],
+        )
+        .await
+        .on_target(|| "enter phase cutover".into())?;
+    if moved == 1 {
+        event(client, migration, "info", &format!("endpos {endpos} reached")).await?;
+    }
+    Ok(moved == 1)
+}
+
+/// Records what stopped the run; the phase it interrupts is kept.
+pub async fn fail(client: &Client, migration: &str, message: &str) -> Result<()> {
+    client
+        .execute(
+            "update pgmig.sentinel
+                set interrupted_phase = case when phase in ('failed', 'paused') then interrupted_phase else phase end,
+                    phase = 'failed', last_error = $2
+              where migration = $1 and phase <> 'done'",
+            &[&migration, &message],
+        )
+        .await
+        .on_target(|| "record the error".into())?;
+    event(client, migration, "error", message).await
+}
+
+pub async fn set_stream(client: &Client, migration: &str, at: &StreamPositions) -> Result<()> {
+    client
+        .execute(
+            "update pgmig.sentinel
+                set write_lsn = $2, flush_lsn = $3, source_lsn = $4, spool_bytes = $5, stream_at = clock_timestamp()
+              where migration = $1",
+            &[&migration, &at.write_lsn, &at.flush_lsn, &at.source_lsn, &(at.spool_bytes as i64)],
+        )
+        .await
+        .on_target(|| "store the positions of the stream".into())?;
+    Ok(())
+}
+
+pub async fn event(client: &Client, migration: &str, level: &str, message: &str) -> Result<()> {
+    client
+        .execute(
+            "insert into pgmig.event (migration, level, message) values ($1, $2, $3)",
+            &[&migration, &level, &message],
+        )
+        .await
+        .on_target(|| "record an event".into())?;
+    Ok(())
+}
+
+/// Sets endpos by the same function a person calls; returns what it says.
+pub async fn set_endpos(client: &Client, migration: &str, endpos: Option<Lsn>) -> Result<()> {
+    client.execute("select pgmig.set_endpos($1, $2)", &[&endpos, &migration]).await.map_err(|cause| {
+        let behind = cause.code().is_some_and(|code| code.code() == "22023");
+        let hint = cause.as_db_error().and_then(|db| db.hint()).map(str::to_string);
+        let exit = if behind { Exit::Usage } else { Exit::Phase };
+        let error = Error::new(exit, format!("cannot set endpos of migration `{migration}`")).cause(cause);
+        match hint {
+            Some(hint) => error.hint(hint),
+            None => error,
+        }
+    })?;
+    Ok(())
+}

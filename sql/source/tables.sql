@@ -1,0 +1,42 @@
+-- Every table whose rows pgmig moves: ordinary tables and leaf partitions, of no extension.
+select c.oid,
+       n.nspname::text as schema_name,
+       c.relname::text as table_name,
+       c.relpersistence::text as persistence,
+       c.relreplident::text as replica_identity,
+       pg_catalog.pg_table_size(c.oid) as bytes,
+       pg_catalog.pg_relation_size(c.oid) / current_setting('block_size')::bigint as blocks,
+       -- Columns that are copied: generated ones are computed again on the target.
+       array(select a.attname::text
+               from pg_catalog.pg_attribute a
+              where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped and a.attgenerated = ''
+              order by a.attnum) as columns,
+       -- Types with oids of their own in each database, or that are oids, do not travel in binary.
+       not exists (select from pg_catalog.pg_attribute a
+                    where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped and a.attgenerated = ''
+                      and (a.atttypid >= 10000
+                           or a.atttypid in (select t.oid from pg_catalog.pg_type t
+                                              where t.typname ~ '^_?(reg.*|oid|oidvector|aclitem|xid|cid|tid|xid8|pg_snapshot|txid_snapshot|xml|money|name|char|bpchar.*|tsvector|tsquery|gtsvector|refcursor)$'
+                                                and t.oid < 10000))) as binary_safe,
+       -- wal2json before 2.6 prints NaN and infinities of these as null.
+       (select a.attname::text
+          from pg_catalog.pg_attribute a
+         where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
+           and a.atttypid in ('float4'::regtype, 'float8'::regtype, 'numeric'::regtype)
+         order by a.attnum limit 1) as float_column,
+       -- Without one of these an UPDATE or DELETE in the stream does not say which row it means.
+       case c.relreplident
+            when 'f' then true
+            when 'd' then exists (select from pg_catalog.pg_index i where i.indrelid = c.oid and i.indisprimary and i.indisvalid)
+            when 'i' then exists (select from pg_catalog.pg_index i where i.indrelid = c.oid and i.indisreplident and i.indisvalid)
+            else false
+       end as identified,
+       c.relrowsecurity as row_security
+  from pg_catalog.pg_class c
+       join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+ where c.relkind = 'r'
+   and c.relpersistence in ('p', 'u')
+   and n.nspname !~ '^pg_' and n.nspname not in ('information_schema', 'pgmig')
+   and not exists (select from pg_catalog.pg_depend d
+                    where d.classid = 'pg_class'::regclass and d.objid = c.oid and d.deptype = 'e')
+ order by bytes desc, 2, 3
