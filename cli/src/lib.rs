@@ -1,5 +1,8 @@
 //! pgmig moves a live PostgreSQL database to another server and proves that nothing was lost.
 //! ARCHITECTURE.md is the way in.
 
+pub mod config;
+pub mod connect;
 pub mod error;
 pub mod model;
+pub mod source;
