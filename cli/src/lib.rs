@@ -2,11 +2,15 @@
 //! ARCHITECTURE.md is the way in.
 
 pub mod apply;
+pub mod args;
+pub mod command;
 pub mod config;
 pub mod connect;
 pub mod copy;
 pub mod error;
 pub mod model;
+pub mod plan_db;
+pub mod preflight;
 pub mod report;
 pub mod source;
 pub mod stream;

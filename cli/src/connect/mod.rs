@@ -1,0 +1,190 @@
+//! Opens sessions with either server, for SQL and for replication alike: one way to reach a host, one
+//! set of TLS rules, one set of hints. Knows nothing of what is said once a session is open.
+
+pub(crate) mod dial;
+pub(crate) mod explain;
+mod tls;
+mod verify;
+
+use std::fmt;
+use std::future::poll_fn;
+
+use postgres_protocol::escape::escape_literal;
+use tokio_postgres::config::{ChannelBinding as SqlBinding, SslMode as SqlSslMode, SslNegotiation};
+use tokio_postgres::{AsyncMessage, CancelToken, Client, Connection};
+
+use crate::config::conninfo::{ChannelBinding, Conninfo, Endpoint};
+use crate::error::{Error, Exit, Result};
+use dial::{AlreadyOpen, Failure, Open, Role, Wire};
+
+/// Which of the two servers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Side {
+    Source,
+    Target,
+}
+
+impl Side {
+    pub fn exit(self) -> Exit {
+        match self {
+            Side::Source => Exit::Source,
+            Side::Target => Exit::Target,
+        }
+    }
+}
+
+impl fmt::Display for Side {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Side::Source => "source",
+            Side::Target => "target",
+        })
+    }
+}
+
+/// What every session of ours needs to read and write values exactly, see every row, find objects by
+/// full name only, and not be cut off while it waits.
+const SETTINGS: &[(&str, &str)] = &[
+    ("client_encoding", "UTF8"),
+    ("datestyle", "ISO"),
+    ("intervalstyle", "postgres"),
+    ("extra_float_digits", "3"),
+    ("bytea_output", "hex"),
+    ("lc_monetary", "C"),
+    ("timezone", "UTC"),
+    ("statement_timeout", "0"),
+    ("lock_timeout", "0"),
+    ("idle_in_transaction_session_timeout", "0"),
+    ("search_path", ""),
+    ("row_security", "off"),
+    ("standard_conforming_strings", "on"),
+];
+
+/// Set to 0 where the server knows them: PostgreSQL 14 and 17.
+const NEWER_TIMEOUTS: &str = "'idle_session_timeout', 'transaction_timeout'";
+
+/// A session for SQL. Its connection runs as a task until the client is dropped. `settings` come after
+/// the usual ones and win over them; those of the connection string's `options` lose to both.
+///
+/// # Errors
+/// Exit 3 or 4 by `side`, with a hint: not reached, refused, not trusted, or a setting not allowed.
+pub async fn client(
+    conninfo: &Conninfo,
+    side: Side,
+    application_name: &str,
+    settings: &[(&str, &str)],
+) -> Result<Client> {
+    let client = dial::connect(conninfo, side, &Sql { conninfo, application_name }).await?;
+    let calls: Vec<String> = SETTINGS
+        .iter()
+        .chain(settings)
+        .map(|(name, value)| {
+            format!("pg_catalog.set_config({}, {}, false)", escape_literal(name), escape_literal(value))
+        })
+        .collect();
+    let statements = format!(
+        "select {};\nselect pg_catalog.set_config(name, '0', false)\n  from pg_catalog.pg_settings\n where name in ({NEWER_TIMEOUTS})",
+        calls.join(", ")
+    );
+    client.batch_execute(&statements).await.map_err(|err| {
+        let hint = explain::of_setting(&err, &conninfo.user, side);
+        let doing = Error::new(side.exit(), format!("cannot prepare a session on the {side} {conninfo}")).cause(err);
+        match hint {
+            Some(hint) => doing.hint(hint),
+            None => doing,
+        }
+    })?;
+    Ok(client)
+}
+
+/// Asks the server to cancel what the token's session is doing. With a list of hosts each is asked:
+/// only the right one knows the token.
+///
+/// # Errors
+/// Exit 3 or 4 by `side`, if no host could be asked. That nothing was running is not an error.
+pub async fn cancel(conninfo: &Conninfo, side: Side, token: CancelToken) -> Result<()> {
+    let mut asked = Ok(());
+    for endpoint in &conninfo.endpoints {
+        let mut alone = conninfo.clone();
+        alone.endpoints = vec![endpoint.clone()];
+        let one = dial::connect(&alone, side, &Cancel(&token)).await;
+        if one.is_ok() || asked.is_ok() {
+            asked = one;
+        }
+    }
+    asked
+}
+
+/// Opens a tokio-postgres session on a wire that is encrypted already, if it is to be.
+struct Sql<'a> {
+    conninfo: &'a Conninfo,
+    application_name: &'a str,
+}
+
+impl Open for Sql<'_> {
+    type Session = Client;
+
+    async fn open(&self, wire: Wire, endpoint: &Endpoint) -> Result<Client, Failure> {
+        let mut config = tokio_postgres::Config::new();
+        config
+            .user(&self.conninfo.user)
+            .dbname(&self.conninfo.dbname)
+            .application_name(self.application_name)
+            // "Encrypt at once" makes tokio-postgres take the wire as it is, its channel binding included.
+            .ssl_mode(SqlSslMode::Require)
+            .ssl_negotiation(SslNegotiation::Direct)
+            .channel_binding(match self.conninfo.channel_binding {
+                ChannelBinding::Disable => SqlBinding::Disable,
+                ChannelBinding::Prefer => SqlBinding::Prefer,
+                ChannelBinding::Require => SqlBinding::Require,
+            });
+        if let Some(password) = &endpoint.password {
+            config.password(password.reveal());
+        }
+        if let Some(options) = &self.conninfo.options {
+            config.options(options);
+        }
+        let (client, connection) = config.connect_raw(wire, AlreadyOpen).await.map_err(Failure::of_sql)?;
+        tokio::spawn(run(connection));
+        Ok(client)
+    }
+
+    async fn role(&self, client: &mut Client) -> Result<Role, Failure> {
+        let row = client.simple_query(dial::ROLE_QUERY).await.map_err(Failure::of_sql)?;
+        let row = row.iter().find_map(|message| match message {
+            tokio_postgres::SimpleQueryMessage::Row(row) => Some(row),
+            _ => None,
+        });
+        Ok(Role::read(row.and_then(|row| row.get(0)), row.and_then(|row| row.get(1))))
+    }
+}
+
+/// Moves a session's messages until it ends.
+async fn run(mut connection: Connection<Wire, Wire>) {
+    loop {
+        match poll_fn(|cx| connection.poll_message(cx)).await {
+            Some(Ok(AsyncMessage::Notice(notice))) => {
+                tracing::debug!(message = notice.message(), code = notice.code().code(), "notice from the server");
+            }
+            Some(Ok(_)) => {}
+            Some(Err(err)) => {
+                tracing::debug!(%err, "session lost");
+                return;
+            }
+            None => return,
+        }
+    }
+}
+
+struct Cancel<'a>(&'a CancelToken);
+
+impl Open for Cancel<'_> {
+    type Session = ();
+
+    async fn open(&self, wire: Wire, _: &Endpoint) -> Result<(), Failure> {
+        self.0.cancel_query_raw(wire, AlreadyOpen).await.map_err(Failure::of_sql)
+    }
+    async fn role(&self, (): &mut ()) -> Result<Role, Failure> {
+        Ok(Role::default())
+    }
+}
