@@ -1,0 +1,48 @@
+//! One file a verb: wiring only. What a verb does lies in the other modules; nothing uses this one but
+//! `main`.
+
+pub mod cleanup;
+pub mod demo;
+pub mod run;
+pub mod set_endpos;
+pub mod status;
+
+use std::io::IsTerminal;
+
+use crate::args::{Cli, Verb};
+use crate::config::{Conninfo, Environment};
+use crate::error::{Error, Exit, Result};
+
+/// Does what was typed.
+pub async fn dispatch(cli: Cli) -> Result<Exit> {
+    match cli.verb {
+        Verb::Run(args) => run::run(*args, cli.quiet).await,
+        Verb::Status(args) => status::status(args).await,
+        Verb::SetEndpos(args) => set_endpos::set_endpos(args).await,
+        Verb::Cleanup(args) => cleanup::cleanup(args).await,
+        Verb::Demo(args) => demo::demo(args).await,
+    }
+}
+
+/// A connection string of the command line, with what the environment adds.
+fn conninfo(text: &str) -> Result<Conninfo> {
+    Conninfo::parse(text, &Environment::of_process())
+}
+
+/// The error as people read it on stderr: what, causes, hint.
+pub fn render(error: &Error) -> String {
+    let mut text = format!("error: {error}\n");
+    for cause in error.causes() {
+        text.push_str(&format!("  cause: {cause}\n"));
+    }
+    if let Some(hint) = error.hint_text() {
+        let indented = hint.lines().collect::<Vec<_>>().join("\n      ");
+        text.push_str(&format!("hint: {indented}\n"));
+    }
+    text
+}
+
+/// Whether bars may be drawn: a person looks at stderr.
+fn terminal() -> bool {
+    std::io::stderr().is_terminal() && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
+}

@@ -1,0 +1,76 @@
+//! The arguments of `run` as ready values.
+
+use std::path::PathBuf;
+
+use crate::args::{FlavourArg, PluginArg, RunArgs};
+use crate::command::conninfo;
+use crate::config::Conninfo;
+use crate::error::{Error, Result};
+use crate::model::Lsn;
+use crate::source::dump::Leave;
+use crate::target::install::Flavour;
+
+#[derive(Debug)]
+pub struct Config {
+    pub source: Conninfo,
+    pub target: Conninfo,
+    pub name: String,
+    pub dir: PathBuf,
+    pub slot_name: String,
+    pub follow: bool,
+    pub endpos: Option<Lsn>,
+    pub plugin: PluginArg,
+    pub flavour: Option<Flavour>,
+    pub table_jobs: usize,
+    pub index_jobs: usize,
+    pub split: Option<u64>,
+    pub spool_limit: u64,
+    pub leave: Leave,
+    pub skip_large_objects: bool,
+    pub allow_insert_only: bool,
+}
+
+impl Config {
+    pub fn new(args: RunArgs) -> Result<Config> {
+        if args.filters.is_some() {
+            return Err(Error::usage("--filters is not built yet").hint("this version migrates whole databases"));
+        }
+        let target = conninfo(&args.target.target)?;
+        let name = args.target.name;
+        Ok(Config {
+            source: conninfo(&args.source.source)?,
+            dir: args.dir.unwrap_or_else(|| default_dir(&target, &name)),
+            target,
+            slot_name: args.slot_name.unwrap_or_else(|| format!("pgmig_{name}")),
+            name,
+            follow: !args.no_follow,
+            endpos: args.endpos,
+            plugin: args.plugin,
+            flavour: flavour(args.flavour),
+            table_jobs: usize::from(args.table_jobs),
+            index_jobs: usize::from(args.index_jobs),
+            split: (args.split_tables_larger_than > 0).then_some(args.split_tables_larger_than),
+            spool_limit: args.spool_limit.max(1 << 20),
+            leave: Leave { owner: args.no_owner, acl: args.no_acl },
+            skip_large_objects: args.skip_large_objects,
+            allow_insert_only: args.allow_insert_only,
+        })
+    }
+}
+
+pub fn flavour(arg: FlavourArg) -> Option<Flavour> {
+    match arg {
+        FlavourArg::Auto => None,
+        FlavourArg::Extension => Some(Flavour::Extension),
+        FlavourArg::Plain => Some(Flavour::Plain),
+    }
+}
+
+/// A folder that the same target and name always give, so that `run` finds its spool again.
+fn default_dir(target: &Conninfo, name: &str) -> PathBuf {
+    let state = std::env::var_os("XDG_STATE_HOME").filter(|dir| !dir.is_empty()).map(PathBuf::from);
+    let home = || std::env::var_os("HOME").map_or_else(|| PathBuf::from("."), |home| PathBuf::from(home).join(".local/state"));
+    let target: String =
+        target.to_string().chars().map(|c| if c.is_ascii_alphanumeric() || "@.-_".contains(c) { c } else { '_' }).collect();
+    state.unwrap_or_else(home).join("pgmig").join(target).join(name)
+}
