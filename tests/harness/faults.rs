@@ -1,0 +1,129 @@
+//! What can go wrong on purpose: sessions that the server ends, connections that break or stall.
+//! Servers that crash or freeze are `Cluster::kill`, `stop` and `pause`; pgmig's own death is
+//! `Pgmig::kill`. Nothing here reaches beyond this machine.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use pgmig::embedded::Cluster;
+use pgmig::error::Result;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+/// Ends the sessions whose application_name is like `pattern`; how many there were.
+pub async fn end_sessions(cluster: &Cluster, pattern: &str) -> Result<u64> {
+    let query = format!(
+        "select count(pg_terminate_backend(pid)) from pg_stat_activity where application_name like '{}' and pid <> pg_backend_pid()",
+        pattern.replace('\'', "''")
+    );
+    let ended = cluster.value("postgres", &query).await?;
+    Ok(ended.and_then(|count| count.parse().ok()).unwrap_or(0))
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Line {
+    Open,
+    /// Connections stay, and nothing gets through.
+    Stalled,
+}
+
+/// Stands between pgmig and a server on the loopback interface.
+pub struct Proxy {
+    address: SocketAddr,
+    line: watch::Sender<Line>,
+    /// A new value ends the connections that were there before it.
+    cuts: watch::Sender<u64>,
+    bytes: Arc<AtomicU64>,
+    listener: JoinHandle<()>,
+}
+
+impl Proxy {
+    pub async fn to(cluster: &Cluster) -> std::io::Result<Proxy> {
+        let server = SocketAddr::from(([127, 0, 0, 1], cluster.port()));
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let address = listener.local_addr()?;
+        let (line, line_now) = watch::channel(Line::Open);
+        let (cuts, cut_now) = watch::channel(0);
+        let bytes = Arc::new(AtomicU64::new(0));
+        let counted = bytes.clone();
+        let listener = tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                tokio::spawn(carry(client, server, line_now.clone(), cut_now.clone(), counted.clone()));
+            }
+        });
+        Ok(Proxy { address, line, cuts, bytes, listener })
+    }
+
+    pub fn port(&self) -> u16 {
+        self.address.port()
+    }
+    /// The cluster's address, by way of the proxy.
+    pub fn uri(&self, cluster: &Cluster, dbname: &str) -> String {
+        cluster.uri(dbname).replace(&format!(":{}/", cluster.port()), &format!(":{}/", self.port()))
+    }
+    /// Bytes carried so far, both ways.
+    pub fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+    /// Breaks every connection there is; new ones get through.
+    pub fn cut(&self) {
+        self.cuts.send_modify(|cuts| *cuts += 1);
+    }
+    pub fn stall(&self) {
+        self.line.send_replace(Line::Stalled);
+    }
+    pub fn go_on(&self) {
+        self.line.send_replace(Line::Open);
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.listener.abort();
+        self.cut();
+    }
+}
+
+async fn carry(
+    client: TcpStream,
+    server: SocketAddr,
+    line: watch::Receiver<Line>,
+    mut cuts: watch::Receiver<u64>,
+    bytes: Arc<AtomicU64>,
+) {
+    cuts.mark_unchanged();
+    let Ok(server) = TcpStream::connect(server).await else { return };
+    let _ = (client.set_nodelay(true), server.set_nodelay(true));
+    let (from_client, to_client) = client.into_split();
+    let (from_server, to_server) = server.into_split();
+    tokio::select! {
+        _ = pump(from_client, to_server, line.clone(), &bytes) => {}
+        _ = pump(from_server, to_client, line, &bytes) => {}
+        _ = cuts.changed() => {}
+    }
+}
+
+async fn pump(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    mut line: watch::Receiver<Line>,
+    bytes: &AtomicU64,
+) -> std::io::Result<()> {
+    let mut buffer = vec![0; 16 * 1024];
+    loop {
+        let read = from.read(&mut buffer).await?;
+        if read == 0 {
+            return Ok(());
+        }
+        // What was read while the line was open still waits here once it stalls.
+        if line.wait_for(|now| *now == Line::Open).await.is_err() {
+            return Ok(());
+        }
+        to.write_all(&buffer[..read]).await?;
+        bytes.fetch_add(read as u64, Ordering::Relaxed);
+    }
+}
