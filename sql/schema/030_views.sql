@@ -94,9 +94,11 @@ comment on column pgmig.events.message is 'what happened';
 create view pgmig.progress as
 with copy as (
     select p.migration,
-           count(distinct (p.schema_name, p.table_name)) as tables_total,
-           count(distinct (p.schema_name, p.table_name))
-           - count(distinct (p.schema_name, p.table_name)) filter (where p.state <> 'done') as tables_done,
+           -- One Part may stand for the large objects, which are no table.
+           count(distinct (p.schema_name, p.table_name)) filter (where p.schema_name <> 'pg_catalog') as tables_total,
+           count(distinct (p.schema_name, p.table_name)) filter (where p.schema_name <> 'pg_catalog')
+           - count(distinct (p.schema_name, p.table_name))
+             filter (where p.schema_name <> 'pg_catalog' and p.state <> 'done') as tables_done,
            sum(p.bytes)::bigint as bytes_total,
            sum(p.bytes_done)::bigint as bytes_done,
            sum(p.copied_rows)::bigint as copied_rows
