@@ -22,6 +22,7 @@ use tokio_postgres::Client;
 use crate::error::{Context, Error, Exit, Result};
 use crate::model::wire::{Commit, Item, Shape};
 use crate::model::{Lsn, SnapshotTag, TableName};
+use crate::stream::receive::Received;
 use crate::stream::spool::{Position, Spool, SpoolReader};
 use batch::{Batch, Op};
 
@@ -83,7 +84,7 @@ pub struct Apply<W> {
     pub replay_lsn: Lsn,
     pub switches: watch::Receiver<Switches>,
     /// Every transaction whose commit ends at or before this is in the spool.
-    pub received: watch::Receiver<Lsn>,
+    pub received: watch::Receiver<Received>,
     pub applied: watch::Sender<Applied>,
     /// Taken for reading by each target transaction; DDL that locks tables takes it for writing.
     pub gate: Arc<RwLock<()>>,
@@ -112,7 +113,7 @@ impl<W: Writer> Apply<W> {
                 continue;
             }
             // Looked at before the spool is: all that is in it up to here has been written.
-            let received = *self.received.borrow_and_update();
+            let received = self.received.borrow_and_update().write_lsn;
             let start = self.reader.position();
             match self.round(switches).await? {
                 Round::Applied => {}

@@ -1,5 +1,6 @@
 //! Cuts tables into Parts. Pure.
 
+use crate::model::TableName;
 use crate::source::catalog::Table;
 use crate::target::queue::Part;
 
@@ -12,6 +13,25 @@ pub struct Cut {
     pub binary: bool,
     /// TID range scans came with PostgreSQL 14: before, each Part would read the whole table.
     pub by_ctid: bool,
+}
+
+/// The table whose Part stands for all large objects. Its rows are not copied as they are: not every
+/// role may read or write it.
+pub const LARGE_OBJECTS: (&str, &str) = ("pg_catalog", "pg_largeobject");
+
+/// The Part of the large objects.
+pub fn large_objects(bytes: i64) -> Part {
+    let (schema, table) = LARGE_OBJECTS;
+    Part {
+        id: 0,
+        table: TableName::new(schema, table),
+        number: 1,
+        parts: 1,
+        predicate: None,
+        columns: Vec::new(),
+        binary: true,
+        bytes,
+    }
 }
 
 /// No table is cut finer, whatever its size.
@@ -53,7 +73,6 @@ pub fn parts(table: &Table, cut: Cut) -> Vec<Part> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::TableName;
 
     fn table(bytes: u64, blocks: u64) -> Table {
         Table {

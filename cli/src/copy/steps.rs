@@ -59,6 +59,22 @@ pub fn steps(pre: &[Entry], post: &[Entry], objects: &Objects, tables: &[Table],
     steps
 }
 
+/// SQL may not update a GENERATED ALWAYS identity column, and the plain flavour writes with SQL: such
+/// columns are BY DEFAULT until the last change is there.
+pub fn relax_identity(columns: &[(TableName, String)]) -> Vec<Step> {
+    let step = |stage: &str, table: &TableName, column: &str, generated: &str| Step {
+        id: 0,
+        stage: stage.into(),
+        kind: "IDENTITY".into(),
+        table: None,
+        name: format!("{table} {}", identifier(column)),
+        statement: format!("alter table {} alter column {} set generated {generated}", table.sql(), identifier(column)),
+        blocking: true,
+    };
+    let relax = columns.iter().map(|(table, column)| step("rest", table, column, "by default"));
+    relax.chain(columns.iter().map(|(table, column)| step("finish", table, column, "always"))).collect()
+}
+
 /// Entries that are pgmig's own, or that every database has.
 fn ours(entry: &Entry) -> bool {
     (entry.kind.starts_with("PUBLICATION") && entry.tag.starts_with("pgmig_"))

@@ -5,12 +5,14 @@ use bytes::{Bytes, BytesMut};
 use futures_util::{SinkExt, TryStreamExt};
 use tokio_postgres::Client;
 
+use super::parts::LARGE_OBJECTS;
 use crate::error::{Context, Result};
 use crate::model::name::literal;
 use crate::report::{Event, Reporter};
 use crate::source::copy_out::{self, Rows};
 use crate::target::copy_in;
 use crate::target::queue::{self, Part};
+use crate::{source, target};
 
 /// Bytes sent to the target at once. Row by row costs ten times the CPU.
 const CHUNK: usize = 128 << 10;
@@ -44,11 +46,36 @@ impl Worker {
             .batch_execute(&format!("set local application_name = {}", literal(&format!("pgmig part {}", part.id))))
             .await
             .on_target(|| "name the session".into())?;
-        let (rows, bytes) = self.pipe(&part).await?;
+        let large_objects = (part.table.schema.as_str(), part.table.table.as_str()) == LARGE_OBJECTS;
+        let (rows, bytes) =
+            if large_objects { self.copy_large_objects(&part).await? } else { self.pipe(&part).await? };
         queue::finish_part(&self.target, &part, rows, bytes, &self.tag).await?;
         self.target.batch_execute("commit").await.on_target(|| format!("commit {part}"))?;
         self.report.send(Event::PartDone { id: part.id, rows, bytes });
         Ok(true)
+    }
+
+    /// Copies every large object; returns how many, and their bytes.
+    async fn copy_large_objects(&self, part: &Part) -> Result<(u64, u64)> {
+        let oids = source::large_objects::list(&self.source).await?;
+        let mut total = 0;
+        for &oid in &oids {
+            target::large_objects::create(&self.target, oid).await?;
+            let mut offset = 0;
+            loop {
+                let bytes = source::large_objects::read(&self.source, oid, offset).await?;
+                if !bytes.is_empty() {
+                    target::large_objects::write(&self.target, oid, offset, &bytes).await?;
+                }
+                offset += bytes.len() as i64;
+                total += bytes.len() as u64;
+                self.report.send(Event::PartProgress { id: part.id, bytes: total });
+                if bytes.len() < source::large_objects::CHUNK as usize {
+                    break;
+                }
+            }
+        }
+        Ok((oids.len() as u64, total))
     }
 
     /// Pipes the rows; returns how many, and the bytes of the stream.

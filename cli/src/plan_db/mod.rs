@@ -38,8 +38,11 @@ impl PlanDb {
         let format: i64 =
             connection.pragma_query_value(None, "user_version", |row| row.get(0)).during(Exit::Dir, doing)?;
         if format > FORMAT {
-            return Err(Error::new(Exit::Dir, format!("{} was written by a later pgmig (format {format})", dir.display()))
-                .hint("use that pgmig, or another --dir"));
+            return Err(Error::new(
+                Exit::Dir,
+                format!("{} was written by a later pgmig (format {format})", dir.display()),
+            )
+            .hint("use that pgmig, or another --dir"));
         }
         connection
             .execute_batch(

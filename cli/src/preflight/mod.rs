@@ -18,7 +18,6 @@ pub struct Asked {
     pub wal2json: bool,
     pub flavour: Option<Flavour>,
     pub allow_insert_only: bool,
-    pub skip_large_objects: bool,
 }
 
 /// What the checks learnt on the way.
@@ -52,15 +51,25 @@ pub async fn new_migration(source: &Client, target: &Client, asked: &Asked) -> R
     let mut wrong: Vec<Error> = Vec::new();
     let user = &on_source.user;
     if on_source.version < 130_000 {
-        wrong.push(Error::new(Exit::Source, format!("the source is PostgreSQL {}: 13 is the oldest that is supported", on_source.version / 10_000)));
+        wrong.push(Error::new(
+            Exit::Source,
+            format!("the source is PostgreSQL {}: 13 is the oldest that is supported", on_source.version / 10_000),
+        ));
     }
     if on_target.version < 150_000 {
-        wrong.push(Error::new(Exit::Target, format!("the target is PostgreSQL {}: 15 is the oldest that is supported", on_target.version / 10_000)));
+        wrong.push(Error::new(
+            Exit::Target,
+            format!("the target is PostgreSQL {}: 15 is the oldest that is supported", on_target.version / 10_000),
+        ));
     }
     if on_source.version / 10_000 > on_target.version / 10_000 {
         wrong.push(Error::new(
             Exit::Target,
-            format!("the target is PostgreSQL {}, older than the source's {}", on_target.version / 10_000, on_source.version / 10_000),
+            format!(
+                "the target is PostgreSQL {}, older than the source's {}",
+                on_target.version / 10_000,
+                on_source.version / 10_000
+            ),
         ));
     }
     if on_target.in_recovery {
@@ -68,8 +77,11 @@ pub async fn new_migration(source: &Client, target: &Client, asked: &Asked) -> R
     }
     if on_source.encoding == "SQL_ASCII" || (on_target.encoding != "UTF8" && on_target.encoding != on_source.encoding) {
         wrong.push(
-            Error::new(Exit::Source, format!("databases in {} and {} do not fit", on_source.encoding, on_target.encoding))
-                .hint("make the target database with encoding UTF8; a source in SQL_ASCII is not supported yet"),
+            Error::new(
+                Exit::Source,
+                format!("databases in {} and {} do not fit", on_source.encoding, on_target.encoding),
+            )
+            .hint("make the target database with encoding UTF8; a source in SQL_ASCII is not supported yet"),
         );
     }
     if !on_source.unreadable.is_empty() {
@@ -80,18 +92,15 @@ pub async fn new_migration(source: &Client, target: &Client, asked: &Asked) -> R
     }
     if !on_source.hidden.is_empty() {
         wrong.push(
-            Error::new(Exit::Source, format!("row security hides rows of {} from the role {user}", some(&on_source.hidden)))
-                .hint(format!("alter role {user} bypassrls")),
+            Error::new(
+                Exit::Source,
+                format!("row security hides rows of {} from the role {user}", some(&on_source.hidden)),
+            )
+            .hint(format!("alter role {user} bypassrls")),
         );
     }
     if asked.follow {
         check_stream(source, &on_source, &tables, asked, &mut wrong).await?;
-    }
-    if !asked.skip_large_objects && source::catalog::large_objects(source).await? > 0 {
-        wrong.push(
-            Error::new(Exit::Source, "the source holds large objects, which this version does not move")
-                .hint("move them by other means and run with --skip-large-objects"),
-        );
     }
     if !on_target.may_create {
         wrong.push(
@@ -101,8 +110,11 @@ pub async fn new_migration(source: &Client, target: &Client, asked: &Asked) -> R
     }
     if asked.follow && !on_target.may_replica {
         wrong.push(
-            Error::new(Exit::Target, format!("the role {} may not set session_replication_role on the target", on_target.user))
-                .hint(format!("grant set on parameter session_replication_role to {}", on_target.user)),
+            Error::new(
+                Exit::Target,
+                format!("the role {} may not set session_replication_role on the target", on_target.user),
+            )
+            .hint(format!("grant set on parameter session_replication_role to {}", on_target.user)),
         );
     }
     let names: Vec<TableName> = tables.iter().map(|table| table.name.clone()).collect();
@@ -155,10 +167,12 @@ async fn check_stream(
     }
     if can.senders_free <= 0 {
         wrong.push(
-            Error::new(Exit::Source, "every WAL sender of the source is in use").hint("raise max_wal_senders and restart"),
+            Error::new(Exit::Source, "every WAL sender of the source is in use")
+                .hint("raise max_wal_senders and restart"),
         );
     }
-    if asked.wal2json && can.plugins.as_ref().is_some_and(|list| !list.split(',').any(|name| name.trim() == "wal2json")) {
+    if asked.wal2json && can.plugins.as_ref().is_some_and(|list| !list.split(',').any(|name| name.trim() == "wal2json"))
+    {
         let list = can.plugins.as_deref().unwrap_or_default();
         wrong.push(
             Error::new(Exit::Source, "the source does not allow the output plugin wal2json").hint(format!(

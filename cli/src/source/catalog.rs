@@ -114,11 +114,37 @@ pub async fn objects(client: &Client) -> Result<Objects> {
     Ok(rows.iter().map(|row| ((row.get(0), row.get(1)), facts(row))).collect())
 }
 
-/// How many large objects there are.
-pub async fn large_objects(client: &Client) -> Result<i64> {
-    let row = client
-        .query_one("select count(*) from pg_catalog.pg_largeobject_metadata", &[])
+/// Materialized views that hold rows.
+pub async fn populated_views(client: &Client) -> Result<Vec<TableName>> {
+    let rows = client
+        .query(
+            "select n.nspname::text, c.relname::text
+               from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+              where c.relkind = 'm' and c.relispopulated and n.nspname !~ '^pg_'",
+            &[],
+        )
         .await
-        .on_source(|| "count the large objects of the source".into())?;
-    Ok(row.get(0))
+        .on_source(|| "read the materialized views of the source".into())?;
+    Ok(rows.iter().map(|row| TableName::new(row.get::<_, String>(0), row.get::<_, String>(1))).collect())
+}
+
+/// Columns that are GENERATED ALWAYS AS IDENTITY, with their table. Partitions have them from their
+/// parent.
+pub async fn always_identity(client: &Client) -> Result<Vec<(TableName, String)>> {
+    let rows = client
+        .query(
+            "select n.nspname::text, c.relname::text, a.attname::text
+               from pg_catalog.pg_attribute a
+                    join pg_catalog.pg_class c on c.oid = a.attrelid
+                    join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+              where a.attidentity = 'a' and not a.attisdropped and not c.relispartition
+                and n.nspname !~ '^pg_' and n.nspname not in ('information_schema', 'pgmig')
+                and not exists (select from pg_catalog.pg_depend d
+                                 where d.classid = 'pg_class'::regclass and d.objid = c.oid and d.deptype = 'e')
+              order by 1, 2, 3",
+            &[],
+        )
+        .await
+        .on_source(|| "read the identity columns of the source".into())?;
+    Ok(rows.iter().map(|row| (TableName::new(row.get::<_, String>(0), row.get::<_, String>(1)), row.get(2))).collect())
 }

@@ -154,7 +154,7 @@ impl Receiver {
         full
     }
 
-    async fn synced(&self, sync: Syncing) -> Result<()> {
+    async fn synced(&mut self, sync: Syncing) -> Result<()> {
         sync.task
             .await
             .map_err(|cause| Error::bug("a sync ended abnormally").cause(cause))?

@@ -70,3 +70,17 @@ pub async fn sees_lock(client: &Client, key: i64) -> Result<bool> {
         .on_target(|| "compare source and target".into())?;
     Ok(row.get(0))
 }
+
+/// Materialized views: some plugins send their rows as changes, which nobody may apply.
+pub async fn materialized_views(client: &Client) -> Result<Vec<TableName>> {
+    let rows = client
+        .query(
+            "select n.nspname::text, c.relname::text
+               from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+              where c.relkind = 'm'",
+            &[],
+        )
+        .await
+        .on_target(|| "read the materialized views of the target".into())?;
+    Ok(rows.iter().map(|row| TableName::new(row.get::<_, String>(0), row.get::<_, String>(1))).collect())
+}

@@ -3,6 +3,8 @@
 pub mod checks;
 pub mod copy_in;
 pub mod install;
+pub mod large_objects;
 pub mod objects;
+pub mod progress;
 pub mod queue;
 pub mod sentinel;

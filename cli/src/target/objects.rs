@@ -63,7 +63,7 @@ pub async fn run_stage(
     client: &Client,
     migration: &str,
     stage: &str,
-    each: &mut (dyn FnMut(&Step, Outcome) + Send),
+    each: &mut dyn FnMut(&Step, Outcome),
 ) -> Result<()> {
     let steps = queue::pending_steps(client, migration, stage).await?;
     for together in steps.chunks(TOGETHER) {

@@ -175,7 +175,7 @@ pub async fn restart_split_tables(client: &Client, migration: &str) -> Result<Ve
 }
 
 /// The snapshot tag of every table that is copied.
-pub async fn tags(client: &Client, migration: &str) -> Result<Vec<(TableName, String)>> {
+pub async fn tags(client: &Client, migration: &str) -> Result<Vec<(TableName, Option<String>)>> {
     let rows = client
         .query("select distinct schema_name, table_name, snapshot from pgmig.part where migration = $1", &[&migration])
         .await

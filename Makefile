@@ -1,0 +1,65 @@
+# Every target sets up what it needs, and is quick when that is there already.
+#   make demo               a live migration between two throwaway servers, compared whole
+#   make test               everything CI runs
+#   make build              the release binary, target/release/pgmig
+#   make install-extension  the extension pgmig_sentinel into the server of PG_CONFIG
+#   make lint               format and clippy, warnings are errors
+
+PG_CONFIG ?= $(shell ls /usr/lib/postgresql/*/bin/pg_config 2>/dev/null | sort -V | tail -1)
+EXT_VERSION := 0.1.0
+EXT_SQL = $(sort $(notdir $(wildcard sql/schema/*.sql sql/extension/*.sql)))
+# Sources are found by name in these folders; the number in the name gives the order.
+vpath %.sql sql/schema sql/extension
+CARGO ?= cargo
+SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+
+.PHONY: demo test unit it lint build extension install-extension deps clean
+
+demo: build install-extension
+	./target/release/pgmig demo $(if $(wildcard ../shared/data/pagila.sql),--database ../shared/data/pagila.sql) $(DEMO)
+
+build: deps
+	$(CARGO) build --release -p pgmig
+
+test: lint unit it
+
+unit: deps
+	$(CARGO) test -p pgmig -p pgmig-tests --lib
+	PGRX_PG_CONFIG_PATH=$$($(MAKE) -s pg-config) $(CARGO) test -p pgmig_sentinel --lib --target-dir target/ext --no-default-features --features $$($(MAKE) -s pg-feature)
+
+it: build install-extension
+	$(CARGO) test -p pgmig-tests --test it
+
+lint: deps
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy -p pgmig -p pgmig-tests --all-targets -- -D warnings
+	PGRX_PG_CONFIG_PATH=$$($(MAKE) -s pg-config) $(CARGO) clippy -p pgmig_sentinel --all-targets --target-dir target/ext --no-default-features --features $$($(MAKE) -s pg-feature) -- -D warnings
+
+extension: deps
+	PGRX_PG_CONFIG_PATH=$$($(MAKE) -s pg-config) $(CARGO) build --release -p pgmig_sentinel --target-dir target/ext --no-default-features --features $$($(MAKE) -s pg-feature)
+
+# Three files: the library, the control file, and the schema's SQL in one script.
+install-extension: extension
+	pg_config=$$($(MAKE) -s pg-config) && \
+	  share=$$($$pg_config --sharedir)/extension && lib=$$($$pg_config --pkglibdir) && \
+	  $(MAKE) -s extension-sql > target/ext/pgmig_sentinel--$(EXT_VERSION).sql && \
+	  $(SUDO) install -m 755 -s target/ext/release/libpgmig_sentinel.so $$lib/pgmig_sentinel.so && \
+	  $(SUDO) install -m 644 pg_ext/pgmig_sentinel.control target/ext/pgmig_sentinel--$(EXT_VERSION).sql $$share/
+
+# The schema as the extension installs it, on stdout.
+.PHONY: extension-sql pg-config pg-feature
+extension-sql: $(EXT_SQL)
+	@cat $^
+
+pg-config:
+	@test -n "$(PG_CONFIG)" && echo "$(PG_CONFIG)" || ls /usr/lib/postgresql/*/bin/pg_config | sort -V | tail -1
+
+pg-feature:
+	@$$($(MAKE) -s pg-config) --version | sed -E 's/^PostgreSQL ([0-9]+).*/pg\1/'
+
+# Server, headers, wal2json and clang (which reads the headers), where Debian or Ubuntu lacks them.
+deps:
+	@bash .ci/deps
+
+clean:
+	$(CARGO) clean

@@ -1,0 +1,96 @@
+//! The phases schema, copy and indexes of a run.
+
+use super::Run;
+use crate::copy::pool;
+use crate::copy::worker::Worker;
+use crate::error::{Error, Result};
+use crate::model::Phase;
+use crate::report::Event;
+use crate::source::snapshot::{self, SnapshotHolder};
+use crate::target::objects::{self, Outcome};
+use crate::target::queue;
+
+impl Run {
+    /// Goes on from `phase` until every table is copied and indexed. `holder` keeps the snapshot of a
+    /// run that has just planned; one that comes back takes a new one.
+    pub(super) async fn copy(&self, phase: Phase, holder: Option<SnapshotHolder>, follow: bool) -> Result<()> {
+        let name = &self.config.name;
+        if phase <= Phase::Schema {
+            self.stage("schema").await?;
+        }
+        if phase <= Phase::Copy {
+            self.enter(Phase::Copy).await?;
+        } else {
+            self.report.phase(phase);
+        }
+        let workers = if queue::parts_left(&self.target, name).await? == 0 {
+            Vec::new()
+        } else {
+            let holder = match holder {
+                Some(holder) => holder,
+                None => self.new_snapshot(follow).await?,
+            };
+            let workers = self.workers(&holder).await?;
+            // From here on each worker holds the snapshot itself.
+            drop(holder);
+            workers
+        };
+        let mut builders = Vec::new();
+        for _ in 0..self.config.index_jobs {
+            builders.push(self.target_client("pgmig index", &[]).await?);
+        }
+        let copied = async || {
+            if phase <= Phase::Copy { self.enter(Phase::Indexes).await } else { Ok(()) }
+        };
+        pool::run(workers, builders, name, &self.report, copied).await?;
+        self.stage("attach").await?;
+        self.stage("rest").await
+    }
+
+    async fn workers(&self, holder: &SnapshotHolder) -> Result<Vec<Worker>> {
+        let mut workers = Vec::new();
+        for _ in 0..self.config.table_jobs {
+            let source = self.source_client("pgmig copy").await?;
+            snapshot::begin_under(&source, Some(&holder.exported)).await?;
+            let tag = snapshot::tag(&source).await?;
+            workers.push(Worker {
+                source,
+                target: self.target_client("pgmig copy", &[]).await?,
+                migration: self.config.name.clone(),
+                tag,
+                report: self.report.clone(),
+            });
+        }
+        Ok(workers)
+    }
+
+    /// The snapshot of the run that began the copy died with it. What is copied from now on carries
+    /// another tag, and the stream reconciles the two, table by table.
+    async fn new_snapshot(&self, follow: bool) -> Result<SnapshotHolder> {
+        if !follow {
+            return Err(Error::new(
+                crate::error::Exit::Phase,
+                "the copy was interrupted, and without following changes it cannot go on under one snapshot",
+            )
+            .hint("begin again: pgmig cleanup --force, empty the target, then pgmig run"));
+        }
+        for table in queue::restart_split_tables(&self.target, &self.config.name).await? {
+            self.report.info(format!("{table} was copied in part and is copied anew"));
+        }
+        self.planned_event().await?;
+        SnapshotHolder::new(self.source_client("pgmig snapshot").await?, None).await
+    }
+
+    /// Runs a serial stage of steps.
+    pub(super) async fn stage(&self, stage: &str) -> Result<()> {
+        let client =
+            self.target_client("pgmig schema", &[("check_function_bodies", "off"), ("xmloption", "content")]).await?;
+        objects::run_stage(&client, &self.config.name, stage, &mut |step, outcome| {
+            if let Outcome::Failed { sqlstate, message } = outcome {
+                let (kind, name) = (step.kind.clone(), step.name.clone());
+                self.report.send(Event::StepFailed { kind, name, sqlstate, message });
+            }
+        })
+        .await
+    }
+}

@@ -1,0 +1,37 @@
+//! The end of a run: what could not be done before the last change was there.
+
+use super::Run;
+use crate::error::Result;
+use crate::model::{Phase, TableName};
+use crate::source::catalog;
+use crate::target::{checks, objects};
+
+impl Run {
+    /// Foreign keys that are still missing, sequences, materialized views, and what would have fired
+    /// while changes were applied. Every part of it may be done twice.
+    pub(super) async fn finish(&self) -> Result<()> {
+        self.enter(Phase::Cutover).await?;
+        self.sequences().await?;
+        self.foreign_keys(None).await?;
+        self.stage("refresh").await?;
+        self.stage("finish").await?;
+        self.enter(Phase::Done).await
+    }
+
+    /// Sequences stand exactly where those of the source stand now.
+    async fn sequences(&self) -> Result<()> {
+        let source = self.source_client("pgmig run").await?;
+        let names = match self.plan.selection()? {
+            Some(selection) => selection.sequences,
+            // The plan is lost with its disk: the source still has them.
+            None => catalog::sequences(&source).await?,
+        };
+        let names = checks::existing(&self.target, &names).await?;
+        let values: Vec<(TableName, i64, bool)> = catalog::sequence_values(&source, &names)
+            .await?
+            .into_iter()
+            .map(|value| (value.name, value.last_value, value.is_called))
+            .collect();
+        objects::set_sequences(&self.target, &values).await
+    }
+}

@@ -1,0 +1,128 @@
+//! The phases catchup and follow: apply until endpos; foreign keys as soon as the target is at one
+//! point in time.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use tokio::sync::{RwLock, watch};
+
+use super::Run;
+use super::stream::Streaming;
+use crate::apply::extension::ExtensionWriter;
+use crate::apply::plain::PlainWriter;
+use crate::apply::{Applied, Apply, Writer};
+use crate::error::{Context, Error, Exit, Result};
+use crate::model::{Lsn, Phase, SnapshotTag, TableName};
+use crate::report::Event;
+use crate::source::slot;
+use crate::target::install::Flavour;
+use crate::target::objects::{self, Outcome};
+use crate::target::{checks, queue, sentinel};
+
+impl Run {
+    /// Applies until endpos is reached and the door behind it is closed.
+    pub(super) async fn follow(&self, streaming: Streaming, phase: Phase) -> Result<()> {
+        match self.flavour {
+            Flavour::Extension => self.apply(streaming, phase, ExtensionWriter::default(), &[]).await,
+            Flavour::Plain => {
+                // Arrays give the planner no statistics: keep it to the index of each key.
+                let settings = [("enable_hashjoin", "off"), ("enable_mergejoin", "off")];
+                self.apply(streaming, phase, PlainWriter::default(), &settings).await
+            }
+        }
+    }
+
+    async fn apply<W: Writer>(
+        &self,
+        mut streaming: Streaming,
+        phase: Phase,
+        writer: W,
+        settings: &[(&str, &str)],
+    ) -> Result<()> {
+        let found = self.sentinel().await?;
+        let barrier = slot::current_lsn(&self.source_client("pgmig monitor").await?).await?;
+        if phase < Phase::Catchup {
+            self.enter(Phase::Catchup).await?;
+        } else {
+            self.report.phase(phase);
+        }
+        let settings = [&[("session_replication_role", "replica")], settings].concat();
+        let gate = Arc::new(RwLock::new(()));
+        let mut apply = Apply {
+            client: self.target_client("pgmig apply", &settings).await?,
+            writer,
+            reader: streaming.spool.reader(),
+            spool: streaming.spool.clone(),
+            migration: self.config.name.clone(),
+            tags: self.tags().await?,
+            ignored: checks::materialized_views(&self.target).await?.into_iter().collect(),
+            replay_lsn: found.replay_lsn.unwrap_or_default(),
+            switches: streaming.switches.clone(),
+            received: streaming.received.clone(),
+            applied: streaming.applied.clone(),
+            gate: Arc::clone(&gate),
+        };
+        let caught_up = self.when_level(streaming.applied.subscribe(), barrier, gate);
+        let mut caught_up = std::pin::pin!(caught_up);
+        loop {
+            let endpos = tokio::select! {
+                reached = apply.run() => reached?,
+                ended = streaming.ended() => return Err(ended),
+                failed = &mut caught_up => return Err(failed),
+            };
+            if sentinel::enter_cutover(&self.target, &self.config.name, endpos).await? {
+                break;
+            }
+        }
+        streaming.stop().await
+    }
+
+    /// The tag of each table's copy.
+    async fn tags(&self) -> Result<HashMap<TableName, SnapshotTag>> {
+        let mut tags: HashMap<TableName, SnapshotTag> = HashMap::new();
+        for (table, tag) in queue::tags(&self.target, &self.config.name).await? {
+            let tag = tag.ok_or_else(|| Error::bug(format!("{table} is not copied and apply begins")))?;
+            let tag: SnapshotTag = tag.parse().during(Exit::Target, || format!("read the tag of {table}"))?;
+            if tags.insert(table.clone(), tag).is_some() {
+                return Err(Error::bug(format!("the Parts of {table} come from two snapshots")));
+            }
+        }
+        Ok(tags)
+    }
+
+    /// Once apply has passed the end of the copy, makes and checks the foreign keys; then the migration
+    /// is level with the source. Ends only with an error.
+    async fn when_level(&self, mut applied: watch::Receiver<Applied>, barrier: Lsn, gate: Arc<RwLock<()>>) -> Error {
+        let work = async {
+            if applied.wait_for(|applied| applied.level_with >= barrier).await.is_err() {
+                return Ok(());
+            }
+            self.foreign_keys(Some(gate)).await?;
+            let found = self.sentinel().await?;
+            if found.phase == Phase::Catchup { self.enter(Phase::Follow).await } else { Ok(()) }
+        };
+        match work.await {
+            Err(err) => err,
+            Ok(()) => std::future::pending().await,
+        }
+    }
+
+    /// Foreign keys: added without a look at the rows, while apply waits for a moment, then validated
+    /// beside it. Orphans are reported and stop nothing.
+    pub(super) async fn foreign_keys(&self, gate: Option<Arc<RwLock<()>>>) -> Result<()> {
+        let client = self.target_client("pgmig schema", &[]).await?;
+        for stage in ["foreign_key", "validate"] {
+            for step in queue::pending_steps(&self.target, &self.config.name, stage).await? {
+                let _closed = match &gate {
+                    Some(gate) if stage == "foreign_key" => Some(gate.write().await),
+                    _ => None,
+                };
+                client.batch_execute("begin").await.on_target(|| "begin a step".into())?;
+                if let Outcome::Failed { sqlstate, message } = objects::run_taken(&client, &step).await? {
+                    self.report.send(Event::StepFailed { kind: step.kind, name: step.name, sqlstate, message });
+                }
+            }
+        }
+        Ok(())
+    }
+}

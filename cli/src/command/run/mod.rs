@@ -1,0 +1,272 @@
+//! `pgmig run`: looks at the sentinel and goes on from there, phase by phase, to the end.
+
+mod begin;
+mod config;
+mod copy;
+mod finish;
+mod follow;
+mod stream;
+
+use std::time::Duration;
+
+use tokio_postgres::Client;
+
+use crate::args::RunArgs;
+use crate::command::terminal;
+use crate::connect::{self, Side};
+use crate::error::{Context, Error, Exit, Result};
+use crate::model::{Lsn, Phase};
+use crate::plan_db::PlanDb;
+use crate::preflight;
+use crate::report::{self, Reporter, Style};
+use crate::source;
+use crate::target::install::{self, Flavour};
+use crate::target::{queue, sentinel};
+pub use config::{Config, flavour};
+use stream::Streaming;
+
+/// What every phase needs: settings, a session with each side, and somebody to tell.
+pub struct Run {
+    config: Config,
+    report: Reporter,
+    /// Holds the lock that keeps a second run away.
+    target: Client,
+    source: Client,
+    flavour: Flavour,
+    plan: PlanDb,
+}
+
+/// How a run ended well.
+struct Summary {
+    replay_lsn: Option<Lsn>,
+    already: bool,
+    failed: Vec<(String, String, String, String)>,
+}
+
+pub async fn run(args: RunArgs, quiet: bool) -> Result<Exit> {
+    let style = match (args.json, terminal() && !quiet) {
+        (true, _) => Style::Json,
+        (false, true) => Style::Bars,
+        (false, false) => Style::Lines,
+    };
+    let config = Config::new(args)?;
+    let (report, reporter) = report::start(style);
+    let done = tokio::select! {
+        done = migrate(config, report) => done,
+        stopped = interrupted() => Err(stopped),
+    };
+    // It ends when the last session of the run has; one that hangs is not waited for.
+    let _ = tokio::time::timeout(Duration::from_secs(2), reporter).await;
+    let summary = done?;
+    if style != Style::Json {
+        tell(&summary);
+    }
+    Ok(Exit::Done)
+}
+
+fn tell(summary: &Summary) {
+    if summary.already {
+        eprintln!("done already; nothing was changed");
+    } else if let Some(lsn) = summary.replay_lsn {
+        eprintln!("done: every change of the source up to endpos is on the target (replay_lsn {lsn})");
+    } else {
+        eprintln!("done: the target holds the source as it was when the copy began");
+    }
+    if !summary.failed.is_empty() {
+        eprintln!(
+            "{} objects could not be made; see: select * from pgmig.steps where state = 'failed'",
+            summary.failed.len()
+        );
+        for (kind, name, sqlstate, message) in &summary.failed {
+            eprintln!("  {} {name}: {message} ({sqlstate})", kind.to_lowercase());
+        }
+    }
+    eprintln!("next: point the application at the target, then free the source's slot with `pgmig cleanup`");
+}
+
+/// Waits for SIGINT or SIGTERM.
+async fn interrupted() -> Error {
+    use tokio::signal::unix::{SignalKind, signal};
+    let stopped =
+        || Error::new(Exit::Stopped, "stopped").hint("what is committed stays; the same command goes on from there");
+    match (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) {
+        (Ok(mut interrupt), Ok(mut terminate)) => {
+            tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
+            stopped()
+        }
+        // Without handlers the signals do what they always do.
+        _ => std::future::pending().await,
+    }
+}
+
+/// Finds out where the migration is, begins it if it is nowhere, and goes on.
+async fn migrate(config: Config, report: Reporter) -> Result<Summary> {
+    let target = connect::client(&config.target, Side::Target, "pgmig run", &[]).await?;
+    let source = connect::client(&config.source, Side::Source, "pgmig run", &[]).await?;
+    preflight::two_databases(&source, &target).await?;
+    if !sentinel::lock(&target, &config.name).await? {
+        return Err(Error::new(Exit::Phase, format!("another pgmig is running migration `{}`", config.name))
+            .hint("see it with `pgmig status`; stop it before you start another"));
+    }
+    let known = match install::installed(&target).await? {
+        Some(flavour) => sentinel::load(&target, &config.name).await?.map(|found| (flavour, found)),
+        None => None,
+    };
+    let run = match known {
+        Some((flavour, found)) => {
+            check_same(&config, &source, flavour, &found).await?;
+            if found.phase == Phase::Done {
+                return Ok(Summary { replay_lsn: found.replay_lsn, already: true, failed: Vec::new() });
+            }
+            if let Some(endpos) = config.endpos.filter(|_| config.endpos != found.endpos) {
+                sentinel::set_endpos(&target, &config.name, Some(endpos)).await?;
+            }
+            let plan = PlanDb::open(&config.dir, &identity(&found.source_identity, &config.name))?;
+            report.info(format!("going on with migration `{}` in phase {}", config.name, found.phase));
+            // A phase that failed is entered again.
+            if !found.paused {
+                sentinel::set_phase(&target, &config.name, found.phase).await?;
+            }
+            Run { config, report, target, source, flavour, plan }
+        }
+        None => begin::begin(config, report, source, target).await?,
+    };
+    let done = run.go().await;
+    if let Err(err) = &done
+        && err.exit() != Exit::Stopped
+    {
+        run.record_failure(err).await;
+    }
+    done
+}
+
+/// Which migration a folder belongs to.
+fn identity(source_identity: &str, name: &str) -> String {
+    format!("{source_identity} {name}")
+}
+
+async fn check_same(config: &Config, source: &Client, flavour: Flavour, found: &sentinel::Sentinel) -> Result<()> {
+    let identity = source::checks::abilities(source).await?.identity;
+    if identity != found.source_identity {
+        return Err(Error::usage(format!("migration `{}` on the target is of another source", config.name))
+            .hint("give the source it was begun with, or another --name"));
+    }
+    if config.follow != found.follow {
+        let flag = if found.follow { "--follow" } else { "--no-follow" };
+        return Err(Error::usage(format!("migration `{}` was begun with {flag}", config.name))
+            .hint("go on with it as it was begun, or clean up first: pgmig cleanup"));
+    }
+    if let Some(wanted) = config.flavour.filter(|wanted| *wanted != flavour) {
+        return Err(Error::usage(format!(
+            "migration `{}` was begun with the {flavour} flavour, not {wanted}",
+            config.name
+        )));
+    }
+    if found.slot_name != config.slot_name {
+        return Err(Error::usage(format!(
+            "migration `{}` was begun with --slot-name {}",
+            config.name, found.slot_name
+        )));
+    }
+    Ok(())
+}
+
+impl Run {
+    async fn go(&self) -> Result<Summary> {
+        let found = self.sentinel().await?;
+        let mut phase = found.phase;
+        let (mut streaming, mut holder): (Option<Streaming>, _) = (None, None);
+        if phase == Phase::Planned {
+            let (began, held) = self.plan(&found).await?;
+            (streaming, holder) = (began, Some(held));
+            phase = Phase::Schema;
+        } else if found.follow && phase < Phase::Cutover {
+            streaming = Some(self.resume_stream(&found).await?);
+            self.planned_event().await?;
+        }
+        if phase <= Phase::Indexes {
+            let copying = self.copy(phase, holder, found.follow);
+            match &mut streaming {
+                Some(streaming) => tokio::select! {
+                    copied = copying => copied?,
+                    ended = streaming.ended() => return Err(ended),
+                },
+                None => copying.await?,
+            }
+        }
+        if let Some(streaming) = streaming {
+            self.follow(streaming, phase).await?;
+        }
+        self.finish().await?;
+        let found = self.sentinel().await?;
+        Ok(Summary {
+            replay_lsn: found.replay_lsn.or(found.endpos).filter(|_| found.follow),
+            already: false,
+            failed: queue::failed_steps(&self.target, &self.config.name).await?,
+        })
+    }
+
+    async fn sentinel(&self) -> Result<sentinel::Sentinel> {
+        let found = sentinel::load(&self.target, &self.config.name).await?;
+        found.ok_or_else(|| {
+            Error::new(Exit::Phase, format!("migration `{}` was removed while it ran", self.config.name))
+        })
+    }
+
+    async fn enter(&self, phase: Phase) -> Result<()> {
+        sentinel::set_phase(&self.target, &self.config.name, phase).await?;
+        self.plan.timing(&format!("phase {phase}"))?;
+        self.report.phase(phase);
+        Ok(())
+    }
+
+    /// A further session with the source.
+    async fn source_client(&self, purpose: &str) -> Result<Client> {
+        connect::client(&self.config.source, Side::Source, purpose, &[]).await
+    }
+
+    /// A further session with the target.
+    async fn target_client(&self, purpose: &str, settings: &[(&str, &str)]) -> Result<Client> {
+        connect::client(&self.config.target, Side::Target, purpose, settings).await
+    }
+
+    /// Leaves the error where `status` finds it. Best effort: the target may be what failed.
+    async fn record_failure(&self, err: &Error) {
+        let record = async {
+            let client = self.target_client("pgmig run", &[]).await?;
+            sentinel::fail(&client, &self.config.name, &err.chain()).await
+        };
+        match tokio::time::timeout(Duration::from_secs(5), record).await {
+            Ok(Ok(())) => {}
+            Ok(Err(unrecorded)) => tracing::debug!(%unrecorded, "the error could not be recorded on the target"),
+            Err(_) => tracing::debug!("the target did not answer in time to record the error"),
+        }
+    }
+
+    /// Tells the display what there is to copy and what is done of it.
+    async fn planned_event(&self) -> Result<()> {
+        let row = self
+            .target
+            .query_one(
+                "select count(distinct (schema_name, table_name)), count(*),
+                        count(*) filter (where state = 'done'), coalesce(sum(bytes), 0)::int8,
+                        coalesce(sum(bytes) filter (where state = 'done'), 0)::int8,
+                        (select count(*) from pgmig.step s where s.migration = $1 and s.state = 'pending'
+                            and s.stage in ('index', 'constraint', 'analyze'))
+                   from pgmig.part where migration = $1",
+                &[&self.config.name],
+            )
+            .await
+            .on_target(|| "read what is planned".into())?;
+        let number = |at: usize| row.get::<_, i64>(at) as u64;
+        self.report.send(report::Event::Planned {
+            tables: number(0),
+            parts: number(1),
+            parts_done: number(2),
+            bytes: number(3),
+            bytes_done: number(4),
+            steps: number(5),
+        });
+        Ok(())
+    }
+}

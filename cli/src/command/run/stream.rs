@@ -1,0 +1,266 @@
+//! Starts and watches the stream: the receiver, and the monitor that carries positions to the sentinel
+//! and the sentinel's switches to apply.
+
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_postgres::Client;
+
+use super::Run;
+use crate::apply::{Applied, Switches};
+use crate::connect::Side;
+use crate::error::{Context, Error, Exit, Result};
+use crate::model::Lsn;
+use crate::report::{self, Event, Reporter};
+use crate::source::replication::ReplicationClient;
+use crate::source::slot;
+use crate::stream::Decoder;
+use crate::stream::pgoutput::PgOutput;
+use crate::stream::receive::{Received, Receiver};
+use crate::stream::spool::{Spool, SpoolWriter};
+use crate::stream::wal2json::Wal2Json;
+use crate::target::sentinel::{self, Sentinel, StreamPositions};
+
+/// How often the sentinel is read and written. Setting endpos reaches a waiting run within a second.
+const LOOK_EVERY: Duration = Duration::from_millis(300);
+/// How often an idle source that has not come past endpos is given something to say.
+const NUDGE_EVERY: Duration = Duration::from_secs(2);
+/// How long a slot may still be held by the session of a run that was killed.
+const SLOT_FREE_WITHIN: Duration = Duration::from_secs(15);
+
+/// A stream that runs.
+pub struct Streaming {
+    pub spool: Spool,
+    pub received: watch::Receiver<Received>,
+    pub switches: watch::Receiver<Switches>,
+    pub applied: watch::Sender<Applied>,
+    stop: watch::Sender<bool>,
+    tasks: JoinSet<Result<()>>,
+}
+
+impl Streaming {
+    /// Waits for the stream to end, which is an error unless it was stopped.
+    pub async fn ended(&mut self) -> Error {
+        match self.tasks.join_next().await {
+            Some(Ok(Err(err))) => err,
+            Some(Ok(Ok(()))) | None => Error::bug("the stream has ended by itself"),
+            Some(Err(cause)) => Error::bug("the stream ended abnormally").cause(cause),
+        }
+    }
+
+    /// Stops receiving, with all that was received durable.
+    pub async fn stop(mut self) -> Result<()> {
+        self.stop.send_replace(true);
+        while let Some(done) = self.tasks.join_next().await {
+            done.map_err(|cause| Error::bug("the stream ended abnormally").cause(cause))??;
+        }
+        Ok(())
+    }
+}
+
+impl Run {
+    /// Starts the stream of a slot that was just made; `client` made it.
+    pub(super) async fn start_stream(
+        &self,
+        client: ReplicationClient,
+        found: &Sentinel,
+        startpos: Lsn,
+    ) -> Result<Streaming> {
+        let opened = Spool::open(&self.config.dir.join("spool")).during(Exit::Dir, || "open the spool".into())?;
+        self.stream(client, found, opened.spool, opened.writer, startpos, Applied::default()).await
+    }
+
+    /// Goes on with a stream: only if the slot continues where we stopped.
+    pub(super) async fn resume_stream(&self, found: &Sentinel) -> Result<Streaming> {
+        let opened = Spool::open(&self.config.dir.join("spool")).during(Exit::Dir, || "open the spool".into())?;
+        if opened.cut_bytes > 0 {
+            tracing::debug!(bytes = opened.cut_bytes, "cut an unfinished tail off the spool");
+        }
+        let startpos = found.startpos.unwrap_or_default();
+        let replay_lsn = found.replay_lsn.unwrap_or_default();
+        let have = opened.durable.max(replay_lsn).max(startpos);
+        self.check_slot(&found.slot_name, have).await?;
+        let client = ReplicationClient::connect(&self.config.source, Side::Source, "pgmig receive").await?;
+        let applied = Applied { replay_lsn, level_with: replay_lsn, ..Applied::default() };
+        self.stream(client, found, opened.spool, opened.writer, have, applied).await
+    }
+
+    /// Refuses a slot that has let go of something that we do not hold.
+    async fn check_slot(&self, name: &str, have: Lsn) -> Result<()> {
+        let began = Instant::now();
+        let again = "what changed since then cannot be had any more: begin again (pgmig cleanup --force, empty the target, pgmig run)";
+        loop {
+            let Some(slot) = slot::find(&self.source, name).await? else {
+                return Err(Error::new(Exit::Source, format!("slot `{name}` is gone from the source")).hint(again));
+            };
+            if slot.wal_status.as_deref() == Some("lost") {
+                return Err(Error::new(
+                    Exit::Source,
+                    format!("the source has thrown away WAL that slot `{name}` needs"),
+                )
+                .hint(again));
+            }
+            if let Some(confirmed) = slot.confirmed_flush_lsn
+                && confirmed > have
+            {
+                return Err(Error::new(
+                    Exit::Source,
+                    format!("slot `{name}` is confirmed up to {confirmed}, but spool and target hold changes up to {have} only"),
+                )
+                .hint(format!("was --dir changed or emptied, or the target restored from a backup? Put it back, or {again}")));
+            }
+            match slot.active_pid {
+                None => return Ok(()),
+                Some(pid) if began.elapsed() > SLOT_FREE_WITHIN => {
+                    return Err(Error::new(
+                        Exit::Source,
+                        format!("slot `{name}` is in use by pid {pid} of the source"),
+                    )
+                    .hint("stop what reads it; a session of a pgmig that was killed ends by itself"));
+                }
+                Some(_) => tokio::time::sleep(Duration::from_millis(200)).await,
+            }
+        }
+    }
+
+    async fn stream(
+        &self,
+        client: ReplicationClient,
+        found: &Sentinel,
+        spool: Spool,
+        writer: SpoolWriter,
+        start: Lsn,
+        applied: Applied,
+    ) -> Result<Streaming> {
+        let (client, decoder) = self.start_decoding(client, found, start).await?;
+        let (received_tx, received) = watch::channel(Received { write_lsn: start, flush_lsn: start });
+        let (switches_tx, switches) = watch::channel(Switches { endpos: found.endpos, apply: found.apply });
+        let (applied, applied_rx) = watch::channel(applied);
+        let (stop, stopped) = watch::channel(false);
+        let (replay_tx, replay_lsn) = watch::channel(Lsn::ZERO);
+        let receiver = Receiver {
+            client,
+            decoder,
+            writer,
+            spool: spool.clone(),
+            spool_limit: self.config.spool_limit,
+            received: received_tx,
+            replay_lsn,
+        };
+        let monitor = Monitor {
+            source: self.source_client("pgmig monitor").await?,
+            target: self.target_client("pgmig monitor", &[]).await?,
+            migration: self.config.name.clone(),
+            spool: spool.clone(),
+            received: received.clone(),
+            applied: applied_rx,
+            switches: switches_tx,
+            replay: replay_tx,
+            report: self.report.clone(),
+        };
+        let mut tasks = JoinSet::new();
+        tasks.spawn(receiver.run(stopped.clone()));
+        tasks.spawn(monitor.run(stopped));
+        Ok(Streaming { spool, received, switches, applied, stop, tasks })
+    }
+
+    async fn start_decoding(
+        &self,
+        mut client: ReplicationClient,
+        found: &Sentinel,
+        start: Lsn,
+    ) -> Result<(ReplicationClient, Box<dyn Decoder>)> {
+        if found.plugin == "pgoutput" {
+            let options = PgOutput::options(&slot::publications(&self.config.name));
+            let options: Vec<(&str, &str)> = options.iter().map(|(name, value)| (*name, value.as_str())).collect();
+            client.start(&found.slot_name, start, &options).await?;
+            return Ok((client, Box::new(PgOutput::default())));
+        }
+        // 2.6 and later can keep NaN; older ones say that they do not know the option, and were let in
+        // only because no column needs it.
+        match client.start(&found.slot_name, start, &Wal2Json::options(true)).await {
+            Ok(()) => Ok((client, Box::new(Wal2Json::default()))),
+            Err(err) if err.sqlstate() == Some("22023") => {
+                drop(client);
+                self.check_slot(&found.slot_name, Lsn(u64::MAX)).await?;
+                let mut client = ReplicationClient::connect(&self.config.source, Side::Source, "pgmig receive").await?;
+                client.start(&found.slot_name, start, &Wal2Json::options(false)).await?;
+                Ok((client, Box::new(Wal2Json::default())))
+            }
+            Err(err) => Err(err),
+        }
+    }
+}
+
+/// Carries positions and switches between the run and the sentinel.
+struct Monitor {
+    source: Client,
+    target: Client,
+    migration: String,
+    spool: Spool,
+    received: watch::Receiver<Received>,
+    applied: watch::Receiver<Applied>,
+    switches: watch::Sender<Switches>,
+    replay: watch::Sender<Lsn>,
+    report: Reporter,
+}
+
+impl Monitor {
+    async fn run(self, mut stop: watch::Receiver<bool>) -> Result<()> {
+        let mut ticks = tokio::time::interval(LOOK_EVERY);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut nudged = Instant::now() - NUDGE_EVERY;
+        let mut may_nudge = true;
+        loop {
+            tokio::select! {
+                _ = ticks.tick() => {}
+                () = stopping(&mut stop) => return self.look().await.map(drop),
+            }
+            let (source_lsn, switches) = self.look().await?;
+            let received = self.received.borrow().write_lsn;
+            let waits = switches.endpos.is_some_and(|endpos| endpos <= source_lsn && received < endpos);
+            if waits && may_nudge && nudged.elapsed() >= NUDGE_EVERY {
+                nudged = Instant::now();
+                if let Err(err) = slot::nudge(&self.source).await {
+                    may_nudge = false;
+                    tracing::debug!(error = %err.chain(), "the source takes no message: its keepalives will do");
+                }
+            }
+        }
+    }
+
+    /// Reads the switches, writes the positions.
+    async fn look(&self) -> Result<(Lsn, Switches)> {
+        let source_lsn = slot::current_lsn(&self.source).await?;
+        let found = sentinel::load(&self.target, &self.migration).await?.ok_or_else(|| {
+            Error::new(Exit::Phase, format!("migration `{}` was removed while it ran", self.migration))
+        })?;
+        let switches = Switches { endpos: found.endpos, apply: found.apply };
+        self.switches.send_if_modified(|known| std::mem::replace(known, switches) != switches);
+        let (received, applied) = (*self.received.borrow(), *self.applied.borrow());
+        self.replay.send_replace(applied.replay_lsn);
+        let spool_bytes = self.spool.bytes_after(applied.position);
+        let positions =
+            StreamPositions { write_lsn: received.write_lsn, flush_lsn: received.flush_lsn, source_lsn, spool_bytes };
+        sentinel::set_stream(&self.target, &self.migration, &positions).await?;
+        let reached = if spool_bytes == 0 { received.write_lsn } else { applied.level_with };
+        self.report.send(Event::Stream(report::Stream {
+            write_lsn: received.write_lsn,
+            flush_lsn: received.flush_lsn,
+            replay_lsn: applied.replay_lsn,
+            source_lsn,
+            lag_bytes: source_lsn.bytes_since(reached),
+            spool_bytes,
+            transactions: applied.transactions,
+            rows: applied.rows,
+            endpos: switches.endpos,
+        }));
+        Ok((source_lsn, switches))
+    }
+}
+
+async fn stopping(stop: &mut watch::Receiver<bool>) {
+    // Without a sender there is no run any more, which is a stop as well.
+    let _ = stop.wait_for(|stop| *stop).await;
+}
