@@ -27,7 +27,8 @@ unit: deps
 	$(CARGO) test -p pgmig -p pgmig-tests --lib
 	PGRX_PG_CONFIG_PATH=$$($(MAKE) -s pg-config) $(CARGO) test -p pgmig_sentinel --lib --target-dir target/ext --no-default-features --features $$($(MAKE) -s pg-feature)
 
-it: build install-extension
+it: install-extension
+	$(CARGO) build -p pgmig
 	$(CARGO) test -p pgmig-tests --test it
 
 lint: deps

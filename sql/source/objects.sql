@@ -12,7 +12,8 @@ union all
 select 'pg_constraint'::regclass::oid, k.oid, n.nspname::text, c.relname::text,
        case when k.contype in ('p', 'u') and c.relkind = 'r' then k.contype::text
             when k.contype = 'f' and not k.convalidated then 'not valid'
-            when k.contype = 'f' and c.relkind = 'p' then 'partitioned'
+            -- NOT VALID and VALIDATE do not reach the constraints of partitions, on either end of the key.
+            when k.contype = 'f' and (c.relkind = 'p' or rc.relkind = 'p') then 'partitioned'
             else 'x' end,
        case when k.contype in ('p', 'u') and c.relkind = 'r' then pg_catalog.pg_get_indexdef(k.conindid) end,
        ic.relname::text
@@ -20,6 +21,7 @@ select 'pg_constraint'::regclass::oid, k.oid, n.nspname::text, c.relname::text,
        join pg_catalog.pg_class c on c.oid = k.conrelid
        join pg_catalog.pg_namespace n on n.oid = c.relnamespace
        left join pg_catalog.pg_class ic on ic.oid = k.conindid
+       left join pg_catalog.pg_class rc on rc.oid = k.confrelid
  where n.nspname !~ '^pg_'
 union all
 select 'pg_statistic_ext'::regclass::oid, s.oid, n.nspname::text, c.relname::text, 's', null, null

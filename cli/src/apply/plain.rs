@@ -95,24 +95,23 @@ impl PlainWriter {
 
     async fn write_all(&mut self, client: &Client, ops: &[Op], run_max: usize) -> Result<u64> {
         let mut rows = 0;
-        let mut at = 0;
-        while at < ops.len() {
-            match &ops[at] {
-                Op::Truncate(shapes) => {
-                    let tables: Vec<String> = shapes.iter().map(|shape| shape.table.sql()).collect();
-                    client
-                        .batch_execute(&format!("truncate only {}", tables.join(", only ")))
-                        .await
-                        .on_target(|| format!("truncate {}", shapes[0].table))?;
-                    at += 1;
-                }
-                Op::Change(first) => {
+        for stretch in ops.chunk_by(|a, b| matches!((a, b), (Op::Change(_), Op::Change(_)))) {
+            if let [Op::Truncate(shapes)] = stretch {
+                let tables: Vec<String> = shapes.iter().map(|shape| shape.table.sql()).collect();
+                client
+                    .batch_execute(&format!("truncate only {}", tables.join(", only ")))
+                    .await
+                    .on_target(|| format!("truncate {}", shapes[0].table))?;
+            }
+            for changes in by_table(stretch) {
+                let mut rest = &changes[..];
+                while let Some(first) = rest.first() {
                     let target = self.target(client, &first.shape.table).await?;
                     let lookup = target.lookup(&first.shape);
-                    let run = run(&ops[at..], first, &lookup, run_max);
-                    self.write_run(client, &target, &lookup, &run).await?;
+                    let run = run(rest, &lookup, run_max);
+                    self.write_run(client, &target, &lookup, run).await?;
                     rows += run.len() as u64;
-                    at += run.len();
+                    rest = &rest[run.len()..];
                 }
             }
         }
@@ -206,28 +205,42 @@ fn sent_columns(change: &Change) -> Vec<usize> {
     change.row().enumerate().filter(|(_, value)| *value != Value::Unchanged).map(|(at, _)| at).collect()
 }
 
-/// The longest run from `first` on that one statement may write: one table, kind and column set, no
-/// row twice, no key that changes.
-fn run<'a>(ops: &'a [Op], first: &'a Change, lookup: &Lookup, run_max: usize) -> Vec<&'a Change> {
+/// Changes table by table, those of one table in their order. Tables do not see each other: triggers
+/// and foreign keys are quiet, and all is one transaction. So rows that the source wrote to several
+/// tables in turn still make long runs.
+fn by_table(stretch: &[Op]) -> Vec<Vec<&Change>> {
+    let mut tables: Vec<Vec<&Change>> = Vec::new();
+    let mut places: HashMap<&TableName, usize> = HashMap::new();
+    for op in stretch {
+        if let Op::Change(change) = op {
+            let place = *places.entry(&change.shape.table).or_insert_with(|| {
+                tables.push(Vec::new());
+                tables.len() - 1
+            });
+            tables[place].push(change);
+        }
+    }
+    tables
+}
+
+/// The longest run at the front that one statement may write: one kind and column set, no row twice,
+/// no key that changes.
+fn run<'a, 'b>(changes: &'b [&'a Change], lookup: &Lookup, run_max: usize) -> &'b [&'a Change] {
+    let first = changes[0];
     let sent = sent_columns(first);
-    let mut run = vec![first];
     if first.kind != Kind::Insert && (!lookup.by_index || moves_key(first)) {
-        return run;
+        return &changes[..1];
     }
     let mut keys: HashSet<Vec<Value<'a>>> = HashSet::new();
     keys.insert(lookup.key_of(first));
-    for op in &ops[1..] {
-        let Op::Change(next) = op else { break };
-        let alike = run.len() < run_max && next.kind == first.kind && next.shape == first.shape;
-        if !alike || sent_columns(next) != sent {
-            break;
-        }
-        if first.kind != Kind::Insert && (moves_key(next) || !keys.insert(lookup.key_of(next))) {
-            break;
-        }
-        run.push(next);
-    }
-    run
+    let mut breaks = |next: &'a Change| {
+        next.kind != first.kind
+            || next.shape != first.shape
+            || sent_columns(next) != sent
+            || (first.kind != Kind::Insert && (moves_key(next) || !keys.insert(lookup.key_of(next))))
+    };
+    let length = changes[1..].iter().take(run_max - 1).copied().position(|next| breaks(next));
+    &changes[..length.map_or(changes.len().min(run_max), |at| at + 1)]
 }
 
 fn moves_key(change: &Change) -> bool {

@@ -14,6 +14,8 @@ use crate::report::units;
 use crate::verify;
 
 const DATABASE: &str = "app";
+/// Source transactions a second at most: the demo shows a migration, not which process wins a core.
+const WRITER_TPS: f64 = 150.0;
 /// How much the sample database is blown up: 1 is about 60 MB.
 const SCALE: f64 = 2.0;
 
@@ -26,7 +28,12 @@ pub async fn demo(args: DemoArgs) -> Result<Exit> {
     say(&format!("source {}\ntarget {}   (PostgreSQL {})", source.uri(DATABASE), target.uri(DATABASE), source.major()));
     let workload = load(&args, &source).await?;
     let seed = fastrand::u64(..);
-    let writer = Writer::start(&source.uri(DATABASE), workload, WriterOptions::seed(seed)).await?;
+    let writer = Writer::start(
+        &source.uri(DATABASE),
+        workload,
+        WriterOptions { tps: Some(WRITER_TPS), ..WriterOptions::seed(seed) },
+    )
+    .await?;
     say("a writer with several connections writes to the source, and never pauses");
     let dir = tempfile::tempdir().during(Exit::Dir, || "make a folder for the demo".into())?;
     say("\n$ pgmig run --source … --target …");

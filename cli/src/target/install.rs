@@ -88,7 +88,7 @@ pub async fn install(client: &Client, wanted: Option<Flavour>) -> Result<Flavour
     }
     if wanted != Some(Flavour::Plain) {
         match offered(client).await? {
-            true => match client.batch_execute("create extension pgmig_sentinel").await {
+            true => match client.batch_execute("create extension pgmig_sentinel with schema pg_catalog").await {
                 Ok(()) => return Ok(Flavour::Extension),
                 // Without the right to load it the plain flavour does the same, more slowly.
                 Err(err) if wanted.is_none() && err.code().is_some_and(|code| code.code() == "42501") => {

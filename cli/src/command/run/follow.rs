@@ -15,9 +15,13 @@ use crate::error::{Context, Error, Exit, Result};
 use crate::model::{Lsn, Phase, SnapshotTag, TableName};
 use crate::report::Event;
 use crate::source::slot;
+use crate::stream::spool::Spool;
 use crate::target::install::Flavour;
 use crate::target::objects::{self, Outcome};
 use crate::target::{checks, queue, sentinel};
+
+/// Apply is level with the source when less than this waits in the spool, in bytes.
+const LEVEL_BYTES: u64 = 1 << 20;
 
 impl Run {
     /// Applies until endpos is reached and the door behind it is closed.
@@ -62,7 +66,7 @@ impl Run {
             applied: streaming.applied.clone(),
             gate: Arc::clone(&gate),
         };
-        let caught_up = self.when_level(streaming.applied.subscribe(), barrier, gate);
+        let caught_up = self.when_level(streaming.applied.subscribe(), streaming.spool.clone(), barrier, gate);
         let mut caught_up = std::pin::pin!(caught_up);
         loop {
             let endpos = tokio::select! {
@@ -92,12 +96,21 @@ impl Run {
 
     /// Once apply has passed the end of the copy, makes and checks the foreign keys; then the migration
     /// is level with the source. Ends only with an error.
-    async fn when_level(&self, mut applied: watch::Receiver<Applied>, barrier: Lsn, gate: Arc<RwLock<()>>) -> Error {
+    async fn when_level(
+        &self,
+        mut applied: watch::Receiver<Applied>,
+        spool: Spool,
+        barrier: Lsn,
+        gate: Arc<RwLock<()>>,
+    ) -> Error {
         let work = async {
             if applied.wait_for(|applied| applied.level_with >= barrier).await.is_err() {
                 return Ok(());
             }
             self.foreign_keys(Some(gate)).await?;
+            if applied.wait_for(|applied| spool.bytes_after(applied.position) < LEVEL_BYTES).await.is_err() {
+                return Ok(());
+            }
             let found = self.sentinel().await?;
             if found.phase == Phase::Catchup { self.enter(Phase::Follow).await } else { Ok(()) }
         };
