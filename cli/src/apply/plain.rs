@@ -233,13 +233,13 @@ fn run<'a, 'b>(changes: &'b [&'a Change], lookup: &Lookup, run_max: usize) -> &'
     }
     let mut keys: HashSet<Vec<Value<'a>>> = HashSet::new();
     keys.insert(lookup.key_of(first));
-    let mut breaks = |next: &'a Change| {
+    let breaks = |next: &'a Change| {
         next.kind != first.kind
             || next.shape != first.shape
             || sent_columns(next) != sent
             || (first.kind != Kind::Insert && (moves_key(next) || !keys.insert(lookup.key_of(next))))
     };
-    let length = changes[1..].iter().take(run_max - 1).copied().position(|next| breaks(next));
+    let length = changes[1..].iter().take(run_max - 1).copied().position(breaks);
     &changes[..length.map_or(changes.len().min(run_max), |at| at + 1)]
 }
 

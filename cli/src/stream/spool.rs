@@ -349,6 +349,7 @@ pub struct SpoolReader {
 
 impl SpoolReader {
     /// The next item; None if the end is reached for now.
+    #[expect(clippy::should_implement_trait, reason = "it fails, and None is not its end")]
     pub fn next(&mut self) -> Result<Option<Item>> {
         loop {
             if let Some(frame) = &mut self.frame {
