@@ -69,6 +69,12 @@ pub enum Event {
     Warning {
         message: String,
     },
+    /// What ended the run; shown on stderr by whoever called it.
+    Error {
+        message: String,
+        hint: Option<String>,
+        exit_code: u8,
+    },
 }
 
 /// Where the stream is.

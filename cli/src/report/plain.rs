@@ -40,6 +40,11 @@ pub fn line(event: &Event, tally: &Tally) -> Option<String> {
             units::bytes(tally.bytes),
             units::count(tally.parts)
         )),
+        Event::Phase { phase: Phase::Indexes } if tally.copy_took.is_some() => Some(format!(
+            "indexes: {} rows copied in {}; finishing indexes and constraints",
+            units::count(tally.rows),
+            units::duration(tally.copy_took.unwrap_or_default())
+        )),
         Event::Phase { phase } => {
             let means = match phase {
                 Phase::Planned => "making slot and snapshot, reading the catalog",

@@ -32,6 +32,8 @@ pub struct Tally {
     pub building: Vec<String>,
     pub stream: Stream,
     pub copy_since: Option<Instant>,
+    /// How long this run's part of the copy took.
+    pub copy_took: Option<Duration>,
     /// What was done before this run: no part of its rate.
     bytes_before: u64,
 }
@@ -41,8 +43,10 @@ impl Tally {
         match event {
             Event::Phase { phase } => {
                 self.phase = Some(*phase);
-                if *phase == Phase::Copy {
-                    self.copy_since = Some(Instant::now());
+                match phase {
+                    Phase::Copy => self.copy_since = Some(Instant::now()),
+                    Phase::Indexes => self.copy_took = self.copy_since.map(|since| since.elapsed()),
+                    _ => {}
                 }
             }
             Event::Planned { tables, parts, parts_done, bytes, bytes_done, steps } => {
@@ -72,7 +76,7 @@ impl Tally {
                 self.building.retain(|building| building != name);
             }
             Event::Stream(stream) => self.stream = *stream,
-            Event::Info { .. } | Event::Warning { .. } => {}
+            Event::Info { .. } | Event::Warning { .. } | Event::Error { .. } => {}
         }
     }
 
@@ -83,7 +87,7 @@ impl Tally {
 
     /// Mean rate of this run's copy, in bytes a second, and what it still takes at that rate.
     pub fn rate(&self) -> Option<(f64, Duration)> {
-        let seconds = self.copy_since?.elapsed().as_secs_f64();
+        let seconds = self.copy_took.or(self.copy_since.map(|since| since.elapsed()))?.as_secs_f64();
         let done = self.bytes_now();
         let rate = done.saturating_sub(self.bytes_before) as f64 / seconds;
         let left = self.bytes.saturating_sub(done) as f64 / rate;

@@ -52,9 +52,14 @@ pub async fn run(args: RunArgs, quiet: bool) -> Result<Exit> {
     let config = Config::new(args)?;
     let (report, reporter) = report::start(style);
     let done = tokio::select! {
-        done = migrate(config, report) => done,
+        done = migrate(config, report.clone()) => done,
         stopped = interrupted() => Err(stopped),
     };
+    if let Err(err) = &done {
+        let hint = err.hint_text().map(str::to_string);
+        report.send(report::Event::Error { message: err.chain(), hint, exit_code: err.exit() as u8 });
+    }
+    drop(report);
     // It ends when the last session of the run has; one that hangs is not waited for.
     let _ = tokio::time::timeout(Duration::from_secs(2), reporter).await;
     let summary = done?;
@@ -248,7 +253,7 @@ impl Run {
         let row = self
             .target
             .query_one(
-                "select count(distinct (schema_name, table_name)), count(*),
+                "select count(distinct (schema_name, table_name)) filter (where schema_name <> 'pg_catalog'), count(*),
                         count(*) filter (where state = 'done'), coalesce(sum(bytes), 0)::int8,
                         coalesce(sum(bytes) filter (where state = 'done'), 0)::int8,
                         (select count(*) from pgmig.step s where s.migration = $1 and s.state = 'pending'
