@@ -32,6 +32,8 @@ pub struct Cli {
 pub enum Verb {
     /// Copy the source and follow its changes until endpos; run again, it goes on where it was
     Run(Box<RunArgs>),
+    /// Show what `run` would move, in which order, and what it would leave out and why; changes nothing
+    Plan(Box<PlanArgs>),
     /// Show how far migrations are
     Status(StatusArgs),
     /// Say where a migration stops
@@ -123,8 +125,8 @@ pub struct RunArgs {
     #[arg(long, value_name = "LSN", value_parser = lsn, help_heading = "What to migrate")]
     pub endpos: Option<Lsn>,
 
-    /// pgcopydb's filter file: which objects to migrate
-    #[arg(long, value_name = "FILE", help_heading = "What to migrate")]
+    /// pgcopydb's filter file: which objects to migrate; # and ; begin comments
+    #[arg(long, alias = "filter", value_name = "FILE", help_heading = "What to migrate")]
     pub filters: Option<PathBuf>,
 
     /// Do not set the owners of objects
@@ -168,6 +170,60 @@ pub struct RunArgs {
     pub spool_limit: u64,
 
     /// One JSON object a line on stdout
+    #[arg(long, help_heading = "Output")]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct PlanArgs {
+    #[command(flatten)]
+    pub source: SourceArg,
+
+    /// Connection string of the target; with it, what stands in the way of a run is shown too
+    #[arg(long, env = "PGMIG_TARGET", hide_env_values = true, value_name = "URI", help_heading = "Databases")]
+    pub target: Option<String>,
+
+    /// Name of the migration
+    #[arg(long, env = "PGMIG_NAME", default_value = "default", value_parser = migration, help_heading = "Databases")]
+    pub name: String,
+
+    /// Logical replication slot on the source [default: pgmig_NAME]
+    #[arg(long, value_name = "SLOT", value_parser = slot, help_heading = "Databases")]
+    pub slot_name: Option<String>,
+
+    /// As for a run that ends after the copy
+    #[arg(long, help_heading = "What to migrate")]
+    pub no_follow: bool,
+
+    /// pgcopydb's filter file: which objects to migrate; # and ; begin comments
+    #[arg(long, alias = "filter", value_name = "FILE", help_heading = "What to migrate")]
+    pub filters: Option<PathBuf>,
+
+    /// Do not set the owners of objects
+    #[arg(long, help_heading = "What to migrate")]
+    pub no_owner: bool,
+
+    /// Do not set privileges
+    #[arg(long, help_heading = "What to migrate")]
+    pub no_acl: bool,
+
+    /// Leave large objects behind
+    #[arg(long, help_heading = "What to migrate")]
+    pub skip_large_objects: bool,
+
+    /// Accept tables whose UPDATE and DELETE do not say which row they mean; only inserts are followed
+    #[arg(long, help_heading = "What to migrate")]
+    pub allow_insert_only: bool,
+
+    /// Output plugin on the source
+    #[arg(long, value_enum, default_value = "auto", help_heading = "How")]
+    pub plugin: PluginArg,
+
+    /// Cut tables larger than this into Parts of about this size; 0 cuts none
+    #[arg(long, default_value = "10GB", value_name = "SIZE", value_parser = size, help_heading = "Speed")]
+    pub split_tables_larger_than: u64,
+
+    /// One JSON object
     #[arg(long, help_heading = "Output")]
     pub json: bool,
 }

@@ -13,6 +13,7 @@ pub mod model;
 pub mod plan_db;
 pub mod preflight;
 pub mod report;
+pub mod selection;
 pub mod source;
 pub mod stream;
 pub mod target;

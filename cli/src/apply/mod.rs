@@ -78,7 +78,8 @@ pub struct Apply<W> {
     pub migration: String,
     /// Tables that are moved, each with the tag of its copy.
     pub tags: HashMap<TableName, SnapshotTag>,
-    /// Relations whose changes are in the stream and are not moved: materialized views.
+    /// Relations whose changes are in the stream and are known not to be moved: what was left out, and
+    /// materialized views.
     pub ignored: HashSet<TableName>,
     /// Everything up to here is applied already.
     pub replay_lsn: Lsn,

@@ -3,6 +3,7 @@
 
 pub mod conninfo;
 mod environment;
+pub mod filters;
 mod keyword;
 mod passfile;
 mod resolve;

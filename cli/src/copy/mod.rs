@@ -12,6 +12,7 @@
 //! reconciled by the stream, which skips what a tag already shows. Beside the workers, index builders
 //! take the steps of tables whose last Part is done. This module never uses `stream`.
 
+pub mod draft;
 pub mod parts;
 pub mod pool;
 pub mod steps;

@@ -76,6 +76,7 @@ mod tests {
 
     fn table(bytes: u64, blocks: u64) -> Table {
         Table {
+            oid: 1,
             name: TableName::new("public", "t"),
             bytes,
             blocks,

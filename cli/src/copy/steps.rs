@@ -125,6 +125,10 @@ fn entry_steps(section: Section, entry: &Entry, facts: Option<&ObjectFacts>, ste
             // The tag is "table constraint"; the table's name is known, the rest is the constraint.
             let constraint = table.as_ref().and_then(|table| entry.tag.strip_prefix(&format!("{} ", table.table)));
             match (&table, constraint) {
+                // Rows that it refers to are left out.
+                _ if fact == "unchecked" => {
+                    step("foreign_key", kind, table, format!("{first} NOT VALID;\n{rest}"), false)
+                }
                 (Some(of), Some(constraint)) => {
                     let validate = format!("alter table {} validate constraint {}", of.sql(), identifier(constraint));
                     step("foreign_key", kind, table.clone(), format!("{first} NOT VALID;\n{rest}"), false);
@@ -188,7 +192,16 @@ mod tests {
 
     fn entry(kind: &str, tag: &str, sql: &str) -> Entry {
         let schema = Some("public".to_string());
-        Entry { catalog: 1, oid: 2, kind: kind.into(), schema, tag: tag.into(), sql: sql.into() }
+        Entry {
+            id: 1,
+            catalog: 1,
+            oid: 2,
+            kind: kind.into(),
+            schema,
+            tag: tag.into(),
+            needs: Vec::new(),
+            sql: sql.into(),
+        }
     }
     fn facts(kind: &str) -> Objects {
         let facts = ObjectFacts {

@@ -4,23 +4,13 @@
 use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OptionalExtension, params};
-use serde::{Deserialize, Serialize};
 
+use crate::config::filters::Filters;
 use crate::error::{Context, Error, Exit, Result};
-use crate::model::TableName;
+pub use crate::selection::Selection;
 
 /// Number of the file's layout. A file with a higher one is of a later pgmig and is refused.
 const FORMAT: i64 = 1;
-
-/// What is migrated, resolved once: every later phase reads this list and nothing else.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub struct Selection {
-    pub tables: Vec<TableName>,
-    pub sequences: Vec<TableName>,
-    pub materialized_views: Vec<TableName>,
-    /// Tables of which the stream carries inserts only.
-    pub insert_only: Vec<TableName>,
-}
 
 pub struct PlanDb {
     connection: Connection,
@@ -74,6 +64,35 @@ impl PlanDb {
         self.set("selection", &text)
     }
 
+    /// The selection in a folder, whichever migration it belongs to; None if there is none.
+    pub fn selection_in(dir: &Path) -> Result<Option<Selection>> {
+        let doing = || format!("open the plan in {}", dir.display());
+        let connection = Connection::open(dir.join("plan.db")).during(Exit::Dir, doing)?;
+        PlanDb { connection, dir: dir.to_path_buf() }.selection()
+    }
+
+    /// The filters that the migration was begun with.
+    pub fn filters(&self) -> Result<Option<Filters>> {
+        let text = self.get("filters")?.filter(|text| !text.is_empty());
+        text.map(|text| serde_json::from_str(&text).during(Exit::Dir, || "read the filters in plan.db".into()))
+            .transpose()
+    }
+
+    /// Whether a migration was begun with this file: else it is new, and an earlier one is lost.
+    pub fn is_begun(&self) -> Result<bool> {
+        Ok(self.get("filters")?.is_some() || self.get("selection")?.is_some())
+    }
+
+    /// Begins anew: keeps the filters and forgets what an earlier migration of this name selected.
+    pub fn begin(&self, filters: Option<&Filters>) -> Result<()> {
+        let text = filters.map(serde_json::to_string).transpose();
+        let text = text.during(Exit::Bug, || "write the filters".into())?.unwrap_or_default();
+        self.connection
+            .execute("delete from meta where key = 'selection'", [])
+            .during(Exit::Dir, || "write plan.db".into())?;
+        self.set("filters", &text)
+    }
+
     /// Notes when something happened.
     pub fn timing(&self, what: &str) -> Result<()> {
         self.connection
@@ -100,6 +119,7 @@ impl PlanDb {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::TableName;
 
     #[test]
     fn a_folder_of_another_migration_is_refused() {

@@ -2,10 +2,14 @@
 //! with the statement that mends it. The full list of checks is a command of its own, later; these
 //! are those without which a run fails half-way or loses something.
 
+use std::collections::HashSet;
+
 use tokio_postgres::Client;
 
+use crate::config::filters::Filters;
 use crate::error::{Error, Exit, Result};
 use crate::model::TableName;
+use crate::selection::{Selected, select};
 use crate::source::catalog::Table;
 use crate::target::install::Flavour;
 use crate::{source, target};
@@ -18,6 +22,7 @@ pub struct Asked {
     pub wal2json: bool,
     pub flavour: Option<Flavour>,
     pub allow_insert_only: bool,
+    pub filters: Option<Filters>,
 }
 
 /// What the checks learnt on the way.
@@ -45,9 +50,19 @@ pub async fn two_databases(source: &Client, target: &Client) -> Result<()> {
 
 /// Everything a new migration needs. All that is wrong is told at once.
 pub async fn new_migration(source: &Client, target: &Client, asked: &Asked) -> Result<Facts> {
-    let on_source = source::checks::abilities(source).await?;
+    let (facts, wrong) = check(source, target, asked).await?;
+    together(wrong)?;
+    Ok(facts)
+}
+
+/// All that stands in the way of a new migration. Only what is selected counts.
+pub async fn check(source: &Client, target: &Client, asked: &Asked) -> Result<(Facts, Vec<Error>)> {
+    let mut on_source = source::checks::abilities(source).await?;
     let on_target = target::checks::abilities(target).await?;
-    let tables = source::catalog::tables(source).await?;
+    let Selected { selection, tables, .. } = select(source, asked.filters.as_ref(), asked.follow).await?;
+    let moved: HashSet<&TableName> = selection.tables.iter().chain(&selection.sequences).collect();
+    on_source.unreadable.retain(|name| moved.contains(name));
+    on_source.hidden.retain(|name| moved.contains(name));
     let mut wrong: Vec<Error> = Vec::new();
     let user = &on_source.user;
     if on_source.version < 130_000 {
@@ -87,7 +102,7 @@ pub async fn new_migration(source: &Client, target: &Client, asked: &Asked) -> R
     if !on_source.unreadable.is_empty() {
         wrong.push(
             Error::new(Exit::Source, format!("the role {user} may not read {}", some(&on_source.unreadable)))
-                .hint(format!("grant select on {} to {user}", on_source.unreadable.join(", "))),
+                .hint(format!("grant select on {} to {user}", list(&on_source.unreadable, usize::MAX))),
         );
     }
     if !on_source.hidden.is_empty() {
@@ -117,26 +132,27 @@ pub async fn new_migration(source: &Client, target: &Client, asked: &Asked) -> R
             .hint(format!("grant set on parameter session_replication_role to {}", on_target.user)),
         );
     }
-    let names: Vec<TableName> = tables.iter().map(|table| table.name.clone()).collect();
+    let names: Vec<TableName> = selection.tables.iter().chain(&selection.without_rows).cloned().collect();
     let there = target::checks::existing(target, &names).await?;
     if !there.is_empty() {
-        let list: Vec<String> = there.iter().map(ToString::to_string).collect();
         wrong.push(
-            Error::new(Exit::Target, format!("the target already holds {}", some(&list)))
+            Error::new(Exit::Target, format!("the target already holds {}", some(&there)))
                 .hint("give an empty database; pgmig never overwrites a table it did not make"),
         );
     }
-    if tables.is_empty() {
+    if names.is_empty() && asked.filters.is_some() {
+        wrong.push(Error::usage("the filters leave no table").hint("see what they match: pgmig plan"));
+    } else if names.is_empty() {
         wrong.push(Error::new(Exit::Source, "the source holds no tables").hint("is it the right database?"));
     }
-    together(wrong)?;
-    Ok(Facts {
+    let facts = Facts {
         source_version: on_source.version,
         target_version: on_target.version,
         source_encoding: on_source.encoding,
         source_identity: on_source.identity,
         tables,
-    })
+    };
+    Ok((facts, wrong))
 }
 
 async fn check_stream(
@@ -187,7 +203,7 @@ async fn check_stream(
                 .hint("give another --slot-name, or, if it is left over from an earlier try: pgmig cleanup"),
         );
     }
-    let lost: Vec<String> = tables.iter().filter(|t| t.logged && !t.identified).map(|t| t.name.to_string()).collect();
+    let lost: Vec<TableName> = tables.iter().filter(|t| t.logged && !t.identified).map(|t| t.name.clone()).collect();
     if !asked.allow_insert_only && !lost.is_empty() {
         let statements: Vec<String> = tables
             .iter()
@@ -226,8 +242,12 @@ fn together(mut wrong: Vec<Error>) -> Result<()> {
 }
 
 /// The first few of a list, and how many more there are.
-fn some(names: &[String]) -> String {
+fn some(names: &[TableName]) -> String {
     const SHOWN: usize = 5;
-    let shown = names.iter().take(SHOWN).cloned().collect::<Vec<_>>().join(", ");
+    let shown = list(names, SHOWN);
     if names.len() > SHOWN { format!("{shown} and {} more", names.len() - SHOWN) } else { shown }
+}
+
+fn list(names: &[TableName], shown: usize) -> String {
+    names.iter().take(shown).map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }

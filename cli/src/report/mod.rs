@@ -4,6 +4,7 @@
 pub mod bars;
 pub mod json;
 pub mod plain;
+pub mod plan;
 pub mod status;
 pub mod tally;
 pub mod units;

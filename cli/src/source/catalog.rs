@@ -11,6 +11,7 @@ use crate::model::TableName;
 /// A table whose rows are moved.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Table {
+    pub oid: u32,
     pub name: TableName,
     /// Heap, TOAST and maps, in bytes.
     pub bytes: u64,
@@ -34,6 +35,7 @@ pub async fn tables(client: &Client) -> Result<Vec<Table>> {
         .await
         .on_source(|| "read the tables of the source".into())?;
     let table = |row: tokio_postgres::Row| Table {
+        oid: row.get("oid"),
         name: TableName::new(row.get::<_, String>("schema_name"), row.get::<_, String>("table_name")),
         bytes: row.get::<_, i64>("bytes").max(0) as u64,
         blocks: row.get::<_, i64>("blocks").max(0) as u64,

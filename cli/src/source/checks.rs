@@ -3,6 +3,7 @@
 use tokio_postgres::Client;
 
 use crate::error::{Context, Result};
+use crate::model::TableName;
 
 /// What the source's role and server allow.
 pub struct Abilities {
@@ -19,9 +20,9 @@ pub struct Abilities {
     /// Output plugins the server allows; None where it knows no such setting or does not tell.
     pub plugins: Option<String>,
     /// Tables that the role may not read.
-    pub unreadable: Vec<String>,
+    pub unreadable: Vec<TableName>,
     /// Tables whose rows row security would hide from the role.
-    pub hidden: Vec<String>,
+    pub hidden: Vec<TableName>,
 }
 
 pub async fn abilities(client: &Client) -> Result<Abilities> {
@@ -66,24 +67,24 @@ pub async fn abilities(client: &Client) -> Result<Abilities> {
     })
 }
 
-async fn names(client: &Client, condition: &str, doing: &str) -> Result<Vec<String>> {
+async fn names(client: &Client, condition: &str, doing: &str) -> Result<Vec<TableName>> {
     let rows = client
         .query(
             &format!(
-                "select pg_catalog.format('%I.%I', n.nspname, c.relname)
+                "select n.nspname::text, c.relname::text
                    from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
                   where c.relkind in ('r', 'S') and c.relpersistence <> 't'
                     and n.nspname !~ '^pg_' and n.nspname not in ('information_schema', 'pgmig')
                     and not exists (select from pg_catalog.pg_depend d
                                      where d.classid = 'pg_class'::regclass and d.objid = c.oid and d.deptype = 'e')
                     and {condition}
-                  order by 1"
+                  order by 1, 2"
             ),
             &[],
         )
         .await
         .on_source(|| doing.to_string())?;
-    Ok(rows.iter().map(|row| row.get(0)).collect())
+    Ok(rows.iter().map(|row| TableName::new(row.get::<_, String>(0), row.get::<_, String>(1))).collect())
 }
 
 /// Whether source and target speak of one database is asked with an advisory lock: taken here,

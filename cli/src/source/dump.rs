@@ -8,8 +8,10 @@ use std::process::Stdio;
 
 use tokio::process::Command;
 
+use super::toc;
 use crate::config::conninfo::Conninfo;
 use crate::error::{Context, Error, Exit, Result};
+use crate::model::TableName;
 
 /// pg_dump and pg_restore of one version.
 #[derive(Debug, Clone)]
@@ -28,6 +30,8 @@ pub enum Section {
 /// An entry of the dump's table of contents with its SQL.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
+    /// Its number in the dump.
+    pub id: u32,
     /// Oid of the catalog that describes the object, and the object's own oid there.
     pub catalog: u32,
     pub oid: u32,
@@ -36,6 +40,9 @@ pub struct Entry {
     pub schema: Option<String>,
     /// Name, often with the table before it.
     pub tag: String,
+    /// What it needs among the entries, as catalog and oid: comments and privileges are no objects
+    /// themselves.
+    pub needs: Vec<(u32, u32)>,
     pub sql: String,
 }
 
@@ -73,8 +80,9 @@ impl Tools {
         })
     }
 
-    /// Dumps the schema under an exported snapshot into `file` (custom format).
-    pub async fn dump(&self, source: &Conninfo, snapshot: &str, file: &Path) -> Result<()> {
+    /// Dumps the schema under an exported snapshot into `file` (custom format). `without`: relations
+    /// that pg_dump must not even lock.
+    pub async fn dump(&self, source: &Conninfo, snapshot: &str, without: &[TableName], file: &Path) -> Result<()> {
         let mut command = self.command("pg_dump");
         for (name, value) in source.libpq_env() {
             command.env(name, value);
@@ -82,6 +90,7 @@ impl Tools {
         command
             .args(["--no-password", "--schema-only", "--format=custom", "--exclude-schema=pgmig", "--no-subscriptions"])
             .arg(format!("--snapshot={snapshot}"))
+            .args(without.iter().map(|name| format!("--exclude-table={}", name.sql())))
             .arg("--file")
             .arg(file);
         output(command, "pg_dump").await.map(drop)
@@ -106,7 +115,9 @@ impl Tools {
         };
         let list = output(restore(&["--list"]), "pg_restore --list").await?;
         let text = output(restore(&["--file=-"]), "pg_restore").await?;
-        let entries = cut(&list, &text);
+        let mut entries = cut(&list, &text);
+        let whole = output(self.whole_list(file), "pg_restore --list").await?;
+        toc::fill_needs(&whole, &mut entries);
         let listed = list.lines().filter(|line| !line.starts_with(';') && !line.trim().is_empty()).count();
         if entries.len() != listed {
             return Err(Error::bug(format!(
@@ -115,6 +126,13 @@ impl Tools {
             )));
         }
         Ok(entries)
+    }
+
+    /// The table of contents of the whole dump, with what each entry needs.
+    fn whole_list(&self, file: &Path) -> Command {
+        let mut command = self.command("pg_restore");
+        command.args(["--list", "--verbose"]).arg(file);
+        command
     }
 
     fn command(&self, name: &str) -> Command {
@@ -150,20 +168,26 @@ async fn output(mut command: Command, name: &str) -> Result<String> {
     String::from_utf8(output.stdout).on_source(|| format!("read the output of {name}"))
 }
 
+/// A line of the list: number of the entry, catalog and oid.
+type Line = (u32, u32, u32);
+
 /// Cuts the text at the headers that the list announces. A line in a function body that looks like a
 /// header is not in the list, or its entry has been seen already.
 fn cut(list: &str, text: &str) -> Vec<Entry> {
     // dumpId; catalog oid kind schema tag owner
-    let mut announced: HashMap<&str, Vec<(u32, u32)>> = HashMap::new();
+    let mut announced: HashMap<&str, Vec<Line>> = HashMap::new();
     for line in list.lines().filter(|line| !line.starts_with(';')) {
         let mut words = line.splitn(4, ' ');
-        let (_, catalog, oid, rest) = (words.next(), words.next(), words.next(), words.next());
-        if let (Some(Ok(catalog)), Some(Ok(oid)), Some(rest)) = (catalog.map(str::parse), oid.map(str::parse), rest) {
+        let (id, catalog, oid, rest) = (words.next(), words.next(), words.next(), words.next());
+        let id = id.and_then(|id| id.strip_suffix(';'));
+        if let (Some(Ok(id)), Some(Ok(catalog)), Some(Ok(oid)), Some(rest)) =
+            (id.map(str::parse), catalog.map(str::parse), oid.map(str::parse), rest)
+        {
             // The owner is last and has no spaces that the header shows: compare without it.
-            announced.entry(rest).or_default().push((catalog, oid));
+            announced.entry(rest).or_default().push((id, catalog, oid));
         }
     }
-    let mut by_start: Vec<(&str, Vec<(u32, u32)>)> = announced.into_iter().collect();
+    let mut by_start: Vec<(&str, Vec<Line>)> = announced.into_iter().collect();
     by_start.sort_unstable();
     let mut entries: Vec<Entry> = Vec::new();
     let mut settings = Settings::default();
@@ -172,7 +196,7 @@ fn cut(list: &str, text: &str) -> Vec<Entry> {
     while let Some(line) = lines.next() {
         if line == "--"
             && let Some(header) = lines.peek().and_then(|next| Header::parse(next))
-            && let Some((catalog, oid)) = take_announced(&mut by_start, &header)
+            && let Some((id, catalog, oid)) = take_announced(&mut by_start, &header)
         {
             lines.next();
             if lines.peek() == Some(&"--") {
@@ -183,7 +207,7 @@ fn cut(list: &str, text: &str) -> Vec<Entry> {
             }
             let schema = (header.schema != "-").then(|| header.schema.to_string());
             let (kind, tag) = (header.kind.to_string(), header.tag.to_string());
-            entries.push(Entry { catalog, oid, kind, schema, tag, sql: settings.prefix() });
+            entries.push(Entry { id, catalog, oid, kind, schema, tag, needs: Vec::new(), sql: settings.prefix() });
             open = true;
         } else if open {
             let sql = &mut entries.last_mut().expect("an open entry is the last one").sql;
@@ -226,7 +250,7 @@ impl<'a> Header<'a> {
     }
 }
 
-fn take_announced(by_start: &mut Vec<(&str, Vec<(u32, u32)>)>, header: &Header<'_>) -> Option<(u32, u32)> {
+fn take_announced(by_start: &mut Vec<(&str, Vec<Line>)>, header: &Header<'_>) -> Option<Line> {
     let start = format!("{} {} {} ", header.kind, header.schema, header.tag);
     let from = by_start.partition_point(|(line, _)| *line < start.as_str());
     let at = (from..by_start.len())

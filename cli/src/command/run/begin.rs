@@ -7,22 +7,19 @@ use super::stream::Streaming;
 use super::{Config, Run, identity};
 use crate::args::PluginArg;
 use crate::connect::Side;
-use crate::copy;
-use crate::copy::parts::{Cut, parts};
-use crate::copy::steps::{relax_identity, steps};
+use crate::copy::draft::{self, draft};
+use crate::copy::steps::relax_identity;
 use crate::error::{Context, Error, Exit, Result};
 use crate::model::{Phase, TableName};
-use crate::plan_db::{PlanDb, Selection};
+use crate::plan_db::PlanDb;
 use crate::preflight::{self, Asked, Facts};
 use crate::report::Reporter;
-use crate::source::catalog::{self, Table};
-use crate::source::dump::{Section, Tools};
-use crate::source::large_objects;
+use crate::selection::select;
+use crate::source::dump::Tools;
 use crate::source::replication::{ReplicationClient, Snapshot};
 use crate::source::slot;
 use crate::source::snapshot::SnapshotHolder;
 use crate::target::install::Flavour;
-use crate::target::queue::Part;
 use crate::target::sentinel::{self, Begin, Sentinel};
 use crate::target::{install, queue};
 
@@ -34,6 +31,7 @@ pub(super) async fn begin(config: Config, report: Reporter, source: Client, targ
         wal2json: config.plugin == PluginArg::Wal2json,
         flavour: config.flavour,
         allow_insert_only: config.allow_insert_only,
+        filters: config.filters.clone(),
     };
     let facts = preflight::new_migration(&source, &target, &asked).await?;
     // Found out before anything is changed, too.
@@ -47,6 +45,7 @@ pub(super) async fn begin(config: Config, report: Reporter, source: Client, targ
         }
         _ => {}
     }
+    plan.begin(config.filters.as_ref())?;
     let flavour = install::install(&target, config.flavour).await?;
     let begin = Begin {
         migration: &config.name,
@@ -59,7 +58,8 @@ pub(super) async fn begin(config: Config, report: Reporter, source: Client, targ
     sentinel::begin(&target, &begin).await?;
     report.phase(Phase::Planned);
     report.info(format!("migration `{}`: {plugin} stream, {flavour} flavour", config.name));
-    Ok(Run { config, report, target, source, flavour, plan })
+    let filters = config.filters.clone();
+    Ok(Run { config, report, target, source, flavour, plan, filters })
 }
 
 /// wal2json where it is allowed and carries every value; else pgoutput. Asked for by name, a plugin
@@ -106,8 +106,7 @@ impl Run {
         } else {
             (SnapshotHolder::new(self.source_client("pgmig snapshot").await?, None).await?, None)
         };
-        let tables = catalog::tables(&holder.client).await?;
-        self.store_plan(&holder, &tables, found).await?;
+        self.store_plan(&holder, found).await?;
         self.planned_event().await?;
         Ok((streaming, holder))
     }
@@ -117,7 +116,7 @@ impl Run {
         slot::drop(&self.source, name).await?;
         let mut published = Vec::new();
         if found.plugin == "pgoutput" {
-            published = catalog::tables(&self.source).await?;
+            published = select(&self.source, self.filters.as_ref(), true).await?.tables;
             let tables: Vec<(TableName, bool)> =
                 published.iter().filter(|t| t.logged).map(|t| (t.name.clone(), t.identified)).collect();
             slot::create_publications(&self.source, &self.config.name, &tables).await?;
@@ -129,7 +128,7 @@ impl Run {
             SnapshotHolder::new(self.source_client("pgmig snapshot").await?, created.snapshot.as_deref()).await?;
         sentinel::set_startpos(&self.target, &self.config.name, created.consistent_point).await?;
         if found.plugin == "pgoutput" {
-            let under_snapshot = catalog::tables(&holder.client).await?;
+            let under_snapshot = select(&holder.client, self.filters.as_ref(), true).await?.tables;
             let missing = under_snapshot.iter().find(|t| t.logged && !published.iter().any(|p| p.name == t.name));
             if let Some(table) = missing {
                 return Err(Error::new(Exit::Source, format!("{} was created while the migration began", table.name))
@@ -161,56 +160,28 @@ impl Run {
         }
     }
 
-    async fn store_plan(&self, holder: &SnapshotHolder, tables: &[Table], found: &Sentinel) -> Result<()> {
-        let version: i32 = self.server_version(&holder.client).await?;
-        let target_version: i32 = self.server_version(&self.target).await?;
-        let cut = Cut {
-            larger_than: self.config.split,
-            binary: version / 10_000 == target_version / 10_000,
-            by_ctid: version >= 140_000,
+    async fn store_plan(&self, holder: &SnapshotHolder, found: &Sentinel) -> Result<()> {
+        let asked = draft::Asked {
+            source: &self.config.source,
+            filters: self.filters.as_ref(),
+            follow: found.follow,
+            split: self.config.split,
+            leave: self.config.leave,
+            skip_large_objects: self.config.skip_large_objects,
+            target_version: Some(self.target_version().await?),
         };
-        let mut parts: Vec<Part> = tables.iter().flat_map(|table| parts(table, cut)).collect();
-        let (large_objects, bytes) = large_objects::size(&holder.client).await?;
-        if large_objects > 0 && !self.config.skip_large_objects {
-            parts.push(copy::parts::large_objects(bytes));
+        let draft = draft(holder, &asked, &self.config.dir.join("schema.dump")).await?;
+        for warning in draft.warnings(&asked) {
+            self.report.warning(warning);
         }
-        let objects = catalog::objects(&holder.client).await?;
-        let tools = Tools::find((version / 10_000) as u32).await?;
-        let file = self.config.dir.join("schema.dump");
-        tools.dump(&self.config.source, &holder.exported, &file).await?;
-        let pre = tools.entries(&file, Section::PreData, self.config.leave).await?;
-        let post = tools.entries(&file, Section::PostData, self.config.leave).await?;
-        let populated = catalog::populated_views(&holder.client).await?;
-        let mut steps = steps(&pre, &post, &objects, tables, &populated);
+        let mut steps = draft.steps;
         if found.follow && self.flavour == Flavour::Plain {
-            steps.extend(relax_identity(&catalog::always_identity(&holder.client).await?));
+            steps.extend(relax_identity(&draft.selected.always_identity));
         }
-        let selection = Selection {
-            tables: tables.iter().map(|table| table.name.clone()).collect(),
-            sequences: catalog::sequences(&holder.client).await?,
-            materialized_views: populated,
-            insert_only: tables.iter().filter(|t| t.logged && !t.identified).map(|t| t.name.clone()).collect(),
-        };
-        if found.follow {
-            if large_objects > 0 {
-                let how = if self.config.skip_large_objects {
-                    "left behind"
-                } else {
-                    "copied; what changes in them later is not followed"
-                };
-                self.report.warning(format!("{large_objects} large objects are {how}"));
-            }
-            for table in &selection.insert_only {
-                self.report.warning(format!("{table} has no key: an UPDATE or DELETE on the source is not followed"));
-            }
-            for table in tables.iter().filter(|table| !table.logged) {
-                self.report.warning(format!("{} is unlogged: it is copied, its changes are not followed", table.name));
-            }
-        }
-        self.plan.store_selection(&selection)?;
+        self.plan.store_selection(&draft.selected.selection)?;
         let doing = || "store the plan".to_string();
         self.target.batch_execute("begin").await.on_target(doing)?;
-        queue::store_parts(&self.target, &self.config.name, &parts).await?;
+        queue::store_parts(&self.target, &self.config.name, &draft.parts).await?;
         queue::store_steps(&self.target, &self.config.name, &steps).await?;
         sentinel::set_phase(&self.target, &self.config.name, Phase::Schema).await?;
         self.target.batch_execute("commit").await.on_target(doing)?;
@@ -219,11 +190,12 @@ impl Run {
         Ok(())
     }
 
-    async fn server_version(&self, client: &Client) -> Result<i32> {
-        let row = client
+    async fn target_version(&self) -> Result<i32> {
+        let row = self
+            .target
             .query_one("select current_setting('server_version_num')::int", &[])
             .await
-            .during(Exit::Source, || "read the server's version".into())?;
+            .on_target(|| "read the version of the target".into())?;
         Ok(row.get(0))
     }
 }

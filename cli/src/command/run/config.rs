@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use crate::args::{FlavourArg, PluginArg, RunArgs};
 use crate::command::conninfo;
 use crate::config::Conninfo;
-use crate::error::{Error, Result};
+use crate::config::filters::Filters;
+use crate::error::Result;
 use crate::model::Lsn;
 use crate::source::dump::Leave;
 use crate::target::install::Flavour;
@@ -28,13 +29,11 @@ pub struct Config {
     pub leave: Leave,
     pub skip_large_objects: bool,
     pub allow_insert_only: bool,
+    pub filters: Option<Filters>,
 }
 
 impl Config {
     pub fn new(args: RunArgs) -> Result<Config> {
-        if args.filters.is_some() {
-            return Err(Error::usage("--filters is not built yet").hint("this version migrates whole databases"));
-        }
         let target = conninfo(&args.target.target)?;
         let name = args.target.name;
         Ok(Config {
@@ -54,6 +53,7 @@ impl Config {
             leave: Leave { owner: args.no_owner, acl: args.no_acl },
             skip_large_objects: args.skip_large_objects,
             allow_insert_only: args.allow_insert_only,
+            filters: args.filters.as_deref().map(Filters::read).transpose()?,
         })
     }
 }

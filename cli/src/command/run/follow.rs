@@ -1,7 +1,7 @@
 //! The phases catchup and follow: apply until endpos; foreign keys as soon as the target is at one
 //! point in time.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use tokio::sync::{RwLock, watch};
@@ -59,7 +59,7 @@ impl Run {
             spool: streaming.spool.clone(),
             migration: self.config.name.clone(),
             tags: self.tags().await?,
-            ignored: checks::materialized_views(&self.target).await?.into_iter().collect(),
+            ignored: self.ignored().await?,
             replay_lsn: found.replay_lsn.unwrap_or_default(),
             switches: streaming.switches.clone(),
             received: streaming.received.clone(),
@@ -79,6 +79,13 @@ impl Run {
             }
         }
         streaming.stop().await
+    }
+
+    /// Relations whose changes are known not to be wanted: what was left out, and materialized views.
+    async fn ignored(&self) -> Result<HashSet<TableName>> {
+        let mut ignored: HashSet<TableName> = checks::materialized_views(&self.target).await?.into_iter().collect();
+        ignored.extend(self.plan.selection()?.unwrap_or_default().ignored);
+        Ok(ignored)
     }
 
     /// The tag of each table's copy.

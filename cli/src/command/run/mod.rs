@@ -13,12 +13,14 @@ use tokio_postgres::Client;
 
 use crate::args::RunArgs;
 use crate::command::terminal;
+use crate::config::filters::Filters;
 use crate::connect::{self, Side};
 use crate::error::{Context, Error, Exit, Result};
 use crate::model::{Lsn, Phase};
 use crate::plan_db::PlanDb;
 use crate::preflight;
 use crate::report::{self, Reporter, Style};
+use crate::selection::select;
 use crate::source;
 use crate::target::install::{self, Flavour};
 use crate::target::{queue, sentinel};
@@ -34,6 +36,8 @@ pub struct Run {
     source: Client,
     flavour: Flavour,
     plan: PlanDb,
+    /// What the migration was begun with, whatever this run was given.
+    filters: Option<Filters>,
 }
 
 /// How a run ended well.
@@ -123,16 +127,25 @@ async fn migrate(config: Config, report: Reporter) -> Result<Summary> {
             if found.phase == Phase::Done {
                 return Ok(Summary { replay_lsn: found.replay_lsn, already: true, failed: Vec::new() });
             }
+            let plan = PlanDb::open(&config.dir, &identity(&found.source_identity, &config.name))?;
+            if !plan.is_begun()? {
+                // Lost with its disk. The catalog says the same again, unless it was changed.
+                report.warning(format!("the plan in {} is lost and is made anew", config.dir.display()));
+                plan.begin(config.filters.as_ref())?;
+                let selected = select(&source, config.filters.as_ref(), found.follow).await?;
+                plan.store_selection(&selected.selection)?;
+            }
+            let filters = plan.filters()?;
+            check_filters(&config, filters.as_ref())?;
             if let Some(endpos) = config.endpos.filter(|_| config.endpos != found.endpos) {
                 sentinel::set_endpos(&target, &config.name, Some(endpos)).await?;
             }
-            let plan = PlanDb::open(&config.dir, &identity(&found.source_identity, &config.name))?;
             report.info(format!("going on with migration `{}` in phase {}", config.name, found.phase));
             // A phase that failed is entered again.
             if !found.paused {
                 sentinel::set_phase(&target, &config.name, found.phase).await?;
             }
-            Run { config, report, target, source, flavour, plan }
+            Run { config, report, target, source, flavour, plan, filters }
         }
         None => begin::begin(config, report, source, target).await?,
     };
@@ -174,6 +187,18 @@ async fn check_same(config: &Config, source: &Client, flavour: Flavour, found: &
         )));
     }
     Ok(())
+}
+
+/// Filters are resolved once, when the migration begins.
+fn check_filters(config: &Config, begun_with: Option<&Filters>) -> Result<()> {
+    let what = match (&config.filters, begun_with) {
+        (None, _) => return Ok(()),
+        (Some(given), Some(begun_with)) if given.same(begun_with) => return Ok(()),
+        (Some(_), Some(begun_with)) => format!("with other filters ({})", begun_with.file),
+        (Some(_), None) => "without --filters".into(),
+    };
+    Err(Error::usage(format!("migration `{}` was begun {what}", config.name))
+        .hint("what is migrated stays as it was resolved then: leave --filters out, or begin again (pgmig cleanup --force, empty the target, pgmig run)"))
 }
 
 impl Run {

@@ -1,0 +1,106 @@
+//! `pgmig plan`: draws up the same plan as `run`, shows it and forgets it. Both sides are only read.
+
+use std::io::Write;
+
+use crate::args::{PlanArgs, PluginArg};
+use crate::command::conninfo;
+use crate::config::filters::Filters;
+use crate::connect::{self, Side};
+use crate::copy::draft::{self, Draft};
+use crate::copy::parts::LARGE_OBJECTS;
+use crate::error::{Context, Error, Exit, Result};
+use crate::preflight;
+use crate::report::plan::{Counts, Plan, Refusal, Table};
+use crate::report::{json, plan};
+use crate::source::dump::Leave;
+use crate::source::snapshot::SnapshotHolder;
+
+pub async fn plan(args: PlanArgs) -> Result<Exit> {
+    let filters = args.filters.as_deref().map(Filters::read).transpose()?;
+    let source = conninfo(&args.source.source)?;
+    let client = connect::client(&source, Side::Source, "pgmig plan", &[]).await?;
+    let (mut target_version, mut refused) = (None, None);
+    if let Some(target) = &args.target {
+        let target = connect::client(&conninfo(target)?, Side::Target, "pgmig plan", &[]).await?;
+        preflight::two_databases(&client, &target).await?;
+        let asked = preflight::Asked {
+            follow: !args.no_follow,
+            slot_name: args.slot_name.clone().unwrap_or_else(|| format!("pgmig_{}", args.name)),
+            wal2json: args.plugin == PluginArg::Wal2json,
+            flavour: None,
+            allow_insert_only: args.allow_insert_only,
+            filters: filters.clone(),
+        };
+        let (facts, wrong) = preflight::check(&client, &target, &asked).await?;
+        target_version = Some(facts.target_version);
+        refused = Some(wrong);
+    }
+    let holder = SnapshotHolder::new(client, None).await?;
+    let asked = draft::Asked {
+        source: &source,
+        filters: filters.as_ref(),
+        follow: !args.no_follow,
+        split: (args.split_tables_larger_than > 0).then_some(args.split_tables_larger_than),
+        leave: Leave { owner: args.no_owner, acl: args.no_acl },
+        skip_large_objects: args.skip_large_objects,
+        target_version,
+    };
+    let folder = tempfile::tempdir().during(Exit::Dir, || "make a temporary folder".into())?;
+    let draft = draft::draft(&holder, &asked, &folder.path().join("schema.dump")).await?;
+    let shown = shown(&draft, &asked, refused);
+    let text = if args.json {
+        let object = serde_json::to_string(&shown).during(Exit::Bug, || "write the plan".into())?;
+        format!("{object}\n")
+    } else {
+        plan::text(&shown)
+    };
+    // A reader that went away is no error.
+    let _ = std::io::stdout().write_all(text.as_bytes());
+    let stands = shown.refused.as_ref().is_some_and(|refused| !refused.is_empty());
+    Ok(if stands { Exit::No } else { Exit::Done })
+}
+
+fn shown(draft: &Draft, asked: &draft::Asked<'_>, refused: Option<Vec<Error>>) -> Plan {
+    // As workers take them.
+    let mut parts: Vec<_> = draft.parts.iter().enumerate().collect();
+    parts.sort_by_key(|(at, part)| (std::cmp::Reverse(part.bytes), *at));
+    let mut tables: Vec<Table> = Vec::new();
+    for (_, part) in parts {
+        if (part.table.schema.as_str(), part.table.table.as_str()) == LARGE_OBJECTS {
+            continue;
+        }
+        match tables.iter_mut().find(|table| table.name == part.table) {
+            Some(table) => {
+                table.bytes += part.bytes as u64;
+                table.parts += 1;
+            }
+            None => tables.push(Table {
+                name: part.table.clone(),
+                bytes: part.bytes as u64,
+                parts: 1,
+                format: if part.binary { "binary" } else { "text" },
+            }),
+        }
+    }
+    let steps = |stage: &str| draft.steps.iter().filter(|step| step.stage == stage).count() as u64;
+    let selection = &draft.selected.selection;
+    Plan {
+        format: json::FORMAT,
+        tables,
+        counts: Counts {
+            parts: draft.parts.len() as u64,
+            indexes: steps("index"),
+            constraints: steps("constraint"),
+            foreign_keys: steps("foreign_key"),
+            sequences: selection.sequences.len() as u64,
+            materialized_views: steps("refresh"),
+            large_objects: if asked.skip_large_objects { 0 } else { draft.large_objects as u64 },
+        },
+        left_out: selection.left_out.clone(),
+        unmatched: draft.selected.unmatched.clone(),
+        warnings: draft.warnings(asked),
+        refused: refused.map(|wrong| {
+            wrong.iter().map(|e| Refusal { message: e.chain(), hint: e.hint_text().map(str::to_string) }).collect()
+        }),
+    }
+}
