@@ -173,9 +173,9 @@ mod tests {
         };
         let expected = "\
 copied, in this order: 2 tables, 3.0 GiB
-  table                 size  Parts  format
-  public.orders      3.0 GiB      3  binary
-  public.\"T 1\"       8.0 KiB      1  text
+  table                size  Parts  format
+  public.orders     3.0 GiB      3  binary
+  public.\"T 1\"      8.0 KiB      1  text
 with them: 2 indexes, 1 sequence
 left out:
   f.ini:2 [exclude-table]

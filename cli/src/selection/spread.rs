@@ -51,7 +51,7 @@ impl Resolver<'_> {
                 if gone == Gone::Soft {
                     if object.0 == CAST {
                         self.done.out.insert(object, Gone::Soft);
-                    } else if !relation.is_some_and(|relation| relation.extension.is_some()) {
+                    } else if relation.is_none_or(|relation| relation.extension.is_none()) {
                         let missed = member_of(&by_object, on).unwrap_or(on);
                         self.done.needed.entry(missed).or_default().push(object);
                     }

@@ -5,6 +5,7 @@ mod catalog;
 mod rows;
 mod schema;
 mod side;
+mod skipped;
 mod whole;
 
 pub use whole::{Options, Progress, compare};

@@ -8,13 +8,61 @@ use tokio_postgres::config::{Host, SslMode};
 
 use super::side::Side;
 use super::{Difference, Kind};
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Exit, Result};
+use crate::selection::Selection;
+use crate::source::toc;
 
 /// Runs pg_dump and gives its statements, in normal form. `pg_dump` comes with its first arguments.
 pub async fn statements(side: &Side, pg_dump: Command) -> Result<Vec<String>> {
-    let doing = || format!("dump the schema of the {}", side.name());
+    let script = dump(side, pg_dump, &[]).await?;
+    Ok(split(&script).into_iter().filter(|s| is_of_interest(s)).collect())
+}
+
+/// The statements of what is selected. `pg_restore` comes with its first arguments, too.
+pub async fn selected_statements(
+    side: &Side,
+    pg_dump: Command,
+    pg_restore: impl Fn() -> Command,
+    selection: &Selection,
+) -> Result<Vec<String>> {
+    let doing = || format!("select from the schema of the {}", side.name());
+    let folder = tempfile::tempdir().during(Exit::Dir, || "make a temporary folder".into())?;
+    let (file, list) = (folder.path().join("dump"), folder.path().join("list"));
+    dump(side, pg_dump, &["--format=custom".into(), format!("--file={}", file.display())]).await?;
+    let restore = async |args: &[String]| {
+        let mut command = tokio::process::Command::from(pg_restore());
+        command.args(args).arg(&file);
+        output(side, command, "pg_restore", doing).await
+    };
+    let contents = restore(&["--list".into(), "--verbose".into()]).await?;
+    let (toc, lines) = (selection.toc(), toc::lines(&contents));
+    let text = async |lines: Vec<&str>| {
+        std::fs::write(&list, lines.join("\n")).during(Exit::Dir, || "write a temporary file".into())?;
+        restore(&[format!("--use-list={}", list.display()), "--file=-".into()]).await
+    };
+    let is_unchecked = |line: &&toc::Line<'_>| toc.is_unchecked(line.object);
+    let kept = lines.iter().filter(|line| {
+        let kind = ["ROW SECURITY", "SEQUENCE OWNED BY"].into_iter().find(|kind| line.rest.starts_with(kind));
+        !is_unchecked(line) && toc.keeps_object(kind.unwrap_or_default(), line.object, &line.needs)
+    });
+    let mut statements = split(&text(kept.map(|line| line.text).collect()).await?);
+    let unchecked: Vec<&str> = lines.iter().filter(is_unchecked).map(|line| line.text).collect();
+    if !unchecked.is_empty() {
+        let made = split(&text(unchecked).await?).into_iter().filter(|statement| is_of_interest(statement));
+        let not_valid = |statement: String| match statement.ends_with(" NOT VALID") {
+            true => statement,
+            false => format!("{statement} NOT VALID"),
+        };
+        statements.extend(made.map(not_valid));
+    }
+    statements.retain(|statement| is_of_interest(statement));
+    Ok(statements)
+}
+
+/// What pg_dump prints of a side's schema.
+async fn dump(side: &Side, pg_dump: Command, args: &[String]) -> Result<String> {
     let mut command = tokio::process::Command::from(pg_dump);
-    command.args(["--schema-only", "--exclude-schema=pgmig", "--no-password"]);
+    command.args(["--schema-only", "--exclude-schema=pgmig", "--no-password"]).args(args);
     let config = side.config();
     let hosts: Vec<String> = config.get_hosts().iter().map(host).collect();
     let ports: Vec<String> = config.get_ports().iter().map(u16::to_string).collect();
@@ -34,13 +82,22 @@ pub async fn statements(side: &Side, pg_dump: Command) -> Result<Vec<String>> {
         ("PGAPPNAME", Some("pgmig verify".to_string())),
     ];
     command.envs(variables.into_iter().filter_map(|(name, value)| Some((name, value?))));
+    output(side, command, "pg_dump", || format!("dump the schema of the {}", side.name())).await
+}
+
+async fn output(
+    side: &Side,
+    mut command: tokio::process::Command,
+    name: &str,
+    doing: impl Fn() -> String,
+) -> Result<String> {
     command.stdin(Stdio::null()).kill_on_drop(true);
-    let output = command.output().await.during(side.exit(), doing)?;
+    let output = command.output().await.during(side.exit(), &doing)?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr).trim().to_string();
-        return Err(Error::new(side.exit(), doing()).cause(format!("pg_dump: {said}")));
+        return Err(Error::new(side.exit(), doing()).cause(format!("{name}: {said}")));
     }
-    Ok(split(&String::from_utf8_lossy(&output.stdout)).into_iter().filter(|s| is_of_interest(s)).collect())
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 fn host(host: &Host) -> String {

@@ -11,9 +11,11 @@ use futures_util::future::try_join_all;
 use super::catalog::{self, Facts};
 use super::rows::{self, Table};
 use super::side::Side;
+use super::skipped::Skipped;
 use super::{Comparison, Difference, Kind, Totals, schema};
 use crate::embedded::BinDir;
 use crate::error::Result;
+use crate::selection::Selection;
 
 /// Told after each table: its name and how many are left.
 pub type Progress = Arc<dyn Fn(&str, usize) + Send + Sync>;
@@ -31,6 +33,8 @@ pub struct Options {
     /// The folder of pg_dump, at least as new as both servers; without it the newest that is found.
     pub bin_dir: Option<PathBuf>,
     pub progress: Option<Progress>,
+    /// What was migrated, if that was not all: the rest is not compared.
+    pub selection: Option<Arc<Selection>>,
 }
 
 impl Default for Options {
@@ -43,6 +47,7 @@ impl Default for Options {
             privileges: true,
             bin_dir: None,
             progress: None,
+            selection: None,
         }
     }
 }
@@ -81,27 +86,38 @@ async fn compare_schemas(source: &Side, target: &Side, options: &Options) -> Res
     if !options.schema {
         return Ok(Found::default());
     }
-    let pg_dump = || -> Result<Command> {
-        let mut command = BinDir::find(options.bin_dir.as_deref())?.tool("pg_dump");
+    let bin_dir = BinDir::find(options.bin_dir.as_deref())?;
+    let tool = |name: &str| {
+        let mut command: Command = bin_dir.tool(name);
         command
             .args((!options.owners).then_some("--no-owner"))
             .args((!options.privileges).then_some("--no-privileges"));
-        Ok(command)
+        command
     };
-    let (here, there) =
-        tokio::try_join!(schema::statements(source, pg_dump()?), schema::statements(target, pg_dump()?))?;
+    let of_source = async {
+        match &options.selection {
+            Some(selection) => {
+                schema::selected_statements(source, tool("pg_dump"), || tool("pg_restore"), selection).await
+            }
+            None => schema::statements(source, tool("pg_dump")).await,
+        }
+    };
+    let (here, there) = tokio::try_join!(of_source, schema::statements(target, tool("pg_dump")))?;
     let totals = Totals { statements: here.len() as u64, ..Totals::default() };
     Ok(Found { differences: schema::differences(here, there), totals })
 }
 
 async fn compare_catalogs(source: &Side, target: &Side, options: &Options) -> Result<Found> {
     let (on_source, on_target) = tokio::try_join!(source.connect(), target.connect())?;
+    let skipped = Skipped::new(source, &on_source, options.selection.as_deref()).await?;
     let mut found = Found::default();
     let kinds =
         [Kind::Sequence, Kind::MaterializedView, Kind::Constraint, Kind::Index, Kind::Trigger, Kind::ReplicaIdentity];
     for kind in kinds {
-        let (here, there): (Facts, Facts) =
+        let (mut here, mut there): (Facts, Facts) =
             tokio::try_join!(catalog::facts(source, &on_source, kind), catalog::facts(target, &on_target, kind))?;
+        skipped.take_from(kind, &mut here);
+        skipped.take_from(kind, &mut there);
         let one_sided = kind == Kind::Sequence || !options.schema;
         found.differences.extend(catalog::differences(kind, &here, &there, one_sided));
         if kind == Kind::Sequence {
@@ -139,11 +155,17 @@ async fn compare_rows(source: &Side, target: &Side, options: &Options) -> Result
         rows::tables(source, &on_source, options.materialized_rows),
         rows::tables(target, &on_target, options.materialized_rows)
     )?;
+    let skipped = Skipped::new(source, &on_source, options.selection.as_deref()).await?;
     drop((on_source, on_target));
 
     let mut found = Found::default();
     let mut queue: Vec<(String, Table)> = Vec::new();
     for (name, table) in here {
+        if skipped.relation(&name) {
+            // Made without rows, or not made; the schemas say which.
+            there.remove(&name);
+            continue;
+        }
         match there.remove(&name) {
             Some(other) if other.columns == table.columns => queue.push((name, table)),
             Some(_) => {
