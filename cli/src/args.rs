@@ -19,7 +19,7 @@ pub struct Cli {
     #[command(subcommand)]
     pub verb: Verb,
 
-    /// Say more on stderr; twice for every batch
+    /// Say more on stderr: facts, twice for every batch, three times for all
     #[arg(short, long, global = true, action = clap::ArgAction::Count, help_heading = "Output")]
     pub verbose: u8,
 
@@ -143,6 +143,10 @@ pub struct RunArgs {
     #[arg(long, help_heading = "What to migrate")]
     pub allow_insert_only: bool,
 
+    /// Leave tables behind that were created on the source since the migration began
+    #[arg(long, help_heading = "What to migrate")]
+    pub leave_new_tables: bool,
+
     /// Output plugin on the source
     #[arg(long, value_enum, default_value = "auto", help_heading = "How")]
     pub plugin: PluginArg,
@@ -224,7 +228,7 @@ pub struct CleanupArgs {
 
 #[derive(Debug, Args)]
 pub struct DemoArgs {
-    /// A database to load, as an SQL file for psql [default: one that the demo makes]
+    /// pagila.sql, a sample database for psql to load [default: one that the demo makes]
     #[arg(long, value_name = "FILE")]
     pub database: Option<PathBuf>,
 

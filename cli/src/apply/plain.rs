@@ -11,7 +11,7 @@ use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Statement};
 
 use super::batch::Op;
-use super::extension::timestamp;
+use super::extension::advance_by;
 use super::{Advance, Writer};
 use crate::error::{Context, Error, Exit, Result, ServerError};
 use crate::model::TableName;
@@ -58,7 +58,10 @@ impl Writer for PlainWriter {
             written = self.write_all(client, ops, 1).await;
         }
         let written = match written {
-            Ok(rows) => self.advance(client, advance, rows).await.map(|()| rows),
+            Ok(rows) => match advance {
+                Some(advance) => advance_by(client, advance, rows).await.map(|()| rows),
+                None => Ok(rows),
+            },
             Err(err) => Err(err),
         };
         match written {
@@ -74,25 +77,6 @@ impl Writer for PlainWriter {
 }
 
 impl PlainWriter {
-    async fn advance(&mut self, client: &Client, advance: Option<&Advance>, rows: u64) -> Result<()> {
-        let Some(advance) = advance else { return Ok(()) };
-        let statement = self.prepare(client, "select pgmig.advance($1, $2, $3, $4, $5)".into()).await?;
-        client
-            .execute(
-                &statement,
-                &[
-                    &advance.migration,
-                    &advance.commit.end_lsn,
-                    &timestamp(advance.commit.commit_at),
-                    &(advance.transactions as i64),
-                    &((rows + advance.rows_before) as i64),
-                ],
-            )
-            .await
-            .on_target(|| "move replay_lsn".into())?;
-        Ok(())
-    }
-
     async fn write_all(&mut self, client: &Client, ops: &[Op], run_max: usize) -> Result<u64> {
         let mut rows = 0;
         for stretch in ops.chunk_by(|a, b| matches!((a, b), (Op::Change(_), Op::Change(_)))) {
@@ -287,6 +271,9 @@ impl Target {
                         join pg_catalog.pg_namespace n on n.oid = c.relnamespace
                   where n.nspname = $1 and c.relname = $2
                     and i.indisunique and i.indisvalid and i.indpred is null and i.indexprs is null
+                    and not exists (select from pg_catalog.pg_attribute a
+                                     where a.attrelid = i.indrelid and not a.attnotnull
+                                       and a.attnum = any (i.indkey[0:i.indnkeyatts - 1]))
                   order by not i.indisprimary, i.indnkeyatts",
                 &[&table.schema, &table.table],
             )

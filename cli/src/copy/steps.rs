@@ -93,6 +93,7 @@ fn entry_steps(section: Section, entry: &Entry, facts: Option<&ObjectFacts>, ste
     };
     let mut step = |stage: &str, kind: &str, table: Option<TableName>, statement: String, blocking: bool| {
         let (stage, kind) = (stage.to_string(), kind.to_string());
+        let statement = format!("{}{}", entry.settings, statement.trim_start());
         steps.push(Step { id: 0, stage, kind, table, name: name.clone(), statement, blocking });
     };
     let kind = entry.kind.as_str();
@@ -188,7 +189,15 @@ mod tests {
 
     fn entry(kind: &str, tag: &str, sql: &str) -> Entry {
         let schema = Some("public".to_string());
-        Entry { catalog: 1, oid: 2, kind: kind.into(), schema, tag: tag.into(), sql: sql.into() }
+        Entry {
+            catalog: 1,
+            oid: 2,
+            kind: kind.into(),
+            schema,
+            tag: tag.into(),
+            sql: sql.into(),
+            settings: String::new(),
+        }
     }
     fn facts(kind: &str) -> Objects {
         let facts = ObjectFacts {

@@ -5,7 +5,7 @@
 use tokio_postgres::Client;
 
 use crate::error::{Error, Exit, Result};
-use crate::model::TableName;
+use crate::model::{Lsn, TableName};
 use crate::source::catalog::Table;
 use crate::target::install::Flavour;
 use crate::{source, target};
@@ -14,6 +14,7 @@ use crate::{source, target};
 #[derive(Debug, Clone)]
 pub struct Asked {
     pub follow: bool,
+    pub endpos: Option<Lsn>,
     pub slot_name: String,
     pub wal2json: bool,
     pub flavour: Option<Flavour>,
@@ -75,7 +76,13 @@ pub async fn new_migration(source: &Client, target: &Client, asked: &Asked) -> R
     if on_target.in_recovery {
         wrong.push(Error::new(Exit::Target, "the target is a standby: it cannot be written").hint("give the primary"));
     }
-    if on_source.encoding == "SQL_ASCII" || (on_target.encoding != "UTF8" && on_target.encoding != on_source.encoding) {
+    if on_source.in_recovery {
+        wrong.push(
+            Error::new(Exit::Source, "the source is a standby, which this version does not read from")
+                .hint("give the primary"),
+        );
+    }
+    if on_source.encoding == "SQL_ASCII" || on_target.encoding != "UTF8" {
         wrong.push(
             Error::new(
                 Exit::Source,
@@ -98,6 +105,15 @@ pub async fn new_migration(source: &Client, target: &Client, asked: &Asked) -> R
             )
             .hint(format!("alter role {user} bypassrls")),
         );
+    }
+    if let Some(endpos) = asked.endpos {
+        let now = source::slot::current_lsn(source).await?;
+        if endpos < now {
+            wrong.push(
+                Error::usage(format!("endpos {endpos} is behind the source, which stands at {now}"))
+                    .hint("the copy will hold every change up to now: give a later position, or none"),
+            );
+        }
     }
     if asked.follow {
         check_stream(source, &on_source, &tables, asked, &mut wrong).await?;

@@ -31,6 +31,19 @@ impl Display for Lines {
     fn end(&mut self, _: &Tally) {}
 }
 
+/// Warnings, and nothing else.
+pub struct Quiet;
+
+impl Display for Quiet {
+    fn event(&mut self, event: &Event, tally: &Tally) {
+        if let (Event::Warning { .. } | Event::StepFailed { .. }, Some(line)) = (event, line(event, tally)) {
+            eprintln!("{line}");
+        }
+    }
+    fn tick(&mut self, _: &Tally) {}
+    fn end(&mut self, _: &Tally) {}
+}
+
 /// The line for an event that people want to read; None for the rest.
 pub fn line(event: &Event, tally: &Tally) -> Option<String> {
     match event {

@@ -1,6 +1,8 @@
 //! Begins a migration: checks, installs, makes slot and snapshot, starts the stream and plans the copy.
 //! Until all checks have passed nothing is changed on either side.
 
+use std::path::Path;
+
 use tokio_postgres::Client;
 
 use super::stream::Streaming;
@@ -11,7 +13,7 @@ use crate::copy;
 use crate::copy::parts::{Cut, parts};
 use crate::copy::steps::{relax_identity, steps};
 use crate::error::{Context, Error, Exit, Result};
-use crate::model::{Phase, TableName};
+use crate::model::{Lsn, Phase, TableName};
 use crate::plan_db::{PlanDb, Selection};
 use crate::preflight::{self, Asked, Facts};
 use crate::report::Reporter;
@@ -30,6 +32,7 @@ use crate::target::{install, queue};
 pub(super) async fn begin(config: Config, report: Reporter, source: Client, target: Client) -> Result<Run> {
     let asked = Asked {
         follow: config.follow,
+        endpos: config.endpos,
         slot_name: config.slot_name.clone(),
         wal2json: config.plugin == PluginArg::Wal2json,
         flavour: config.flavour,
@@ -40,13 +43,6 @@ pub(super) async fn begin(config: Config, report: Reporter, source: Client, targ
     Tools::find((facts.source_version / 10_000) as u32).await?;
     let plugin = if config.follow { choose_plugin(&config, &facts, &source).await? } else { "none" };
     let plan = PlanDb::open(&config.dir, &identity(&facts.source_identity, &config.name))?;
-    // What an earlier migration of this name left behind.
-    match std::fs::remove_dir_all(config.dir.join("spool")) {
-        Err(err) if err.kind() != std::io::ErrorKind::NotFound => {
-            return Err(err).during(Exit::Dir, || "empty the spool".into());
-        }
-        _ => {}
-    }
     let flavour = install::install(&target, config.flavour).await?;
     let begin = Begin {
         migration: &config.name,
@@ -60,6 +56,16 @@ pub(super) async fn begin(config: Config, report: Reporter, source: Client, targ
     report.phase(Phase::Planned);
     report.info(format!("migration `{}`: {plugin} stream, {flavour} flavour", config.name));
     Ok(Run { config, report, target, source, flavour, plan })
+}
+
+/// What a slot that is gone sent is worth nothing.
+fn empty_spool(dir: &Path) -> Result<()> {
+    match std::fs::remove_dir_all(dir.join("spool")) {
+        Err(err) if err.kind() != std::io::ErrorKind::NotFound => {
+            Err(err).during(Exit::Dir, || "empty the spool".into())
+        }
+        _ => Ok(()),
+    }
 }
 
 /// wal2json where it is allowed and carries every value; else pgoutput. Asked for by name, a plugin
@@ -114,7 +120,12 @@ impl Run {
 
     async fn slot_and_snapshot(&self, found: &Sentinel) -> Result<(SnapshotHolder, Streaming)> {
         let name = &self.config.slot_name;
-        slot::drop(&self.source, name).await?;
+        if slot::find(&self.source, name).await?.is_some() {
+            // Left by an earlier try of this phase, whose session may just be ending.
+            self.check_slot(name, Lsn(u64::MAX)).await?;
+            slot::drop(&self.source, name).await?;
+        }
+        empty_spool(&self.config.dir)?;
         let mut published = Vec::new();
         if found.plugin == "pgoutput" {
             published = catalog::tables(&self.source).await?;
@@ -125,8 +136,12 @@ impl Run {
         let mut client = ReplicationClient::connect(&self.config.source, Side::Source, "pgmig receive").await?;
         let creating = client.create_slot(name, &found.plugin, false, Snapshot::Export);
         let created = self.while_waiting(creating).await?;
-        let holder =
-            SnapshotHolder::new(self.source_client("pgmig snapshot").await?, created.snapshot.as_deref()).await?;
+        if let Some(endpos) = found.endpos.filter(|endpos| *endpos < created.consistent_point) {
+            return Err(Error::usage(format!("endpos {endpos} is behind startpos {}", created.consistent_point))
+                .hint("the copy holds every change up to startpos: give a later position, or none"));
+        }
+        let snapshot = created.snapshot.as_deref().map(|snapshot| (snapshot, created.consistent_point));
+        let holder = SnapshotHolder::new(self.source_client("pgmig snapshot").await?, snapshot).await?;
         sentinel::set_startpos(&self.target, &self.config.name, created.consistent_point).await?;
         if found.plugin == "pgoutput" {
             let under_snapshot = catalog::tables(&holder.client).await?;

@@ -28,6 +28,7 @@ pub struct Config {
     pub leave: Leave,
     pub skip_large_objects: bool,
     pub allow_insert_only: bool,
+    pub leave_new_tables: bool,
 }
 
 impl Config {
@@ -54,6 +55,7 @@ impl Config {
             leave: Leave { owner: args.no_owner, acl: args.no_acl },
             skip_large_objects: args.skip_large_objects,
             allow_insert_only: args.allow_insert_only,
+            leave_new_tables: args.leave_new_tables,
         })
     }
 }

@@ -38,16 +38,17 @@ pub struct Run {
 
 /// How a run ended well.
 struct Summary {
-    replay_lsn: Option<Lsn>,
+    endpos: Option<Lsn>,
     already: bool,
     failed: Vec<(String, String, String, String)>,
 }
 
 pub async fn run(args: RunArgs, quiet: bool) -> Result<Exit> {
-    let style = match (args.json, terminal() && !quiet) {
-        (true, _) => Style::Json,
-        (false, true) => Style::Bars,
-        (false, false) => Style::Lines,
+    let style = match () {
+        () if args.json => Style::Json,
+        () if quiet => Style::Quiet,
+        () if terminal() => Style::Bars,
+        () => Style::Lines,
     };
     let config = Config::new(args)?;
     let (report, reporter) = report::start(style);
@@ -72,8 +73,8 @@ pub async fn run(args: RunArgs, quiet: bool) -> Result<Exit> {
 fn tell(summary: &Summary) {
     if summary.already {
         eprintln!("done already; nothing was changed");
-    } else if let Some(lsn) = summary.replay_lsn {
-        eprintln!("done: every change of the source up to endpos is on the target (replay_lsn {lsn})");
+    } else if let Some(lsn) = summary.endpos {
+        eprintln!("done: every change of the source up to endpos {lsn} is on the target");
     } else {
         eprintln!("done: the target holds the source as it was when the copy began");
     }
@@ -86,7 +87,7 @@ fn tell(summary: &Summary) {
             eprintln!("  {} {name}: {message} ({sqlstate})", kind.to_lowercase());
         }
     }
-    eprintln!("next: point the application at the target, then free the source's slot with `pgmig cleanup`");
+    eprintln!("next: point the application at the target, then remove what pgmig made with `pgmig cleanup`");
 }
 
 /// Waits for SIGINT or SIGTERM.
@@ -121,7 +122,7 @@ async fn migrate(config: Config, report: Reporter) -> Result<Summary> {
         Some((flavour, found)) => {
             check_same(&config, &source, flavour, &found).await?;
             if found.phase == Phase::Done {
-                return Ok(Summary { replay_lsn: found.replay_lsn, already: true, failed: Vec::new() });
+                return Ok(Summary { endpos: found.endpos, already: true, failed: Vec::new() });
             }
             if let Some(endpos) = config.endpos.filter(|_| config.endpos != found.endpos) {
                 sentinel::set_endpos(&target, &config.name, Some(endpos)).await?;
@@ -151,7 +152,11 @@ fn identity(source_identity: &str, name: &str) -> String {
 }
 
 async fn check_same(config: &Config, source: &Client, flavour: Flavour, found: &sentinel::Sentinel) -> Result<()> {
-    let identity = source::checks::abilities(source).await?.identity;
+    let can = source::checks::abilities(source).await?;
+    let identity = can.identity;
+    if can.in_recovery {
+        return Err(Error::new(Exit::Source, "the source is a standby now").hint("give the primary"));
+    }
     if identity != found.source_identity {
         return Err(Error::usage(format!("migration `{}` on the target is of another source", config.name))
             .hint("give the source it was begun with, or another --name"));
@@ -205,7 +210,7 @@ impl Run {
         self.finish().await?;
         let found = self.sentinel().await?;
         Ok(Summary {
-            replay_lsn: found.replay_lsn.or(found.endpos).filter(|_| found.follow),
+            endpos: found.endpos.filter(|_| found.follow),
             already: false,
             failed: queue::failed_steps(&self.target, &self.config.name).await?,
         })
