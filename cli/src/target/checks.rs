@@ -45,7 +45,9 @@ pub async fn abilities(client: &Client) -> Result<Abilities> {
         .on_target(doing)?;
     // Proved by trying: managed services grant it in ways no catalog shows.
     let may_replica = client.batch_execute("set session_replication_role = replica").await.is_ok();
-    client.batch_execute("reset session_replication_role").await.on_target(doing)?;
+    if may_replica {
+        client.batch_execute("reset session_replication_role").await.on_target(doing)?;
+    }
     Ok(Abilities {
         version: row.get(0),
         encoding: row.get(1),
