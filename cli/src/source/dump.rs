@@ -3,7 +3,6 @@
 //! settings go through the environment: no password is ever in the process list.
 
 use std::collections::HashMap;
-use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
@@ -52,7 +51,7 @@ impl Tools {
     /// server, not the other way round, and its SQL fits an older target less well.
     pub async fn find(source_major: u32) -> Result<Tools> {
         let mut dirs: Vec<PathBuf> = std::env::var_os("PGMIG_PG_BIN").map(PathBuf::from).into_iter().collect();
-        dirs.extend(std::env::split_paths(&std::env::var_os("PATH").unwrap_or_else(OsString::new)));
+        dirs.extend(std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()));
         if let Ok(versions) = std::fs::read_dir("/usr/lib/postgresql") {
             dirs.extend(versions.flatten().map(|version| version.path().join("bin")));
         }
