@@ -12,8 +12,7 @@ fn main() -> ExitCode {
     let level = match (cli.quiet, cli.verbose) {
         (true, _) => "error",
         (false, 0) => "pgmig=warn",
-        (false, 1) => "pgmig=info",
-        (false, 2) => "pgmig=debug",
+        (false, 1) => "pgmig=debug",
         (false, _) => "pgmig=trace",
     };
     let filter = EnvFilter::try_from_env("PGMIG_LOG").unwrap_or_else(|_| EnvFilter::new(level));

@@ -1,3 +1,9 @@
 //! The integration tests, in one binary so that they link once.
 
+mod bench;
 mod harness_itself;
+mod input;
+mod layers;
+mod secrets;
+mod sql;
+mod transcript;

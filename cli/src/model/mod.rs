@@ -4,10 +4,12 @@
 pub mod lsn;
 pub mod name;
 pub mod phase;
+pub mod progress;
 pub mod snapshot;
 pub mod wire;
 
 pub use lsn::Lsn;
 pub use name::TableName;
 pub use phase::Phase;
+pub use progress::Progress;
 pub use snapshot::SnapshotTag;

@@ -14,11 +14,11 @@ use crate::{source, target};
 #[derive(Debug, Clone)]
 pub struct Asked {
     pub follow: bool,
-    pub endpos: Option<Lsn>,
     pub slot_name: String,
     pub wal2json: bool,
     pub flavour: Option<Flavour>,
     pub allow_insert_only: bool,
+    pub endpos: Option<Lsn>,
 }
 
 /// What the checks learnt on the way.
@@ -91,6 +91,12 @@ pub async fn new_migration(source: &Client, target: &Client, asked: &Asked) -> R
             .hint("make the target database with encoding UTF8; a source in SQL_ASCII is not supported yet"),
         );
     }
+    if !on_source.closed.is_empty() {
+        wrong.push(
+            Error::new(Exit::Source, format!("the role {user} may not use the schema {}", some(&on_source.closed)))
+                .hint(format!("grant usage on schema {} to {user}", on_source.closed.join(", "))),
+        );
+    }
     if !on_source.unreadable.is_empty() {
         wrong.push(
             Error::new(Exit::Source, format!("the role {user} may not read {}", some(&on_source.unreadable)))
@@ -105,15 +111,6 @@ pub async fn new_migration(source: &Client, target: &Client, asked: &Asked) -> R
             )
             .hint(format!("alter role {user} bypassrls")),
         );
-    }
-    if let Some(endpos) = asked.endpos {
-        let now = source::slot::current_lsn(source).await?;
-        if endpos < now {
-            wrong.push(
-                Error::usage(format!("endpos {endpos} is behind the source, which stands at {now}"))
-                    .hint("the copy will hold every change up to now: give a later position, or none"),
-            );
-        }
     }
     if asked.follow {
         check_stream(source, &on_source, &tables, asked, &mut wrong).await?;
@@ -132,6 +129,9 @@ pub async fn new_migration(source: &Client, target: &Client, asked: &Asked) -> R
             )
             .hint(format!("grant set on parameter session_replication_role to {}", on_target.user)),
         );
+    }
+    if asked.flavour == Some(Flavour::Extension) && !target::install::offered(target).await? {
+        wrong.push(target::install::not_offered());
     }
     let names: Vec<TableName> = tables.iter().map(|table| table.name.clone()).collect();
     let there = target::checks::existing(target, &names).await?;
@@ -196,11 +196,24 @@ async fn check_stream(
             )),
         );
     }
+    if let Some(endpos) = asked.endpos
+        && endpos < source::slot::current_lsn(source).await?
+    {
+        wrong.push(
+            Error::usage(format!(
+                "endpos {endpos} lies behind the source's position: the copy would hold what came after it"
+            ))
+            .hint("give a position that is still to come, or set it later: pgmig set-endpos"),
+        );
+    }
     if let Some(slot) = source::slot::find(source, &asked.slot_name).await? {
         let active = if slot.active_pid.is_some() { ", in use" } else { "" };
         wrong.push(
             Error::new(Exit::Source, format!("slot `{}` is there already ({}{active})", asked.slot_name, slot.plugin))
-                .hint("give another --slot-name, or, if it is left over from an earlier try: pgmig cleanup"),
+                .hint(format!(
+                    "give another --slot-name, or, if nobody needs it, on the source:\nselect pg_drop_replication_slot('{}');",
+                    asked.slot_name
+                )),
         );
     }
     let lost: Vec<String> = tables.iter().filter(|t| t.logged && !t.identified).map(|t| t.name.to_string()).collect();

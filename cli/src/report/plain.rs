@@ -31,12 +31,14 @@ impl Display for Lines {
     fn end(&mut self, _: &Tally) {}
 }
 
-/// Warnings, and nothing else.
-pub struct Quiet;
+/// For `--quiet`.
+pub struct Warnings;
 
-impl Display for Quiet {
+impl Display for Warnings {
     fn event(&mut self, event: &Event, tally: &Tally) {
-        if let (Event::Warning { .. } | Event::StepFailed { .. }, Some(line)) = (event, line(event, tally)) {
+        if matches!(event, Event::StepFailed { .. } | Event::Warning { .. })
+            && let Some(line) = line(event, tally)
+        {
             eprintln!("{line}");
         }
     }

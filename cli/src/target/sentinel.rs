@@ -207,10 +207,7 @@ pub async fn set_endpos(client: &Client, migration: &str, endpos: Option<Lsn>) -
         let hint = cause.as_db_error().and_then(|db| db.hint()).map(str::to_string);
         let exit = if behind { Exit::Usage } else { Exit::Phase };
         let error = Error::new(exit, format!("cannot set endpos of migration `{migration}`")).cause(cause);
-        match hint {
-            Some(hint) => error.hint(hint),
-            None => error,
-        }
+        error.hint(hint.unwrap_or_else(|| "see where it is: pgmig status".into()))
     })?;
     Ok(())
 }

@@ -32,11 +32,11 @@ use crate::target::{install, queue};
 pub(super) async fn begin(config: Config, report: Reporter, source: Client, target: Client) -> Result<Run> {
     let asked = Asked {
         follow: config.follow,
-        endpos: config.endpos,
         slot_name: config.slot_name.clone(),
         wal2json: config.plugin == PluginArg::Wal2json,
         flavour: config.flavour,
         allow_insert_only: config.allow_insert_only,
+        endpos: config.endpos,
     };
     let facts = preflight::new_migration(&source, &target, &asked).await?;
     // Found out before anything is changed, too.
@@ -88,18 +88,28 @@ async fn choose_plugin(config: &Config, facts: &Facts, source: &Client) -> Resul
             "the source's wal2json is older than 2.6 and turns NaN and infinity in column {column} of {table} into null"
         ))),
         (Ok(false), Some(_)) => Ok("pgoutput"),
-        (Err(err), _) if asked => Err(Error::new(Exit::Source, "the source cannot decode with wal2json")
-            .hint(match err.sqlstate() {
-                Some("58P01" | "42704") => "install the package postgresql-NN-wal2json of the source's version, or use --plugin pgoutput",
-                Some("42501") => "on the source, as superuser (no quotes round the whole list), then reload; or use --plugin pgoutput:\nalter system set output_plugin_libraries = pgoutput, test_decoding, wal2json;\nselect pg_reload_conf();",
-                _ => "use --plugin pgoutput, which every server has",
-            })
-            .cause(err)),
+        (Err(err), _) if asked => Err(no_wal2json(err)),
         (Err(err), _) => {
             tracing::debug!(error = %err.chain(), "wal2json is not to be had");
             Ok("pgoutput")
         }
     }
+}
+
+/// Why wal2json could not be tried, and what to do about it.
+fn no_wal2json(err: Error) -> Error {
+    let hint = match err.sqlstate() {
+        Some("58P01" | "42704") => {
+            "install the package postgresql-NN-wal2json of the source's version, or use --plugin pgoutput"
+        }
+        Some("42501") => {
+            "on the source, as superuser (no quotes round the whole list), then reload; or use --plugin pgoutput:\n\
+             alter system set output_plugin_libraries = pgoutput, test_decoding, wal2json;\n\
+             select pg_reload_conf();"
+        }
+        _ => "use --plugin pgoutput, which every server has",
+    };
+    Error::new(Exit::Source, "the source cannot decode with wal2json").hint(hint).cause(err)
 }
 
 impl Run {
@@ -240,5 +250,28 @@ impl Run {
             .await
             .during(Exit::Source, || "read the server's version".into())?;
         Ok(row.get(0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ServerError;
+
+    #[test]
+    fn a_source_without_wal2json_is_told_apart_from_one_that_does_not_allow_it() {
+        let cases = [
+            ("58P01", "could not access file \"wal2json\": No such file or directory", "install the package"),
+            ("42501", "library \"wal2json\" may not be used as an output plugin", "output_plugin_libraries"),
+            ("57014", "canceling statement due to statement timeout", "--plugin pgoutput"),
+        ];
+        for (sqlstate, message, expected) in cases {
+            let answer = ServerError { sqlstate: sqlstate.into(), message: message.into(), hint: None };
+            let tried = Error::new(Exit::Source, "try wal2json with a temporary slot").cause(answer);
+            let error = no_wal2json(tried);
+            assert_eq!(error.exit(), Exit::Source);
+            assert!(error.hint_text().is_some_and(|hint| hint.contains(expected)), "{error:?}");
+            assert!(error.chain().contains(message), "{error:?}");
+        }
     }
 }

@@ -44,11 +44,11 @@ struct Summary {
 }
 
 pub async fn run(args: RunArgs, quiet: bool) -> Result<Exit> {
-    let style = match () {
-        () if args.json => Style::Json,
-        () if quiet => Style::Quiet,
-        () if terminal() => Style::Bars,
-        () => Style::Lines,
+    let style = match (args.json, quiet, terminal()) {
+        (true, _, _) => Style::Json,
+        (false, true, _) => Style::Quiet,
+        (false, false, true) => Style::Bars,
+        (false, false, false) => Style::Lines,
     };
     let config = Config::new(args)?;
     let (report, reporter) = report::start(style);
@@ -64,7 +64,7 @@ pub async fn run(args: RunArgs, quiet: bool) -> Result<Exit> {
     // It ends when the last session of the run has; one that hangs is not waited for.
     let _ = tokio::time::timeout(Duration::from_secs(2), reporter).await;
     let summary = done?;
-    if style != Style::Json {
+    if !matches!(style, Style::Json | Style::Quiet) {
         tell(&summary);
     }
     Ok(Exit::Done)
@@ -80,8 +80,11 @@ fn tell(summary: &Summary) {
     }
     if !summary.failed.is_empty() {
         eprintln!(
-            "{} objects could not be made; see: select * from pgmig.steps where state = 'failed'",
-            summary.failed.len()
+            "could not be made: {}; see: select * from pgmig.steps where state = 'failed'",
+            match summary.failed.len() {
+                1 => "1 object".to_string(),
+                count => format!("{count} objects"),
+            }
         );
         for (kind, name, sqlstate, message) in &summary.failed {
             eprintln!("  {} {name}: {message} ({sqlstate})", kind.to_lowercase());
@@ -170,13 +173,12 @@ async fn check_same(config: &Config, source: &Client, flavour: Flavour, found: &
         return Err(Error::usage(format!(
             "migration `{}` was begun with the {flavour} flavour, not {wanted}",
             config.name
-        )));
+        ))
+        .hint("leave --flavour out"));
     }
     if found.slot_name != config.slot_name {
-        return Err(Error::usage(format!(
-            "migration `{}` was begun with --slot-name {}",
-            config.name, found.slot_name
-        )));
+        return Err(Error::usage(format!("migration `{}` was begun with another slot name", config.name))
+            .hint(format!("go on with --slot-name {}", found.slot_name)));
     }
     Ok(())
 }
