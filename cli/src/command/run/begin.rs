@@ -11,7 +11,7 @@ use crate::copy;
 use crate::copy::parts::{Cut, parts};
 use crate::copy::steps::{relax_identity, steps};
 use crate::error::{Context, Error, Exit, Result};
-use crate::model::{Phase, TableName};
+use crate::model::{Lsn, Phase, TableName};
 use crate::plan_db::{PlanDb, Selection};
 use crate::preflight::{self, Asked, Facts};
 use crate::report::Reporter;
@@ -36,6 +36,9 @@ pub(super) async fn begin(config: Config, report: Reporter, source: Client, targ
         allow_insert_only: config.allow_insert_only,
     };
     let facts = preflight::new_migration(&source, &target, &asked).await?;
+    if config.endpos.is_some() {
+        still_ahead(config.endpos, slot::current_lsn(&source).await?)?;
+    }
     // Found out before anything is changed, too.
     Tools::find((facts.source_version / 10_000) as u32).await?;
     let plugin = if config.follow { choose_plugin(&config, &facts, &source).await? } else { "none" };
@@ -60,6 +63,19 @@ pub(super) async fn begin(config: Config, report: Reporter, source: Client, targ
     report.phase(Phase::Planned);
     report.info(format!("migration `{}`: {plugin} stream, {flavour} flavour", config.name));
     Ok(Run { config, report, target, source, flavour, plan })
+}
+
+/// Refuses an endpos that lies behind where the copy will stand: the copy would hold more than was asked for.
+fn still_ahead(endpos: Option<Lsn>, at: Lsn) -> Result<()> {
+    match endpos {
+        Some(endpos) if endpos < at => Err(Error::usage(format!(
+            "endpos {endpos} is behind the source, which is at {at}: the copy would hold changes made after it"
+        ))
+        .hint(
+            "give a position that the source has not passed, or leave --endpos out and set it later: pgmig set-endpos",
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// wal2json where it is allowed and carries every value; else pgoutput. Asked for by name, a plugin
@@ -125,6 +141,7 @@ impl Run {
         let mut client = ReplicationClient::connect(&self.config.source, Side::Source, "pgmig receive").await?;
         let creating = client.create_slot(name, &found.plugin, false, Snapshot::Export);
         let created = self.while_waiting(creating).await?;
+        still_ahead(found.endpos, created.consistent_point)?;
         let holder =
             SnapshotHolder::new(self.source_client("pgmig snapshot").await?, created.snapshot.as_deref()).await?;
         sentinel::set_startpos(&self.target, &self.config.name, created.consistent_point).await?;
