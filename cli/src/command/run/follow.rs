@@ -70,7 +70,11 @@ impl Run {
         let mut caught_up = std::pin::pin!(caught_up);
         loop {
             let endpos = tokio::select! {
-                reached = apply.run() => reached?,
+                reached = apply.run() => match reached {
+                    // What it listens to is gone, and so is the stream: that is the error to tell.
+                    Err(err) if err.exit() == Exit::Stopped => return Err(streaming.ended().await),
+                    reached => reached?,
+                },
                 ended = streaming.ended() => return Err(ended),
                 failed = &mut caught_up => return Err(failed),
             };
