@@ -4,6 +4,7 @@ mod bench;
 mod harness_itself;
 mod input;
 mod layers;
+mod life;
 mod secrets;
 mod sql;
 mod transcript;

@@ -8,9 +8,9 @@ use tokio_postgres::{Client, Statement};
 
 use super::batch::Op;
 use super::{Advance, Writer};
-use crate::error::{Context, Result};
-use crate::model::Lsn;
+use crate::error::{Context, Error, Exit, Result};
 use crate::model::wire::{BATCH_VERSION, Encoder, Shape};
+use crate::model::{Lsn, TableName};
 
 #[derive(Default)]
 pub struct ExtensionWriter {
@@ -39,7 +39,7 @@ impl Writer for ExtensionWriter {
         let row = client
             .query_one(&statement, &[&migration, &encode(ops), &replay_lsn, &commit_at, &transactions])
             .await
-            .on_target(|| "apply a batch on the target".into())?;
+            .map_err(refused)?;
         let rows = row.get::<_, i64>(0) as u64;
         if let Some(advance) = advance_after {
             advance_by(client, advance, rows).await?;
@@ -64,6 +64,13 @@ pub async fn advance_by(client: &Client, advance: &Advance, rows: u64) -> Result
         .await
         .on_target(|| "move replay_lsn".into())?;
     Ok(())
+}
+
+/// A constraint's name alone does not say which table it is of; the server tells that beside its message.
+fn refused(cause: tokio_postgres::Error) -> Error {
+    let table = cause.as_db_error().and_then(|db| Some(TableName::new(db.schema()?, db.table()?)));
+    let doing = table.map_or("apply a batch on the target".into(), |table| format!("apply a change of {table}"));
+    Error::new(Exit::Target, doing).cause(cause)
 }
 
 /// Microseconds since 1970 as the driver sends a timestamptz.

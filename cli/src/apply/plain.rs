@@ -25,7 +25,8 @@ const RUN: usize = 1000;
 struct Target {
     /// Name, type with its modifier, and whether the server computes it.
     columns: Vec<(String, String, bool)>,
-    /// Columns of its usable unique indexes, the primary key first.
+    /// Columns of its usable unique indexes, the primary key first. One that is checked at the end of
+    /// the transaction is none: until then it may hold a key twice.
     unique: Vec<Vec<String>>,
 }
 
@@ -91,7 +92,7 @@ impl PlainWriter {
                 let mut rest = &changes[..];
                 while let Some(first) = rest.first() {
                     let target = self.target(client, &first.shape.table).await?;
-                    let lookup = target.lookup(&first.shape);
+                    let lookup = target.lookup(first);
                     let run = run(rest, &lookup, run_max);
                     self.write_run(client, &target, &lookup, run).await?;
                     rows += run.len() as u64;
@@ -221,7 +222,8 @@ fn run<'a, 'b>(changes: &'b [&'a Change], lookup: &Lookup, run_max: usize) -> &'
         next.kind != first.kind
             || next.shape != first.shape
             || sent_columns(next) != sent
-            || (first.kind != Kind::Insert && (moves_key(next) || !keys.insert(lookup.key_of(next))))
+            || (first.kind != Kind::Insert
+                && (moves_key(next) || lookup.key_of(next).contains(&Value::Null) || !keys.insert(lookup.key_of(next))))
     };
     let length = changes[1..].iter().take(run_max - 1).copied().position(breaks);
     &changes[..length.map_or(changes.len().min(run_max), |at| at + 1)]
@@ -270,10 +272,7 @@ impl Target {
                         join pg_catalog.pg_class c on c.oid = i.indrelid
                         join pg_catalog.pg_namespace n on n.oid = c.relnamespace
                   where n.nspname = $1 and c.relname = $2
-                    and i.indisunique and i.indisvalid and i.indpred is null and i.indexprs is null
-                    and not exists (select from pg_catalog.pg_attribute a
-                                     where a.attrelid = i.indrelid and not a.attnotnull
-                                       and a.attnum = any (i.indkey[0:i.indnkeyatts - 1]))
+                    and i.indisunique and i.indimmediate and i.indisvalid and i.indpred is null and i.indexprs is null
                   order by not i.indisprimary, i.indnkeyatts",
                 &[&table.schema, &table.table],
             )
@@ -282,14 +281,20 @@ impl Target {
         Ok(Target { columns, unique: rows.iter().map(|row| row.get(0)).collect() })
     }
 
-    fn lookup(&self, shape: &Shape) -> Lookup {
-        let key: Vec<&str> = shape.key_columns().collect();
-        let usable = self.unique.iter().find(|columns| columns.iter().all(|column| key.contains(&column.as_str())));
+    /// By the first index whose columns are all in the key, and none of them null: null equals nothing
+    /// in an index.
+    fn lookup(&self, change: &Change) -> Lookup {
+        let key: Vec<&str> = change.shape.key_columns().collect();
+        let nulls: Vec<bool> = change.key().map(|value| value == Value::Null).collect();
+        let position = |column: &String| {
+            key.iter().position(|name| name == column).filter(|&at| !nulls.get(at).copied().unwrap_or(false))
+        };
+        let usable = self.unique.iter().find_map(|columns| columns.iter().map(position).collect::<Option<Vec<_>>>());
         match usable {
-            Some(columns) => Lookup {
-                positions: (0..key.len()).filter(|&at| columns.iter().any(|column| column == key[at])).collect(),
-                by_index: true,
-            },
+            Some(mut positions) => {
+                positions.sort_unstable();
+                Lookup { positions, by_index: true }
+            }
             None => Lookup { positions: (0..key.len()).collect(), by_index: false },
         }
     }

@@ -124,8 +124,8 @@ pub async fn set_startpos(client: &Client, migration: &str, startpos: Lsn) -> Re
     Ok(())
 }
 
-/// Moves to a phase, marking the copy's begin and end and the end of all. With apply switched off the
-/// phases that apply are paused.
+/// Moves to a phase, marking the copy's begin and end and the end of all. While apply is switched off,
+/// which may be since the copy, the phases that would apply are paused.
 pub async fn set_phase(client: &Client, migration: &str, phase: Phase) -> Result<()> {
     client
         .execute(

@@ -77,7 +77,7 @@ impl Run {
         loop {
             let endpos = tokio::select! {
                 reached = apply.run() => match reached {
-                    // Whatever ended the stream ended apply too, and is the thing to tell.
+                    // What it listens to is gone, and so is the stream: that is the error to tell.
                     Err(err) if err.exit() == Exit::Stopped => return Err(streaming.ended().await),
                     reached => reached?,
                 },
