@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 use crate::model::Lsn;
 
@@ -13,30 +13,46 @@ use crate::model::Lsn;
     about = "Moves a live PostgreSQL database to another server, with seconds of write downtime, and proves that nothing was lost",
     max_term_width = 110,
     disable_help_subcommand = true,
-    after_help = "Start with: pgmig demo\nExit codes: 0 done, 1 the answer is no, 2 usage, 3 source, 4 target, 5 not in this phase, 6 data differ, 7 this machine, 70 bug, 130 stopped"
+    disable_help_flag = true,
+    disable_version_flag = true,
+    after_help = "\
+Exit codes:
+  0 done    2 usage     4 target                7 this machine (--dir)
+  1 no      3 source    5 not in this phase    70 a bug of pgmig
+                        6 data differ         130 stopped: run again to go on
+
+Start with: pgmig demo"
 )]
 pub struct Cli {
     #[command(subcommand)]
     pub verb: Verb,
 
-    /// Say more on stderr; twice for every batch
-    #[arg(short, long, global = true, action = clap::ArgAction::Count, help_heading = "Output")]
+    /// Say more on stderr: -v for every batch, -vv for every change
+    #[arg(short, long, global = true, action = ArgAction::Count, help_heading = "Output")]
     pub verbose: u8,
 
     /// Say only warnings and errors
     #[arg(short, long, global = true, conflicts_with = "verbose", help_heading = "Output")]
     pub quiet: bool,
+
+    /// Print this help
+    #[arg(short, long, global = true, action = ArgAction::Help, help_heading = "Output")]
+    help: Option<bool>,
+
+    /// Print the version
+    #[arg(short = 'V', long, action = ArgAction::Version, help_heading = "Output")]
+    version: Option<bool>,
 }
 
 #[derive(Debug, Subcommand)]
 pub enum Verb {
-    /// Copy the source and follow its changes until endpos; run again, it goes on where it was
+    /// Copy the source and follow its changes until endpos; run again to go on
     Run(Box<RunArgs>),
-    /// Show what `run` would move, in which order, and what it would leave out and why; changes nothing
+    /// Show what run would move, in which order, and what it would leave out and why
     Plan(Box<PlanArgs>),
-    /// Show how far migrations are
+    /// Show how far each migration into the target is
     Status(StatusArgs),
-    /// Say where a migration stops
+    /// Set the WAL position at which a migration stops
     SetEndpos(SetEndposArgs),
     /// Remove what pgmig made: slot and publications on the source, its state on the target
     Cleanup(CleanupArgs),
@@ -81,7 +97,7 @@ fn slot(text: &str) -> Result<String, String> {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Databases")]
 pub struct SourceArg {
-    /// Connection string of the source, as libpq takes it
+    /// Connection string of the source, as libpq takes it; a password is safer in PGPASSWORD or ~/.pgpass
     #[arg(long, env = "PGMIG_SOURCE", hide_env_values = true, value_name = "URI")]
     pub source: String,
 }
@@ -93,8 +109,8 @@ pub struct TargetArg {
     #[arg(long, env = "PGMIG_TARGET", hide_env_values = true, value_name = "URI")]
     pub target: String,
 
-    /// Name of the migration
-    #[arg(long, env = "PGMIG_NAME", default_value = "default", value_parser = migration)]
+    /// Name of the migration: one target may take several
+    #[arg(long, env = "PGMIG_NAME", hide_env_values = true, default_value = "default", value_parser = migration)]
     pub name: String,
 }
 
@@ -105,35 +121,35 @@ pub struct RunArgs {
     #[command(flatten)]
     pub target: TargetArg,
 
-    /// Folder for the plan and the spool [default: a folder of the target's name under the user's state folder]
-    #[arg(long, env = "PGMIG_DIR", value_name = "DIR", help_heading = "Databases")]
+    /// Folder for the plan and the changes that wait to be applied [default: below ~/.local/state/pgmig]
+    #[arg(long, env = "PGMIG_DIR", hide_env_values = true, value_name = "DIR", help_heading = "Databases")]
     pub dir: Option<PathBuf>,
 
-    /// Logical replication slot on the source [default: pgmig_NAME]
+    /// Logical replication slot to make on the source [default: pgmig_NAME]
     #[arg(long, value_name = "SLOT", value_parser = slot, help_heading = "Databases")]
     pub slot_name: Option<String>,
 
-    /// Go on with the source's changes after the copy (the default)
+    /// After the copy, go on with what changes on the source (the default)
     #[arg(long, overrides_with = "no_follow", help_heading = "What to migrate")]
     pub follow: bool,
 
-    /// End after the copy
+    /// End after the copy: for a source that nobody writes to
     #[arg(long, overrides_with = "follow", conflicts_with = "endpos", help_heading = "What to migrate")]
     pub no_follow: bool,
 
-    /// Stop when every transaction that ends at or before this WAL position is applied
+    /// Stop once every transaction that ends at or before this WAL position of the source is applied
     #[arg(long, value_name = "LSN", value_parser = lsn, help_heading = "What to migrate")]
     pub endpos: Option<Lsn>,
 
-    /// pgcopydb's filter file: which objects to migrate; # and ; begin comments
+    /// Which objects to migrate, as a filter file of pgcopydb
     #[arg(long, alias = "filter", value_name = "FILE", help_heading = "What to migrate")]
     pub filters: Option<PathBuf>,
 
-    /// Do not set the owners of objects
+    /// Leave owners behind: the target's role owns everything
     #[arg(long, help_heading = "What to migrate")]
     pub no_owner: bool,
 
-    /// Do not set privileges
+    /// Leave privileges (GRANT) behind
     #[arg(long, help_heading = "What to migrate")]
     pub no_acl: bool,
 
@@ -141,35 +157,39 @@ pub struct RunArgs {
     #[arg(long, help_heading = "What to migrate")]
     pub skip_large_objects: bool,
 
-    /// Accept tables whose UPDATE and DELETE do not say which row they mean; only inserts are followed
+    /// Accept tables without a key, of which only inserts are followed, no UPDATE or DELETE
     #[arg(long, help_heading = "What to migrate")]
     pub allow_insert_only: bool,
 
-    /// Output plugin on the source
+    /// Leave tables behind that were created on the source since the migration began
+    #[arg(long, help_heading = "What to migrate")]
+    pub leave_new_tables: bool,
+
+    /// Output plugin of the source that says what changes
     #[arg(long, value_enum, default_value = "auto", help_heading = "How")]
     pub plugin: PluginArg,
 
-    /// How pgmig installs itself on the target: as an extension, or as plain SQL
+    /// How pgmig installs itself on the target: extension pgmig_sentinel (faster) or plain SQL
     #[arg(long, value_enum, default_value = "auto", help_heading = "How")]
     pub flavour: FlavourArg,
 
-    /// Parts that are copied at once
+    /// How many tables, or Parts of large ones, are copied at once
     #[arg(long, default_value_t = 4, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256), help_heading = "Speed")]
     pub table_jobs: u16,
 
-    /// Indexes and constraints that are built at once
+    /// How many indexes and constraints are built at once
     #[arg(long, default_value_t = 4, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256), help_heading = "Speed")]
     pub index_jobs: u16,
 
-    /// Cut tables larger than this into Parts of about this size; 0 cuts none
+    /// Copy tables larger than this in Parts of about this size; 0 cuts none
     #[arg(long, default_value = "10GB", value_name = "SIZE", value_parser = size, help_heading = "Speed")]
     pub split_tables_larger_than: u64,
 
-    /// Size of the spool at which receiving waits for apply
+    /// Receive no more while changes of this size wait in --dir
     #[arg(long, default_value = "100GB", value_name = "SIZE", value_parser = size, help_heading = "Speed")]
     pub spool_limit: u64,
 
-    /// One JSON object a line on stdout
+    /// Print one JSON object a line on stdout
     #[arg(long, help_heading = "Output")]
     pub json: bool,
 }
@@ -235,14 +255,14 @@ pub struct StatusArgs {
     pub target: String,
 
     /// Only this migration
-    #[arg(long, env = "PGMIG_NAME", value_parser = migration, help_heading = "Databases")]
+    #[arg(long, env = "PGMIG_NAME", hide_env_values = true, value_parser = migration, help_heading = "Databases")]
     pub name: Option<String>,
 
-    /// Show again every second, until interrupted
+    /// Print again every second until interrupted
     #[arg(long, help_heading = "Output")]
     pub watch: bool,
 
-    /// One JSON object
+    /// Print one JSON object
     #[arg(long, help_heading = "Output")]
     pub json: bool,
 }
@@ -250,18 +270,18 @@ pub struct StatusArgs {
 #[derive(Debug, Args)]
 #[command(group(clap::ArgGroup::new("where").required(true).args(["lsn", "current"])))]
 pub struct SetEndposArgs {
-    /// WAL position on the source
-    #[arg(value_name = "LSN", value_parser = lsn)]
+    /// WAL position of the source, such as 16/B374D848
+    #[arg(value_name = "LSN", value_parser = lsn, help_heading = "Position")]
     pub lsn: Option<Lsn>,
 
     #[command(flatten)]
     pub target: TargetArg,
 
-    /// The position at which the source stands now
-    #[arg(long, requires = "source")]
+    /// The position at which --source stands now
+    #[arg(long, requires = "source", help_heading = "Position")]
     pub current: bool,
 
-    /// Connection string of the source, for --current
+    /// Connection string of the source, needed for --current only
     #[arg(long, env = "PGMIG_SOURCE", hide_env_values = true, value_name = "URI", help_heading = "Databases")]
     pub source: Option<String>,
 }
@@ -273,30 +293,30 @@ pub struct CleanupArgs {
     #[command(flatten)]
     pub target: TargetArg,
 
-    /// Also when the migration is not done: what it has received and not applied is lost
-    #[arg(long)]
+    /// Also when the migration is not done; what it has received and not applied is lost
+    #[arg(long, help_heading = "How")]
     pub force: bool,
 }
 
 #[derive(Debug, Args)]
 pub struct DemoArgs {
-    /// A database to load, as an SQL file for psql [default: one that the demo makes]
-    #[arg(long, value_name = "FILE")]
+    /// SQL file to load with psql, pagila.sql for now [default: a shop that the demo makes]
+    #[arg(long, value_name = "FILE", help_heading = "What to migrate")]
     pub database: Option<PathBuf>,
 
-    /// How pgmig installs itself on the target
+    /// How pgmig installs itself on the target: extension pgmig_sentinel (faster) or plain SQL
     #[arg(long, value_enum, default_value = "auto", help_heading = "How")]
     pub flavour: FlavourArg,
 
-    /// Output plugin on the source
+    /// Output plugin of the source that says what changes
     #[arg(long, value_enum, default_value = "auto", help_heading = "How")]
     pub plugin: PluginArg,
 
-    /// How long the writer writes while changes are followed, in seconds
+    /// How long changes are followed while a writer writes
     #[arg(long, default_value_t = 10, value_name = "SECONDS", help_heading = "How")]
     pub seconds: u64,
 
-    /// Leave the two servers and their folders, and say where
+    /// Keep the two servers until interrupted, and say where they are
     #[arg(long, help_heading = "How")]
     pub keep: bool,
 }

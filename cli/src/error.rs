@@ -96,7 +96,7 @@ impl Error {
         while let Some(err) = next {
             text.push_str(": ");
             text.push_str(&describe(err));
-            next = err.source();
+            next = below(err);
         }
         text
     }
@@ -109,17 +109,17 @@ impl Error {
             if causes.last() != Some(&text) {
                 causes.push(text);
             }
-            // tokio-postgres repeats the server's message as the source of its own error.
-            next = if err.is::<tokio_postgres::Error>()
-                && err.downcast_ref::<tokio_postgres::Error>().is_some_and(|e| e.as_db_error().is_some())
-            {
-                None
-            } else {
-                err.source()
-            };
+            next = below(err);
         }
         causes
     }
+}
+
+/// The next cause. A server's answer is the last one: below it tokio-postgres repeats it with DETAIL,
+/// which holds row values.
+fn below<'a>(err: &'a (dyn StdError + 'static)) -> Option<&'a (dyn StdError + 'static)> {
+    let answered = err.downcast_ref::<tokio_postgres::Error>().is_some_and(|e| e.as_db_error().is_some());
+    if answered { None } else { err.source() }
 }
 
 /// A server's answer in one line: message and SQLSTATE. DETAIL is left out, it holds row values.

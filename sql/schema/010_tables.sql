@@ -76,6 +76,7 @@ create table pgmig.part
     copied_rows   bigint,
     copied_bytes  bigint,
     snapshot      text,
+    snapshot_lsn  pg_lsn,
     started_at    timestamptz,
     finished_at   timestamptz,
     unique (migration, schema_name, table_name, part_number)
@@ -96,6 +97,7 @@ comment on column pgmig.part.state is 'pending or done; a Part in flight is a pe
 comment on column pgmig.part.copied_rows is 'rows stored';
 comment on column pgmig.part.copied_bytes is 'bytes of the COPY stream';
 comment on column pgmig.part.snapshot is 'tag: pg_current_snapshot() of the session that read the rows';
+comment on column pgmig.part.snapshot_lsn is 'every transaction that the snapshot shows was committed before this position';
 comment on column pgmig.part.started_at is 'when its worker took it';
 comment on column pgmig.part.finished_at is 'when its rows were committed';
 

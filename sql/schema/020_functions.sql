@@ -46,7 +46,7 @@ begin
     elsif not s.follow then
         raise exception 'migration % does not follow the source', quote_literal(s.migration)
               using errcode = 'object_not_in_prerequisite_state';
-    elsif s.phase = 'cutover' and s.endpos is distinct from lsn then
+    elsif coalesce(s.interrupted_phase, s.phase) = 'cutover' and s.endpos is distinct from lsn then
         raise exception 'endpos % is reached and the migration is being finished', s.endpos
               using errcode = 'object_not_in_prerequisite_state';
     elsif lsn < s.startpos then

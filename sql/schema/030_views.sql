@@ -139,7 +139,9 @@ select k.migration,
        k.flush_lsn,
        k.replay_lsn,
        k.source_lsn,
-       case when k.follow then greatest(0, pg_wal_lsn_diff(k.source_lsn, k.reached_lsn))::bigint end as lag_bytes,
+       -- greatest() would make 0 of what is not known yet.
+       case when k.follow and k.source_lsn is not null and k.reached_lsn is not null
+            then greatest(0, pg_wal_lsn_diff(k.source_lsn, k.reached_lsn))::bigint end as lag_bytes,
        case when not k.follow or k.stream_at is null then null
             when k.spool_bytes = 0 then 0
             else round(extract(epoch from k.stream_at - coalesce(k.replay_commit_at, k.copy_started_at))::numeric, 3)

@@ -27,9 +27,14 @@ select c.oid,
        -- Without one of these an UPDATE or DELETE in the stream does not say which row it means.
        case c.relreplident
             when 'f' then true
-            when 'd' then exists (select from pg_catalog.pg_index i where i.indrelid = c.oid and i.indisprimary and i.indisvalid)
-            when 'i' then exists (select from pg_catalog.pg_index i where i.indrelid = c.oid and i.indisreplident and i.indisvalid)
-            else false
+            when 'n' then false
+            -- A deferrable key is none to logical decoding; a generated column is not in pgoutput's stream.
+            else exists (select from pg_catalog.pg_index i
+                          where i.indrelid = c.oid and i.indisvalid and i.indimmediate
+                            and case c.relreplident when 'd' then i.indisprimary else i.indisreplident end
+                            and not exists (select from pg_catalog.pg_attribute a
+                                             where a.attrelid = c.oid and a.attgenerated <> ''
+                                               and a.attnum = any (i.indkey[0:i.indnkeyatts - 1])))
        end as identified,
        c.relrowsecurity as row_security
   from pg_catalog.pg_class c

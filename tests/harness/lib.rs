@@ -7,7 +7,7 @@ pub mod faults;
 mod pair;
 
 pub use binary::{Finished, Pgmig};
-pub use pair::Pair;
+pub use pair::{DATABASE, Pair};
 
 use std::future::Future;
 use std::path::PathBuf;

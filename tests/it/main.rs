@@ -1,4 +1,11 @@
 //! The integration tests, in one binary so that they link once.
 
+mod bench;
 mod filters;
 mod harness_itself;
+mod input;
+mod layers;
+mod life;
+mod secrets;
+mod sql;
+mod transcript;

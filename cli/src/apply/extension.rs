@@ -8,9 +8,9 @@ use tokio_postgres::{Client, Statement};
 
 use super::batch::Op;
 use super::{Advance, Writer};
-use crate::error::{Context, Result};
-use crate::model::Lsn;
+use crate::error::{Context, Error, Exit, Result};
 use crate::model::wire::{BATCH_VERSION, Encoder, Shape};
+use crate::model::{Lsn, TableName};
 
 #[derive(Default)]
 pub struct ExtensionWriter {
@@ -33,12 +33,44 @@ impl Writer for ExtensionWriter {
         let replay_lsn: Option<Lsn> = advance.map(|advance| advance.commit.end_lsn);
         let commit_at = advance.map(|advance| timestamp(advance.commit.commit_at));
         let transactions = advance.map_or(0, |advance| advance.transactions as i64);
+        // The server would count the rows of this call only.
+        let advance_after = advance.filter(|advance| advance.rows_before > 0);
+        let replay_lsn = replay_lsn.filter(|_| advance_after.is_none());
         let row = client
             .query_one(&statement, &[&migration, &encode(ops), &replay_lsn, &commit_at, &transactions])
             .await
-            .on_target(|| "apply a batch on the target".into())?;
-        Ok(row.get::<_, i64>(0) as u64)
+            .map_err(refused)?;
+        let rows = row.get::<_, i64>(0) as u64;
+        if let Some(advance) = advance_after {
+            advance_by(client, advance, rows).await?;
+        }
+        Ok(rows)
     }
+}
+
+/// Moves replay_lsn in the open transaction.
+pub async fn advance_by(client: &Client, advance: &Advance, rows: u64) -> Result<()> {
+    client
+        .execute(
+            "select pgmig.advance($1, $2, $3, $4, $5)",
+            &[
+                &advance.migration,
+                &advance.commit.end_lsn,
+                &timestamp(advance.commit.commit_at),
+                &(advance.transactions as i64),
+                &((rows + advance.rows_before) as i64),
+            ],
+        )
+        .await
+        .on_target(|| "move replay_lsn".into())?;
+    Ok(())
+}
+
+/// A constraint's name alone does not say which table it is of; the server tells that beside its message.
+fn refused(cause: tokio_postgres::Error) -> Error {
+    let table = cause.as_db_error().and_then(|db| Some(TableName::new(db.schema()?, db.table()?)));
+    let doing = table.map_or("apply a batch on the target".into(), |table| format!("apply a change of {table}"));
+    Error::new(Exit::Target, doing).cause(cause)
 }
 
 /// Microseconds since 1970 as the driver sends a timestamptz.

@@ -28,6 +28,13 @@ use batch::{Batch, Op};
 
 /// SQLSTATE of `pgmig.advance` when apply is paused or endpos lies before the Batch.
 const REFUSED: &str = "PGM01";
+/// SQLSTATEs that a Batch may meet beside other sessions' work, and that pass: serialization failure,
+/// deadlock, lock not available.
+const PASSING: [&str; 3] = ["40001", "40P01", "55P03"];
+/// How long a refused Batch waits for a switch before it is tried again.
+const AGAIN_AFTER: Duration = Duration::from_millis(500);
+/// How often in a row that happens before it is an error.
+const REFUSALS: u32 = 60;
 /// SQLSTATE of a change that finds no row.
 const NO_ROW: &str = "P0002";
 
@@ -77,9 +84,9 @@ pub struct Apply<W> {
     pub reader: SpoolReader,
     pub migration: String,
     /// Tables that are moved, each with the tag of its copy.
-    pub tags: HashMap<TableName, SnapshotTag>,
-    /// Relations whose changes are in the stream and are known not to be moved: what was left out, and
-    /// materialized views.
+    pub tags: HashMap<TableName, Tag>,
+    /// Relations whose changes may be in the stream and are known not to be moved: what was left out,
+    /// and what comes in other ways.
     pub ignored: HashSet<TableName>,
     /// Everything up to here is applied already.
     pub replay_lsn: Lsn,
@@ -91,6 +98,14 @@ pub struct Apply<W> {
     pub gate: Arc<RwLock<()>>,
 }
 
+/// Which transactions a copy holds already.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tag {
+    pub snapshot: SnapshotTag,
+    /// Behind this the snapshot says nothing any more: xids are compared modulo 2^32.
+    pub lsn: Lsn,
+}
+
 /// What one round of reading came to.
 enum Round {
     /// A Batch was committed.
@@ -99,14 +114,15 @@ enum Round {
     Level,
     /// The next transaction ends behind endpos.
     Behind,
-    /// The target refused to move: paused, or endpos was moved.
-    Refused,
+    /// The target refused to move (paused, or endpos was moved), or asks to try again.
+    Refused(Error),
 }
 
 impl<W: Writer> Apply<W> {
     /// Applies until endpos is reached; returns it. Waits while apply is switched off.
     pub async fn run(&mut self) -> Result<Lsn> {
         self.skip_applied()?;
+        let mut refusals = 0;
         loop {
             let switches = *self.switches.borrow_and_update();
             if !switches.apply {
@@ -117,7 +133,7 @@ impl<W: Writer> Apply<W> {
             let received = self.received.borrow_and_update().write_lsn;
             let start = self.reader.position();
             match self.round(switches).await? {
-                Round::Applied => {}
+                Round::Applied => refusals = 0,
                 Round::Level => {
                     self.applied.send_modify(|applied| {
                         applied.position = self.reader.position();
@@ -134,9 +150,13 @@ impl<W: Writer> Apply<W> {
                     let endpos = switches.endpos.ok_or_else(|| Error::bug("stopped at no endpos"))?;
                     return Ok(endpos);
                 }
-                Round::Refused => {
+                Round::Refused(err) => {
+                    refusals += 1;
+                    if refusals > REFUSALS {
+                        return Err(explain(err));
+                    }
                     self.reader.seek(start);
-                    let _ = tokio::time::timeout(Duration::from_secs(1), self.switches.changed()).await;
+                    let _ = tokio::time::timeout(AGAIN_AFTER, self.switches.changed()).await;
                 }
             }
         }
@@ -196,6 +216,10 @@ impl<W: Writer> Apply<W> {
                 return if batch.transactions == 0 { Ok(Round::Level) } else { self.flush(batch).await };
             };
             match item {
+                Item::Change(_) | Item::Truncate(_) | Item::Commit(_) if !batch.open => {
+                    return Err(Error::new(Exit::Dir, "the spool lacks the beginning of a transaction")
+                        .hint("was the target restored from a backup? Begin again: pgmig cleanup --force, empty the target, pgmig run"));
+                }
                 Item::Begin { xid } => {
                     begun = at;
                     skip = Skip { xid: Some(xid), known: None };
@@ -250,7 +274,10 @@ impl<W: Writer> Apply<W> {
                     self.reader.seek(begun);
                     return self.flush(batch).await;
                 }
-                pieces = Some(self.write_piece(pieces, &mut batch).await?);
+                pieces = match self.write_piece(pieces, &mut batch).await? {
+                    Ok(pieces) => Some(pieces),
+                    Err(round) => return Ok(round),
+                };
             }
         }
     }
@@ -263,14 +290,14 @@ impl<W: Writer> Apply<W> {
             return Ok(*wanted);
         }
         let wanted = match self.tags.get(&shape.table) {
-            Some(tag) => !skip.xid.is_some_and(|xid| tag.covers(xid)),
+            Some(tag) => self.replay_lsn >= tag.lsn || !skip.xid.is_some_and(|xid| tag.snapshot.covers(xid)),
             None if self.ignored.contains(&shape.table) => false,
             None => {
                 return Err(Error::new(
                     Exit::Differ,
                     format!("{} has changed on the source and is not part of this migration", shape.table),
                 )
-                .hint("it was created after the migration was planned: drop it on the source, or begin the migration again (pgmig cleanup, then pgmig run)"));
+                .hint("it was created after the migration was planned: begin again (pgmig cleanup --force, empty the target, pgmig run)"));
             }
         };
         skip.known = Some((Arc::clone(shape), wanted));
@@ -292,7 +319,8 @@ impl<W: Writer> Apply<W> {
         }
     }
 
-    async fn write_piece(&mut self, pieces: Option<Pieces>, batch: &mut Batch) -> Result<Pieces> {
+    /// Writes what the Batch holds of an open transaction; the target may ask to try all of it again.
+    async fn write_piece(&mut self, pieces: Option<Pieces>, batch: &mut Batch) -> Result<Result<Pieces, Round>> {
         let mut pieces = match pieces {
             Some(pieces) => pieces,
             None => {
@@ -301,10 +329,16 @@ impl<W: Writer> Apply<W> {
                 Pieces { rows: 0, _pass: pass }
             }
         };
-        pieces.rows += self.writer.write(&self.client, &batch.ops, None, true).await.map_err(explain)?;
+        match self.writer.write(&self.client, &batch.ops, None, true).await {
+            Ok(rows) => pieces.rows += rows,
+            Err(err) => {
+                self.rollback(pieces).await?;
+                return refused(err).map(Err);
+            }
+        }
         batch.ops.clear();
         batch.bytes = 0;
-        Ok(pieces)
+        Ok(Ok(pieces))
     }
 
     async fn finish_pieces(&mut self, pieces: Pieces, batch: Batch) -> Result<Round> {
@@ -358,7 +392,14 @@ struct Skip {
 }
 
 fn refused(err: Error) -> Result<Round> {
-    if err.sqlstate() == Some(REFUSED) { Ok(Round::Refused) } else { Err(explain(err)) }
+    match err.sqlstate() {
+        Some(REFUSED) => Ok(Round::Refused(err)),
+        Some(passing) if PASSING.contains(&passing) => {
+            tracing::info!(sqlstate = passing, "a batch met other work on the target and is tried again");
+            Ok(Round::Refused(err))
+        }
+        _ => Err(explain(err)),
+    }
 }
 
 /// Says what a change that does not fit the target means and how to go on.

@@ -11,7 +11,7 @@ use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Statement};
 
 use super::batch::Op;
-use super::extension::timestamp;
+use super::extension::advance_by;
 use super::{Advance, Writer};
 use crate::error::{Context, Error, Exit, Result, ServerError};
 use crate::model::TableName;
@@ -25,7 +25,8 @@ const RUN: usize = 1000;
 struct Target {
     /// Name, type with its modifier, and whether the server computes it.
     columns: Vec<(String, String, bool)>,
-    /// Columns of its usable unique indexes, the primary key first.
+    /// Columns of its usable unique indexes, the primary key first. One that is checked at the end of
+    /// the transaction is none: until then it may hold a key twice.
     unique: Vec<Vec<String>>,
 }
 
@@ -58,7 +59,10 @@ impl Writer for PlainWriter {
             written = self.write_all(client, ops, 1).await;
         }
         let written = match written {
-            Ok(rows) => self.advance(client, advance, rows).await.map(|()| rows),
+            Ok(rows) => match advance {
+                Some(advance) => advance_by(client, advance, rows).await.map(|()| rows),
+                None => Ok(rows),
+            },
             Err(err) => Err(err),
         };
         match written {
@@ -74,25 +78,6 @@ impl Writer for PlainWriter {
 }
 
 impl PlainWriter {
-    async fn advance(&mut self, client: &Client, advance: Option<&Advance>, rows: u64) -> Result<()> {
-        let Some(advance) = advance else { return Ok(()) };
-        let statement = self.prepare(client, "select pgmig.advance($1, $2, $3, $4, $5)".into()).await?;
-        client
-            .execute(
-                &statement,
-                &[
-                    &advance.migration,
-                    &advance.commit.end_lsn,
-                    &timestamp(advance.commit.commit_at),
-                    &(advance.transactions as i64),
-                    &((rows + advance.rows_before) as i64),
-                ],
-            )
-            .await
-            .on_target(|| "move replay_lsn".into())?;
-        Ok(())
-    }
-
     async fn write_all(&mut self, client: &Client, ops: &[Op], run_max: usize) -> Result<u64> {
         let mut rows = 0;
         for stretch in ops.chunk_by(|a, b| matches!((a, b), (Op::Change(_), Op::Change(_)))) {
@@ -107,7 +92,7 @@ impl PlainWriter {
                 let mut rest = &changes[..];
                 while let Some(first) = rest.first() {
                     let target = self.target(client, &first.shape.table).await?;
-                    let lookup = target.lookup(&first.shape);
+                    let lookup = target.lookup(first);
                     let run = run(rest, &lookup, run_max);
                     self.write_run(client, &target, &lookup, run).await?;
                     rows += run.len() as u64;
@@ -237,7 +222,8 @@ fn run<'a, 'b>(changes: &'b [&'a Change], lookup: &Lookup, run_max: usize) -> &'
         next.kind != first.kind
             || next.shape != first.shape
             || sent_columns(next) != sent
-            || (first.kind != Kind::Insert && (moves_key(next) || !keys.insert(lookup.key_of(next))))
+            || (first.kind != Kind::Insert
+                && (moves_key(next) || lookup.key_of(next).contains(&Value::Null) || !keys.insert(lookup.key_of(next))))
     };
     let length = changes[1..].iter().take(run_max - 1).copied().position(breaks);
     &changes[..length.map_or(changes.len().min(run_max), |at| at + 1)]
@@ -286,7 +272,7 @@ impl Target {
                         join pg_catalog.pg_class c on c.oid = i.indrelid
                         join pg_catalog.pg_namespace n on n.oid = c.relnamespace
                   where n.nspname = $1 and c.relname = $2
-                    and i.indisunique and i.indisvalid and i.indpred is null and i.indexprs is null
+                    and i.indisunique and i.indimmediate and i.indisvalid and i.indpred is null and i.indexprs is null
                   order by not i.indisprimary, i.indnkeyatts",
                 &[&table.schema, &table.table],
             )
@@ -295,14 +281,20 @@ impl Target {
         Ok(Target { columns, unique: rows.iter().map(|row| row.get(0)).collect() })
     }
 
-    fn lookup(&self, shape: &Shape) -> Lookup {
-        let key: Vec<&str> = shape.key_columns().collect();
-        let usable = self.unique.iter().find(|columns| columns.iter().all(|column| key.contains(&column.as_str())));
+    /// By the first index whose columns are all in the key, and none of them null: null equals nothing
+    /// in an index.
+    fn lookup(&self, change: &Change) -> Lookup {
+        let key: Vec<&str> = change.shape.key_columns().collect();
+        let nulls: Vec<bool> = change.key().map(|value| value == Value::Null).collect();
+        let position = |column: &String| {
+            key.iter().position(|name| name == column).filter(|&at| !nulls.get(at).copied().unwrap_or(false))
+        };
+        let usable = self.unique.iter().find_map(|columns| columns.iter().map(position).collect::<Option<Vec<_>>>());
         match usable {
-            Some(columns) => Lookup {
-                positions: (0..key.len()).filter(|&at| columns.iter().any(|column| column == key[at])).collect(),
-                by_index: true,
-            },
+            Some(mut positions) => {
+                positions.sort_unstable();
+                Lookup { positions, by_index: true }
+            }
             None => Lookup { positions: (0..key.len()).collect(), by_index: false },
         }
     }

@@ -5,7 +5,7 @@ use crate::command::conninfo;
 use crate::connect::{self, Side};
 use crate::error::{Error, Exit, Result};
 use crate::model::Phase;
-use crate::source::slot;
+use crate::source::{self, slot};
 use crate::target::{install, sentinel};
 
 pub async fn cleanup(args: CleanupArgs) -> Result<Exit> {
@@ -26,6 +26,12 @@ pub async fn cleanup(args: CleanupArgs) -> Result<Exit> {
     {
         return Err(Error::new(Exit::Phase, format!("migration `{name}` is not done: it is in phase {}", found.phase))
             .hint("go on with it: pgmig run; or give it up, with all that it has received: pgmig cleanup --force"));
+    }
+    if let Some(found) = &found
+        && source::checks::abilities(&source).await?.identity != found.source_identity
+    {
+        return Err(Error::usage(format!("migration `{name}` on the target is of another source"))
+            .hint("give the source it was begun with"));
     }
     let slot_name = found.as_ref().map_or_else(|| format!("pgmig_{name}"), |found| found.slot_name.clone());
     if found.is_none() && !args.force && slot::find(&source, &slot_name).await?.is_some() {

@@ -30,6 +30,7 @@ pub async fn plan(args: PlanArgs) -> Result<Exit> {
             flavour: None,
             allow_insert_only: args.allow_insert_only,
             filters: filters.clone(),
+            endpos: None,
         };
         let (facts, wrong) = preflight::check(&client, &target, &asked).await?;
         target_version = Some(facts.target_version);

@@ -19,7 +19,8 @@ pub async fn status(args: StatusArgs) -> Result<Exit> {
         let migrations = progress::progress(&client, args.name.as_deref()).await?;
         if migrations.is_empty() {
             let what = args.name.as_ref().map_or("no migration".into(), |name| format!("no migration `{name}`"));
-            return Err(Error::new(Exit::Phase, format!("there is {what} on the target")));
+            return Err(Error::new(Exit::Phase, format!("there is {what} on the target"))
+                .hint("see them all: pgmig status; start one: pgmig run"));
         }
         let text = if args.json {
             let object = serde_json::json!({ "format": json::FORMAT, "migrations": migrations });

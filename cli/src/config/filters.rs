@@ -113,7 +113,7 @@ pub struct Filters {
 
 impl Filters {
     pub fn read(path: &Path) -> Result<Filters> {
-        let doing = || format!("read the filters in {}", path.display());
+        let doing = || format!("cannot read the filters in {}", path.display());
         let bytes = std::fs::read(path).during(Exit::Usage, doing)?;
         let text = String::from_utf8(bytes).map_err(|_| Error::usage(doing()).cause("it is not in UTF-8"))?;
         let file = path.file_name().map_or_else(|| path.display().to_string(), |n| n.to_string_lossy().into_owned());

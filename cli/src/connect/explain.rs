@@ -79,7 +79,7 @@ pub(super) fn hint(err: Link<'_>, conninfo: &Conninfo, side: Side) -> Option<Str
                 "switch on `ssl` in the server, or weaken sslmode={} to prefer",
                 conninfo.tls.mode.name()
             ));
-        } else if link.is::<NoPassword>() || link.to_string().contains("password missing") {
+        } else if link.is::<NoPassword>() {
             hint = Some(PASSWORD.into());
         }
     }

@@ -144,7 +144,11 @@ impl Open for Sql<'_> {
         if let Some(options) = &self.conninfo.options {
             config.options(options);
         }
-        let (client, connection) = config.connect_raw(wire, AlreadyOpen).await.map_err(Failure::of_sql)?;
+        let (client, connection) = config.connect_raw(wire, AlreadyOpen).await.map_err(|err| {
+            // tokio-postgres has no code for it.
+            let missing = std::error::Error::source(&err).is_some_and(|cause| cause.to_string() == "password missing");
+            if missing { Failure::stop(explain::NoPassword) } else { Failure::of_sql(err) }
+        })?;
         tokio::spawn(run(connection));
         Ok(client)
     }

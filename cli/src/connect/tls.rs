@@ -104,9 +104,11 @@ fn trust(tls: &Tls, cannot: &dyn Fn(String) -> Error) -> Result<Trust> {
 }
 
 fn certificates(path: &Path, cannot: &dyn Fn(String) -> Error) -> Result<Vec<CertificateDer<'static>>> {
-    CertificateDer::pem_file_iter(path)
-        .and_then(|certificates| certificates.collect())
-        .map_err(|err| cannot(format!("certificate file {} cannot be read", path.display())).cause(err))
+    CertificateDer::pem_file_iter(path).and_then(|certificates| certificates.collect()).map_err(|err| {
+        cannot(format!("certificate file {} cannot be read", path.display()))
+            .cause(err)
+            .hint("check sslrootcert and sslcert, and that this user may read those files")
+    })
 }
 
 type ClientCertificate = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);

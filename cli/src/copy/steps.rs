@@ -93,6 +93,7 @@ fn entry_steps(section: Section, entry: &Entry, facts: Option<&ObjectFacts>, ste
     };
     let mut step = |stage: &str, kind: &str, table: Option<TableName>, statement: String, blocking: bool| {
         let (stage, kind) = (stage.to_string(), kind.to_string());
+        let statement = format!("{}{}", entry.settings, statement.trim_start());
         steps.push(Step { id: 0, stage, kind, table, name: name.clone(), statement, blocking });
     };
     let kind = entry.kind.as_str();
@@ -201,6 +202,7 @@ mod tests {
             tag: tag.into(),
             needs: Vec::new(),
             sql: sql.into(),
+            settings: String::new(),
         }
     }
     fn facts(kind: &str) -> Objects {

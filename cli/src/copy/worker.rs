@@ -6,24 +6,32 @@ use futures_util::{SinkExt, TryStreamExt};
 use tokio_postgres::Client;
 
 use super::parts::LARGE_OBJECTS;
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, Exit, Result};
+use crate::model::Lsn;
 use crate::model::name::literal;
 use crate::report::{Event, Reporter};
 use crate::source::copy_out::{self, Rows};
+use crate::source::{slot, snapshot};
 use crate::target::copy_in;
 use crate::target::queue::{self, Part};
 use crate::{source, target};
 
 /// Bytes sent to the target at once. Row by row costs ten times the CPU.
 const CHUNK: usize = 128 << 10;
+/// How often a table that was replaced on the source is read again before that is an error.
+const READ_AGAIN: usize = 5;
 
 /// The two sessions of a worker: the source's is under the migration's snapshot.
 pub struct Worker {
     pub source: Client,
     pub target: Client,
     pub migration: String,
+    /// The snapshot, as its holder exported it.
+    pub exported: String,
     /// Tag of the snapshot.
     pub tag: String,
+    /// Whatever the snapshot shows was committed before this.
+    pub tag_lsn: Lsn,
     pub report: Reporter,
 }
 
@@ -47,12 +55,53 @@ impl Worker {
             .await
             .on_target(|| "name the session".into())?;
         let large_objects = (part.table.schema.as_str(), part.table.table.as_str()) == LARGE_OBJECTS;
-        let (rows, bytes) =
-            if large_objects { self.copy_large_objects(&part).await? } else { self.pipe(&part).await? };
-        queue::finish_part(&self.target, &part, rows, bytes, &self.tag).await?;
+        let (rows, bytes) = if large_objects {
+            let copied = self.copy_large_objects(&part).await?;
+            queue::finish_part(&self.target, &part, copied.0, copied.1, &self.tag, self.tag_lsn).await?;
+            copied
+        } else {
+            self.copy_table(&part).await?
+        };
         self.target.batch_execute("commit").await.on_target(|| format!("commit {part}"))?;
         self.report.send(Event::PartDone { id: part.id, rows, bytes });
         Ok(true)
+    }
+
+    /// Copies the Part and marks it done. Neither TRUNCATE nor a rewrite on the source keeps the rows that
+    /// an older snapshot should see; a table that was replaced since is read again under a snapshot of
+    /// its own, and the stream reconciles it by its tag.
+    async fn copy_table(&self, part: &Part) -> Result<(u64, u64)> {
+        let doing = || format!("store {part}");
+        self.target.batch_execute("savepoint pgmig").await.on_target(doing)?;
+        let copied = self.pipe(part).await?;
+        if !copy_out::replaced(&self.source, &part.table).await? {
+            queue::finish_part(&self.target, part, copied.0, copied.1, &self.tag, self.tag_lsn).await?;
+            return Ok(copied);
+        }
+        if part.parts > 1 {
+            return Err(Error::new(
+                Exit::Source,
+                format!("{} was truncated or rewritten on the source while it was copied", part.table),
+            )
+            .hint("run the same command again: the table is copied anew"));
+        }
+        tracing::debug!(table = %part.table, "replaced on the source since the snapshot: read again");
+        for _ in 0..READ_AGAIN {
+            self.target.batch_execute("rollback to savepoint pgmig").await.on_target(doing)?;
+            self.source.batch_execute("rollback").await.on_source(|| "leave the snapshot".into())?;
+            snapshot::begin_under(&self.source, None).await?;
+            let tag = snapshot::tag(&self.source).await?;
+            let tag_lsn = slot::current_lsn(&self.source).await?;
+            let copied = self.pipe(part).await?;
+            if !copy_out::replaced(&self.source, &part.table).await? {
+                self.source.batch_execute("rollback").await.on_source(|| "leave the snapshot".into())?;
+                snapshot::begin_under(&self.source, Some(&self.exported)).await?;
+                queue::finish_part(&self.target, part, copied.0, copied.1, &tag, tag_lsn).await?;
+                return Ok(copied);
+            }
+        }
+        Err(Error::new(Exit::Source, format!("{} is truncated or rewritten on the source again and again", part.table))
+            .hint("run the same command again when that is over"))
     }
 
     /// Copies every large object; returns how many, and their bytes.

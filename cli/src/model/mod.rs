@@ -1,13 +1,17 @@
 //! The vocabulary: values and pure functions. Nothing here reads or writes anything, and nothing
 //! here uses another module of ours.
 
+pub mod left_out;
 pub mod lsn;
 pub mod name;
 pub mod phase;
+pub mod progress;
 pub mod snapshot;
 pub mod wire;
 
+pub use left_out::{LeftOut, What};
 pub use lsn::Lsn;
 pub use name::TableName;
 pub use phase::Phase;
+pub use progress::Progress;
 pub use snapshot::SnapshotTag;

@@ -8,7 +8,8 @@ use tokio_postgres::Client;
 
 use crate::config::filters::Filters;
 use crate::error::{Error, Exit, Result};
-use crate::model::TableName;
+use crate::model::name::identifiers;
+use crate::model::{Lsn, TableName};
 use crate::selection::{Selected, select};
 use crate::source::catalog::Table;
 use crate::target::install::Flavour;
@@ -23,6 +24,7 @@ pub struct Asked {
     pub flavour: Option<Flavour>,
     pub allow_insert_only: bool,
     pub filters: Option<Filters>,
+    pub endpos: Option<Lsn>,
 }
 
 /// What the checks learnt on the way.
@@ -63,6 +65,7 @@ pub async fn check(source: &Client, target: &Client, asked: &Asked) -> Result<(F
     let moved: HashSet<&TableName> = selection.tables.iter().chain(&selection.sequences).collect();
     on_source.unreadable.retain(|name| moved.contains(name));
     on_source.hidden.retain(|name| moved.contains(name));
+    on_source.closed.retain(|schema| moved.iter().any(|name| name.schema == *schema));
     let mut wrong: Vec<Error> = Vec::new();
     let user = &on_source.user;
     if on_source.version < 130_000 {
@@ -90,13 +93,25 @@ pub async fn check(source: &Client, target: &Client, asked: &Asked) -> Result<(F
     if on_target.in_recovery {
         wrong.push(Error::new(Exit::Target, "the target is a standby: it cannot be written").hint("give the primary"));
     }
-    if on_source.encoding == "SQL_ASCII" || (on_target.encoding != "UTF8" && on_target.encoding != on_source.encoding) {
+    if on_source.in_recovery {
+        wrong.push(
+            Error::new(Exit::Source, "the source is a standby, which this version does not read from")
+                .hint("give the primary"),
+        );
+    }
+    if on_source.encoding == "SQL_ASCII" || on_target.encoding != "UTF8" {
         wrong.push(
             Error::new(
                 Exit::Source,
                 format!("databases in {} and {} do not fit", on_source.encoding, on_target.encoding),
             )
             .hint("make the target database with encoding UTF8; a source in SQL_ASCII is not supported yet"),
+        );
+    }
+    if !on_source.closed.is_empty() {
+        wrong.push(
+            Error::new(Exit::Source, format!("the role {user} may not use the schema {}", some(&on_source.closed)))
+                .hint(format!("grant usage on schema {} to {user}", identifiers(&on_source.closed))),
         );
     }
     if !on_source.unreadable.is_empty() {
@@ -131,6 +146,9 @@ pub async fn check(source: &Client, target: &Client, asked: &Asked) -> Result<(F
             )
             .hint(format!("grant set on parameter session_replication_role to {}", on_target.user)),
         );
+    }
+    if asked.flavour == Some(Flavour::Extension) && !target::install::offered(target).await? {
+        wrong.push(target::install::not_offered());
     }
     let names: Vec<TableName> = selection.tables.iter().chain(&selection.without_rows).cloned().collect();
     let there = target::checks::existing(target, &names).await?;
@@ -196,11 +214,24 @@ async fn check_stream(
             )),
         );
     }
+    if let Some(endpos) = asked.endpos
+        && endpos < source::slot::current_lsn(source).await?
+    {
+        wrong.push(
+            Error::usage(format!(
+                "endpos {endpos} lies behind the source's position: the copy would hold what came after it"
+            ))
+            .hint("give a position that is still to come, or set it later: pgmig set-endpos"),
+        );
+    }
     if let Some(slot) = source::slot::find(source, &asked.slot_name).await? {
         let active = if slot.active_pid.is_some() { ", in use" } else { "" };
         wrong.push(
             Error::new(Exit::Source, format!("slot `{}` is there already ({}{active})", asked.slot_name, slot.plugin))
-                .hint("give another --slot-name, or, if it is left over from an earlier try: pgmig cleanup"),
+                .hint(format!(
+                    "give another --slot-name, or, if nobody needs it, on the source:\nselect pg_drop_replication_slot('{}');",
+                    asked.slot_name
+                )),
         );
     }
     let lost: Vec<TableName> = tables.iter().filter(|t| t.logged && !t.identified).map(|t| t.name.clone()).collect();
@@ -242,12 +273,12 @@ fn together(mut wrong: Vec<Error>) -> Result<()> {
 }
 
 /// The first few of a list, and how many more there are.
-fn some(names: &[TableName]) -> String {
+fn some<N: ToString>(names: &[N]) -> String {
     const SHOWN: usize = 5;
     let shown = list(names, SHOWN);
     if names.len() > SHOWN { format!("{shown} and {} more", names.len() - SHOWN) } else { shown }
 }
 
-fn list(names: &[TableName], shown: usize) -> String {
+fn list<N: ToString>(names: &[N], shown: usize) -> String {
     names.iter().take(shown).map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }

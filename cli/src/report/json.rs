@@ -1,6 +1,8 @@
 //! One JSON object a line on stdout, for machines. `format` is the number of this shape: fields may be
 //! added under one number, never renamed or removed.
 
+use std::io::Write;
+
 use serde::Serialize;
 
 use super::tally::Tally;
@@ -22,7 +24,8 @@ impl Display for Json {
     fn event(&mut self, event: &Event, _: &Tally) {
         let line = Line { format: FORMAT, at: jiff::Timestamp::now(), event };
         if let Ok(text) = serde_json::to_string(&line) {
-            println!("{text}");
+            // A reader that went away does not stop a migration.
+            let _ = writeln!(std::io::stdout(), "{text}");
         }
     }
     fn tick(&mut self, _: &Tally) {}

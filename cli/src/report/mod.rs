@@ -119,6 +119,8 @@ pub enum Style {
     Bars,
     /// Lines, and one with the state every ten seconds.
     Lines,
+    /// Only the lines that warn.
+    Quiet,
     /// One JSON object a line on stdout.
     Json,
 }
@@ -139,6 +141,7 @@ pub fn start(style: Style) -> (Reporter, JoinHandle<()>) {
         let mut display: Box<dyn Display> = match style {
             Style::Bars => Box::new(bars::Bars::default()),
             Style::Lines => Box::new(plain::Lines::default()),
+            Style::Quiet => Box::new(plain::Warnings),
             Style::Json => Box::new(json::Json),
         };
         let mut ticks = tokio::time::interval(Duration::from_millis(150));

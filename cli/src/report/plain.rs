@@ -31,6 +31,21 @@ impl Display for Lines {
     fn end(&mut self, _: &Tally) {}
 }
 
+/// For `--quiet`.
+pub struct Warnings;
+
+impl Display for Warnings {
+    fn event(&mut self, event: &Event, tally: &Tally) {
+        if matches!(event, Event::StepFailed { .. } | Event::Warning { .. })
+            && let Some(line) = line(event, tally)
+        {
+            eprintln!("{line}");
+        }
+    }
+    fn tick(&mut self, _: &Tally) {}
+    fn end(&mut self, _: &Tally) {}
+}
+
 /// The line for an event that people want to read; None for the rest.
 pub fn line(event: &Event, tally: &Tally) -> Option<String> {
     match event {

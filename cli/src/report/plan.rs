@@ -3,8 +3,7 @@
 use serde::Serialize;
 
 use super::units;
-use crate::model::TableName;
-use crate::selection::{LeftOut, What};
+use crate::model::{LeftOut, TableName, What};
 
 /// How many names of one reason are shown.
 const SHOWN: usize = 8;

@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use super::units;
-use crate::model::Lsn;
-use crate::target::progress::Progress;
+use crate::model::{Lsn, Progress};
 
 /// Two columns of label and value, then the next step.
 pub fn table(p: &Progress) -> String {

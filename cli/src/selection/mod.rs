@@ -15,7 +15,7 @@ use tokio_postgres::Client;
 
 use crate::config::filters::Filters;
 use crate::error::{Error, Result};
-use crate::model::TableName;
+use crate::model::{LeftOut, TableName, What};
 use crate::source::catalog::{self, Objects, Table};
 use crate::source::dump::Entry;
 use crate::source::inventory::{self, Inventory, Object, Relation, class};
@@ -52,28 +52,6 @@ pub struct Selection {
     /// Left-out relations that the role may not even read: pg_dump must not lock them.
     #[serde(default)]
     pub unreadable: Vec<TableName>,
-}
-
-/// How much of an object is left out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum What {
-    Object,
-    /// It is there, and empty.
-    Rows,
-    /// What happens to it after the copy.
-    Changes,
-    UpdatesAndDeletes,
-    /// A foreign key is made and not validated.
-    Validation,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct LeftOut {
-    pub what: What,
-    pub kind: String,
-    pub name: String,
-    pub why: String,
 }
 
 /// The list with what is needed once, to begin.

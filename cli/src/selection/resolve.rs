@@ -4,9 +4,9 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::matching::{Patterns, matches};
-use super::{LeftOut, What};
 use crate::config::filters::{Entry, Filters, Section};
 use crate::error::{Error, Result};
+use crate::model::{LeftOut, What};
 use crate::source::inventory::{Inventory, Object, Relation, class};
 
 /// Whether what needs an object must go with it.

@@ -6,9 +6,9 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::What;
 use super::resolve::{Gone, Resolver};
 use crate::error::{Error, Result};
+use crate::model::What;
 use crate::source::inventory::{Need, Object, Relation, class};
 
 /// Oid of the catalog of casts, which are in no schema.

@@ -21,6 +21,8 @@ pub struct Abilities {
     pub plugins: Option<String>,
     /// Tables that the role may not read.
     pub unreadable: Vec<TableName>,
+    /// Schemas with tables that the role may not look into.
+    pub closed: Vec<String>,
     /// Tables whose rows row security would hide from the role.
     pub hidden: Vec<TableName>,
 }
@@ -63,6 +65,7 @@ pub async fn abilities(client: &Client) -> Result<Abilities> {
         in_recovery: row.get(8),
         plugins: row.get(9),
         unreadable,
+        closed: closed_schemas(client).await?,
         hidden,
     })
 }
@@ -85,6 +88,23 @@ async fn names(client: &Client, condition: &str, doing: &str) -> Result<Vec<Tabl
         .await
         .on_source(|| doing.to_string())?;
     Ok(rows.iter().map(|row| TableName::new(row.get::<_, String>(0), row.get::<_, String>(1))).collect())
+}
+
+async fn closed_schemas(client: &Client) -> Result<Vec<String>> {
+    let rows = client
+        .query(
+            "select n.nspname::text
+               from pg_catalog.pg_namespace n
+              where n.nspname !~ '^pg_' and n.nspname not in ('information_schema', 'pgmig')
+                and not pg_catalog.has_schema_privilege(n.oid, 'usage')
+                and exists (select from pg_catalog.pg_class c
+                             where c.relnamespace = n.oid and c.relkind in ('r', 'p', 'S'))
+              order by 1",
+            &[],
+        )
+        .await
+        .on_source(|| "look for schemas that cannot be used".into())?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
 /// Whether source and target speak of one database is asked with an advisory lock: taken here,

@@ -31,3 +31,19 @@ pub async fn open(client: &Client, rows: &Rows<'_>) -> Result<CopyOutStream> {
         .await
         .on_source(|| format!("read {}", rows.table))
 }
+
+/// Whether the table's file has been replaced since the session's snapshot was taken: pg_class shows
+/// the snapshot's file, pg_relation_filenode() the one that COPY has read. The lock that COPY took
+/// keeps it from changing again.
+pub async fn replaced(client: &Client, table: &TableName) -> Result<bool> {
+    let row = client
+        .query_one(
+            "select c.relfilenode is distinct from pg_catalog.pg_relation_filenode(c.oid)
+               from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+              where n.nspname = $1 and c.relname = $2",
+            &[&table.schema, &table.table],
+        )
+        .await
+        .on_source(|| format!("look whether {table} was replaced"))?;
+    Ok(row.get(0))
+}

@@ -44,6 +44,8 @@ pub struct Entry {
     /// themselves.
     pub needs: Vec<(u32, u32)>,
     pub sql: String,
+    /// What must be set before it, for the transaction: tablespace and access method.
+    pub settings: String,
 }
 
 /// What is left out of the dump's SQL.
@@ -207,7 +209,9 @@ fn cut(list: &str, text: &str) -> Vec<Entry> {
             }
             let schema = (header.schema != "-").then(|| header.schema.to_string());
             let (kind, tag) = (header.kind.to_string(), header.tag.to_string());
-            entries.push(Entry { id, catalog, oid, kind, schema, tag, needs: Vec::new(), sql: settings.prefix() });
+            let settings = settings.prefix();
+            let (needs, sql) = (Vec::new(), String::new());
+            entries.push(Entry { id, catalog, oid, kind, schema, tag, needs, sql, settings });
             open = true;
         } else if open {
             let sql = &mut entries.last_mut().expect("an open entry is the last one").sql;
@@ -293,7 +297,11 @@ impl Settings {
         }
     }
     fn prefix(&self) -> String {
-        [&self.tablespace, &self.access_method].into_iter().flatten().map(|line| format!("{line}\n")).collect()
+        [&self.tablespace, &self.access_method]
+            .into_iter()
+            .flatten()
+            .map(|line| line.replacen("SET ", "SET LOCAL ", 1) + "\n")
+            .collect()
     }
 }
 
@@ -310,6 +318,7 @@ mod tests {
         assert_eq!(kinds, [("TABLE", "a", 16391), ("FUNCTION", "f()", 7), ("CONSTRAINT", "a a_pkey", 5)]);
         assert!(entries[1].sql.contains("body"), "{}", entries[1].sql);
         assert!(!entries[1].sql.contains("default_tablespace"));
-        assert_eq!(entries[2].sql, "SET default_tablespace = fast;\n\nALTER TABLE ONLY public.a ADD x;");
+        assert_eq!(entries[2].sql.trim(), "ALTER TABLE ONLY public.a ADD x;");
+        assert_eq!(entries[2].settings, "SET LOCAL default_tablespace = fast;\n");
     }
 }

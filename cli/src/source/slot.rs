@@ -93,12 +93,13 @@ pub async fn drop_publications(client: &Client, migration: &str) -> Result<usize
     Ok(found.len())
 }
 
-/// The source's write position; on a standby what it has replayed.
+/// Where the source's WAL ends. The insert position, not the write position: a transaction that was
+/// committed with synchronous_commit = off is behind the latter for a moment.
 pub async fn current_lsn(client: &Client) -> Result<Lsn> {
     let row = client
         .query_one(
             "select case when pg_catalog.pg_is_in_recovery() then pg_catalog.pg_last_wal_replay_lsn()
-                         else pg_catalog.pg_current_wal_lsn() end",
+                         else pg_catalog.pg_current_wal_insert_lsn() end",
             &[],
         )
         .await

@@ -3,6 +3,7 @@
 use tokio_postgres::Client;
 
 use crate::error::{Context, Result};
+use crate::model::Lsn;
 use crate::model::name::literal;
 
 /// Holds a snapshot open for others to import. Dropping it (or losing its connection) ends the
@@ -12,16 +13,23 @@ pub struct SnapshotHolder {
     pub client: Client,
     /// For `SET TRANSACTION SNAPSHOT` and `pg_dump --snapshot`.
     pub exported: String,
+    /// Whatever the snapshot shows was committed before this.
+    pub lsn: Lsn,
 }
 
 impl SnapshotHolder {
     /// Takes over the snapshot that a slot exported (which ends with that connection's next
-    /// command), or, without one, a snapshot of now. The `client` is used up by it.
-    pub async fn new(client: Client, imported: Option<&str>) -> Result<SnapshotHolder> {
+    /// command) at its consistent point, or, without one, a snapshot of now. The `client` is used up
+    /// by it.
+    pub async fn new(client: Client, imported: Option<(&str, Lsn)>) -> Result<SnapshotHolder> {
         let doing = || "hold a snapshot on the source".to_string();
-        begin_under(&client, imported).await?;
+        begin_under(&client, imported.map(|(exported, _)| exported)).await?;
         let row = client.query_one("select pg_catalog.pg_export_snapshot()", &[]).await.on_source(doing)?;
-        Ok(SnapshotHolder { exported: row.get(0), client })
+        let lsn = match imported {
+            Some((_, consistent_point)) => consistent_point,
+            None => super::slot::current_lsn(&client).await?,
+        };
+        Ok(SnapshotHolder { exported: row.get(0), client, lsn })
     }
 }
 

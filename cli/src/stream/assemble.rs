@@ -38,6 +38,8 @@ pub struct Assembler {
     begun: bool,
     end_lsn: Lsn,
     received: Lsn,
+    /// As `received`, but for what has left in frames.
+    spooled: Lsn,
 }
 
 impl Assembler {
@@ -80,6 +82,7 @@ impl Assembler {
         self.open = None;
         self.begun = false;
         self.received = self.received.max(commit.end_lsn);
+        self.nothing_waits();
     }
 
     /// A keepalive: everything that committed up to `wal_end` has been sent. Inside a transaction
@@ -87,28 +90,37 @@ impl Assembler {
     pub fn keepalive(&mut self, wal_end: Lsn) {
         if self.open.is_none() {
             self.received = self.received.max(wal_end);
+            self.nothing_waits();
         }
     }
 
-    /// Every transaction whose commit ends at or before this has come through here.
-    pub fn received(&self) -> Lsn {
-        self.received
+    /// Every transaction whose commit ends at or before this has left in a frame: it may still be in
+    /// the last one that `take` gave, and never in the buffer.
+    pub fn spooled(&self) -> Lsn {
+        self.spooled
     }
 
-    /// Whether a transaction has begun and not ended.
+    fn nothing_waits(&mut self) {
+        if self.encoder.buffer.is_empty() {
+            self.spooled = self.received;
+        }
+    }
+
+    /// Whether a transaction is open of which there is a record.
     pub fn in_transaction(&self) -> bool {
-        self.open.is_some()
+        self.begun
     }
 
     /// The next frame, if one is full, or if `drained` says that nothing more waits in the socket.
     pub fn take(&mut self, drained: bool) -> Option<Frame> {
-        let boundary = self.open.is_none();
+        let boundary = !self.begun;
         let size = self.encoder.buffer.len();
         let full = size >= PIECE || self.local.len() >= RELATIONS || (boundary && (size >= FRAME || drained));
         if size == 0 || !full {
             return None;
         }
         self.local.clear();
+        self.spooled = if boundary { self.received } else { self.spooled.max(self.end_lsn) };
         let body = std::mem::take(&mut self.encoder.buffer);
         Some(Frame { body, boundary, end_lsn: std::mem::take(&mut self.end_lsn) })
     }
@@ -128,5 +140,47 @@ impl Assembler {
         self.local.insert(shape, id);
         self.encoder.relation(id, &self.shapes[shape.0 as usize]);
         id
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::TableName;
+
+    fn transaction(into: &mut Assembler, end: u64, whole: bool) {
+        let shape = Shape { table: TableName::new("s", "t"), columns: Vec::new(), key: Vec::new() };
+        let shape = into.intern(shape);
+        into.begin(1);
+        into.change(Kind::Insert, shape);
+        if whole {
+            into.commit(Commit { end_lsn: Lsn(end), commit_at: 0 });
+        }
+    }
+
+    #[test]
+    fn what_still_waits_in_the_buffer_is_not_called_spooled() {
+        let mut into = Assembler::default();
+        transaction(&mut into, 90, true);
+        transaction(&mut into, 110, false);
+        assert!(into.take(true).is_none());
+        assert_eq!(into.spooled(), Lsn::ZERO);
+        into.commit(Commit { end_lsn: Lsn(110), commit_at: 0 });
+        assert_eq!(into.spooled(), Lsn::ZERO);
+        assert!(into.take(true).is_some_and(|frame| frame.boundary && frame.end_lsn == Lsn(110)));
+        assert_eq!(into.spooled(), Lsn(110));
+        into.keepalive(Lsn(200));
+        assert_eq!(into.spooled(), Lsn(200));
+    }
+
+    #[test]
+    fn an_open_transaction_without_a_record_is_a_boundary() {
+        let mut into = Assembler::default();
+        transaction(&mut into, 90, true);
+        into.begin(2);
+        assert!(into.take(true).is_some_and(|frame| frame.boundary));
+        assert_eq!(into.spooled(), Lsn(90));
+        into.keepalive(Lsn(500));
+        assert_eq!(into.spooled(), Lsn(90));
     }
 }

@@ -76,15 +76,12 @@ impl Receiver {
             }
             let at = *self.received.borrow();
             if syncing.is_none() {
+                if last_status.elapsed() >= STATUS_EVERY && !into.in_transaction() {
+                    dirty |= self.mark(at.write_lsn)?;
+                }
                 if dirty {
-                    syncing = Some(start_sync(self.writer.file(), at.write_lsn));
+                    syncing = Some(start_sync(self.writer.file(), self.writer.provable()));
                     dirty = false;
-                } else if last_status.elapsed() >= STATUS_EVERY && at.write_lsn > at.flush_lsn && !into.in_transaction()
-                {
-                    // Nothing but keepalives since: leave a mark of how far they came, so that the
-                    // source is never told more than a restart can prove.
-                    self.append(&Frame { body: Vec::new(), boundary: true, end_lsn: at.write_lsn })?;
-                    syncing = Some(start_sync(self.writer.file(), at.write_lsn));
                 }
             }
             if answer || last_status.elapsed() >= STATUS_EVERY {
@@ -95,6 +92,11 @@ impl Receiver {
         if let Some(sync) = syncing {
             self.synced(sync).await?;
         }
+        if !into.in_transaction() {
+            let at = self.received.borrow().write_lsn;
+            self.mark(at)?;
+        }
+        self.synced(start_sync(self.writer.file(), self.writer.provable())).await?;
         self.status().await?;
         // The last word was said; how the connection ends does not matter any more.
         let _ = tokio::time::timeout(Duration::from_secs(2), self.client.stop()).await;
@@ -128,13 +130,23 @@ impl Receiver {
             *dirty = true;
         }
         // Told only now: all of it is in the spool.
-        let write_lsn = into.received();
+        let write_lsn = into.spooled();
         self.received.send_if_modified(|at| {
             let moved = write_lsn > at.write_lsn;
             at.write_lsn = at.write_lsn.max(write_lsn);
             moved
         });
         Ok(answer)
+    }
+
+    /// Leaves a mark in the spool of how far keepalives have come, so that the source is never told
+    /// more than a restart can prove. False if there was nothing to say.
+    fn mark(&mut self, write_lsn: Lsn) -> Result<bool> {
+        let news = write_lsn > self.writer.provable();
+        if news {
+            self.append(&Frame { body: Vec::new(), boundary: true, end_lsn: write_lsn })?;
+        }
+        Ok(news)
     }
 
     fn append(&mut self, frame: &Frame) -> Result<()> {
@@ -146,7 +158,9 @@ impl Receiver {
 
     /// Whether the spool is at its cap; with some slack, so that it does not flap.
     fn is_full(&self, was: bool) -> bool {
-        let bytes = self.spool.bytes();
+        // What apply has read of an open transaction does not count: it could never be applied if the
+        // rest were not received.
+        let bytes = self.spool.unread_bytes();
         let full = bytes >= if was { self.spool_limit / 10 * 9 } else { self.spool_limit };
         if full && !was {
             tracing::warn!(bytes, "the spool is full: receiving waits for apply, and WAL is kept on the source");

@@ -6,9 +6,12 @@
 //! with zstd. Numbers are little endian.
 //!
 //! ```text
-//! u32 magic  u8 version  u8 flags (1: ends at a transaction's end)  u16 0
+//! u32 magic  u8 version  u8 flags (1: ends at a transaction's end, 2: head of a segment)  u16 0
 //! u32 stored bytes  u32 raw bytes  u64 end_lsn  u32 0  u32 crc32 of the 28 bytes before and the body
 //! ```
+//!
+//! Each segment after the first begins with an empty frame whose end_lsn is the largest of all
+//! segments before it: what the target must have applied if those are gone.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -56,17 +59,18 @@ struct Header {
     stored: u32,
     raw: u32,
     boundary: bool,
+    head: bool,
     end_lsn: Lsn,
     crc: u32,
     bytes: [u8; HEADER],
 }
 
 impl Header {
-    fn new(frame: &Frame, stored: &[u8]) -> Header {
+    fn new(frame: &Frame, stored: &[u8], head: bool) -> Header {
         let mut bytes = [0; HEADER];
         bytes[0..4].copy_from_slice(&MAGIC.to_le_bytes());
         bytes[4] = VERSION;
-        bytes[5] = u8::from(frame.boundary);
+        bytes[5] = u8::from(frame.boundary) | u8::from(head) << 1;
         bytes[8..12].copy_from_slice(&(stored.len() as u32).to_le_bytes());
         bytes[12..16].copy_from_slice(&(frame.body.len() as u32).to_le_bytes());
         bytes[16..24].copy_from_slice(&frame.end_lsn.0.to_le_bytes());
@@ -76,6 +80,7 @@ impl Header {
             stored: stored.len() as u32,
             raw: frame.body.len() as u32,
             boundary: frame.boundary,
+            head,
             end_lsn: frame.end_lsn,
             crc,
             bytes,
@@ -95,7 +100,15 @@ impl Header {
             return Err("impossible length");
         }
         let end_lsn = Lsn(u64::from(u32_at(16)) | u64::from(u32_at(20)) << 32);
-        Ok(Header { stored, raw, boundary: bytes[5] & 1 == 1, end_lsn, crc: u32_at(28), bytes })
+        Ok(Header {
+            stored,
+            raw,
+            boundary: bytes[5] & 1 == 1,
+            head: bytes[5] & 2 == 2,
+            end_lsn,
+            crc: u32_at(28),
+            bytes,
+        })
     }
 
     fn size(&self) -> u64 {
@@ -115,6 +128,8 @@ struct Shared {
     dir: PathBuf,
     /// Where the next frame will be written.
     end: watch::Sender<Position>,
+    /// How far the reader has come, open transaction included.
+    read: Mutex<Position>,
     /// Bytes of the segments that are there.
     bytes: AtomicU64,
     /// Sizes of the segments, oldest first.
@@ -141,6 +156,8 @@ pub struct Opened {
     /// Everything up to the end of this commit record is in the spool or was before; zero if the
     /// spool is empty.
     pub durable: Lsn,
+    /// Everything up to here was in segments that are gone; zero if none are.
+    pub base: Lsn,
     /// Bytes cut off behind the last whole transaction.
     pub cut_bytes: u64,
 }
@@ -162,6 +179,7 @@ impl Spool {
         let shared = Shared {
             dir: dir.to_path_buf(),
             end: watch::Sender::new(Position::default()),
+            read: Mutex::new(Position { segment: segments.first().copied().unwrap_or(0), ..Position::default() }),
             bytes: AtomicU64::new(0),
             sizes: Mutex::new(Vec::new()),
         };
@@ -169,7 +187,7 @@ impl Spool {
         // The end of the last frame that ends at a transaction's end.
         let (mut end, mut durable) =
             (Position { segment: segments.first().copied().unwrap_or(0), ..Position::default() }, Lsn::ZERO);
-        let (mut total, mut newest) = (0, Lsn::ZERO);
+        let (mut total, mut newest, mut base) = (0, Lsn::ZERO, Lsn::ZERO);
         for &segment in &segments {
             let path = shared.path(segment);
             let io = |source| SpoolError::Io { path: path.clone(), source };
@@ -183,6 +201,11 @@ impl Spool {
                         // A tail that was being written may have any bytes in it.
                         if Some(segment) == last && read_body(&file, &path, at, &header).is_err() {
                             break;
+                        }
+                        if at == 0 && header.head && segments.first() == Some(&segment) {
+                            base = header.end_lsn;
+                            end = Position { segment, frame: header.size(), record: 0 };
+                            durable = base;
                         }
                         at += header.size();
                         newest = newest.max(header.end_lsn);
@@ -215,8 +238,10 @@ impl Spool {
         shared.bytes.store(kept, Ordering::Relaxed);
         let shared = Arc::new(shared);
         let mut writer = SpoolWriter::open(Arc::clone(&shared), end)?;
+        // A killed process may have left it to the kernel.
+        writer.file.sync_data().map_err(|source| SpoolError::Io { path: dir.to_path_buf(), source })?;
         (writer.newest, writer.provable) = (durable, durable);
-        Ok(Opened { spool: Spool(shared), writer, durable, cut_bytes: total - kept })
+        Ok(Opened { spool: Spool(shared), writer, durable, base, cut_bytes: total - kept })
     }
 
     /// A reader that stands at the oldest record.
@@ -239,6 +264,12 @@ impl Spool {
         let after: u64 = sizes.iter().filter(|(segment, _)| *segment > from.segment).map(|(_, size)| size).sum();
         let here = sizes.iter().find(|(segment, _)| *segment == from.segment).map_or(0, |(_, size)| *size);
         if from >= end { 0 } else { after + here.saturating_sub(from.frame) }
+    }
+
+    /// Bytes behind what the reader has come to.
+    pub fn unread_bytes(&self) -> u64 {
+        let read = *self.0.read.lock().unwrap_or_else(PoisonError::into_inner);
+        self.bytes_after(read)
     }
 
     /// Bytes on disk.
@@ -303,9 +334,16 @@ impl SpoolWriter {
                 Position { segment: self.at.segment + 1, ..Position::default() },
             )?;
             (self.newest, self.provable) = (newest, provable);
+            // No boundary: a transaction may be open across the two segments.
+            self.write(&Frame { body: Vec::new(), boundary: false, end_lsn: newest }, true)?;
         }
+        self.write(frame, false)
+    }
+
+    fn write(&mut self, frame: &Frame, head: bool) -> Result<()> {
+        let io = |path: &Path, source| SpoolError::Io { path: path.to_path_buf(), source };
         let stored = self.compressor.compress(&frame.body).map_err(|source| io(&self.path, source))?;
-        let header = Header::new(frame, &stored);
+        let header = Header::new(frame, &stored, head);
         let mut bytes = Vec::with_capacity(HEADER + stored.len());
         bytes.extend_from_slice(&header.bytes);
         bytes.extend_from_slice(&stored);
@@ -363,6 +401,7 @@ impl SpoolReader {
                 self.frame = None;
                 self.at = Position { segment: self.at.segment, frame: self.next_frame, record: 0 };
             }
+            *self.shared.read.lock().unwrap_or_else(PoisonError::into_inner) = self.at;
             let end = *self.end.borrow();
             if (self.at.segment, self.at.frame) >= (end.segment, end.frame) {
                 return Ok(None);

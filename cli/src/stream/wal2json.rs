@@ -295,7 +295,7 @@ mod tests {
         decoder.decode(Lsn(10), BEGIN.as_bytes(), &mut into).unwrap();
         decoder.decode(Lsn(30), COMMIT.as_bytes(), &mut into).unwrap();
         assert!(into.take(true).is_none());
-        assert_eq!(into.received(), Lsn(30));
+        assert_eq!(into.spooled(), Lsn(30));
     }
 
     #[test]

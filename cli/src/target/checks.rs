@@ -44,8 +44,8 @@ pub async fn abilities(client: &Client) -> Result<Abilities> {
         .await
         .on_target(doing)?;
     // Proved by trying: managed services grant it in ways no catalog shows.
-    let may_replica = client.batch_execute("set session_replication_role = replica").await.is_ok();
-    client.batch_execute("reset session_replication_role").await.on_target(doing)?;
+    let may_replica = client.batch_execute("begin; set local session_replication_role = replica").await.is_ok();
+    client.batch_execute("rollback").await.on_target(doing)?;
     Ok(Abilities {
         version: row.get(0),
         encoding: row.get(1),
@@ -71,16 +71,19 @@ pub async fn sees_lock(client: &Client, key: i64) -> Result<bool> {
     Ok(row.get(0))
 }
 
-/// Materialized views: some plugins send their rows as changes, which nobody may apply.
-pub async fn materialized_views(client: &Client) -> Result<Vec<TableName>> {
+/// Relations whose changes may be in the stream and are nobody's to apply: rows of materialized views,
+/// TRUNCATE of a partitioned table (its partitions come beside it), tables of extensions.
+pub async fn not_applied(client: &Client) -> Result<Vec<TableName>> {
     let rows = client
         .query(
             "select n.nspname::text, c.relname::text
                from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
-              where c.relkind = 'm'",
+              where c.relkind in ('m', 'p')
+                 or exists (select from pg_catalog.pg_depend d
+                             where d.classid = 'pg_class'::regclass and d.objid = c.oid and d.deptype = 'e')",
             &[],
         )
         .await
-        .on_target(|| "read the materialized views of the target".into())?;
+        .on_target(|| "read what is not applied on the target".into())?;
     Ok(rows.iter().map(|row| TableName::new(row.get::<_, String>(0), row.get::<_, String>(1))).collect())
 }

@@ -17,6 +17,13 @@ const PLAIN: [&str; 5] = [
 ];
 const EXTENSION: &str = "pgmig_sentinel";
 
+/// For a role that did not install the schema.
+const GRANTS: &str = "\
+on the target, as the owner of the schema pgmig:
+grant usage on schema pgmig to ROLE;
+grant all on all tables in schema pgmig to ROLE;
+grant execute on all functions in schema pgmig to ROLE;";
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Flavour {
@@ -43,7 +50,11 @@ pub async fn installed(client: &Client) -> Result<Option<Flavour>> {
             &[],
         )
         .await
-        .on_target(doing)?;
+        .map_err(|err| {
+            let closed = err.code().is_some_and(|code| code.code() == "42501");
+            let error = Error::new(Exit::Target, "cannot use the schema pgmig on the target").cause(err);
+            if closed { error.hint(GRANTS) } else { error }
+        })?;
     match (row.get(0), row.get(1)) {
         (true, _) => {}
         (false, false) => return Ok(None),
@@ -65,12 +76,17 @@ pub async fn installed(client: &Client) -> Result<Option<Flavour>> {
 }
 
 /// Whether `create extension pgmig_sentinel` has a chance here.
-async fn offered(client: &Client) -> Result<bool> {
+pub async fn offered(client: &Client) -> Result<bool> {
     let row = client
         .query_one("select exists (select from pg_catalog.pg_available_extensions where name = $1)", &[&EXTENSION])
         .await
         .on_target(|| "look for the extension pgmig_sentinel".into())?;
     Ok(row.get(0))
+}
+
+pub fn not_offered() -> Error {
+    Error::new(Exit::Target, "the target does not offer the extension pgmig_sentinel")
+        .hint("on the target's machine: make install-extension PG_CONFIG=…; or use --flavour plain")
 }
 
 /// Installs what is not there, in one transaction. `wanted` None takes the extension where it can
@@ -94,11 +110,18 @@ pub async fn install(client: &Client, wanted: Option<Flavour>) -> Result<Flavour
                 Err(err) if wanted.is_none() && err.code().is_some_and(|code| code.code() == "42501") => {
                     tracing::info!("the role may not create the extension pgmig_sentinel: installing plain SQL");
                 }
-                Err(err) => return Err(err).on_target(|| "create extension pgmig_sentinel".into()),
+                Err(err) => {
+                    let refused = err.code().is_some_and(|code| code.code() == "42501");
+                    let error = Error::new(Exit::Target, "cannot create the extension pgmig_sentinel").cause(err);
+                    return Err(if refused {
+                        error.hint("connect as a superuser, or use --flavour plain")
+                    } else {
+                        error
+                    });
+                }
             },
             false if wanted == Some(Flavour::Extension) => {
-                return Err(Error::new(Exit::Target, "the target does not offer the extension pgmig_sentinel")
-                    .hint("on the target's machine: make install-extension PG_CONFIG=…; or use --flavour plain"));
+                return Err(not_offered());
             }
             false => {}
         }

@@ -1,42 +1,9 @@
-//! What `pgmig.progress` says, as `pgmig status` shows it.
+//! Reads `pgmig.progress`, the view that `pgmig status` shows.
 
-use serde::Serialize;
 use tokio_postgres::Client;
 
 use crate::error::{Context, Result};
-use crate::model::Lsn;
-
-/// One row of `pgmig.progress`; sizes in bytes, times in seconds.
-#[derive(Debug, Clone, Serialize)]
-pub struct Progress {
-    pub migration: String,
-    pub phase: String,
-    pub interrupted_phase: Option<String>,
-    pub tables_done: i64,
-    pub tables_total: i64,
-    pub bytes_done: i64,
-    pub bytes_total: i64,
-    pub copy_bytes_per_second: Option<i64>,
-    pub steps_done: i64,
-    pub steps_total: i64,
-    pub steps_failed: i64,
-    pub startpos: Option<Lsn>,
-    pub write_lsn: Option<Lsn>,
-    pub flush_lsn: Option<Lsn>,
-    pub replay_lsn: Option<Lsn>,
-    pub source_lsn: Option<Lsn>,
-    pub lag_bytes: Option<i64>,
-    pub lag_seconds: Option<f64>,
-    pub spool_bytes: i64,
-    pub applied_transactions: i64,
-    pub applied_rows: i64,
-    pub endpos: Option<Lsn>,
-    pub apply: bool,
-    pub eta_seconds: Option<f64>,
-    pub last_error: Option<String>,
-    pub plugin: String,
-    pub slot_name: String,
-}
+use crate::model::Progress;
 
 /// The migrations of this database, or the one that is named.
 pub async fn progress(client: &Client, migration: Option<&str>) -> Result<Vec<Progress>> {

@@ -1,10 +1,12 @@
 //! Parts and steps as a queue on the target. A work item is taken by its row lock, so a dead worker's
 //! claim is gone with its connection, and done in the transaction that did the work.
 
+use std::collections::HashSet;
+
 use tokio_postgres::Client;
 
 use crate::error::{Context, Result};
-use crate::model::TableName;
+use crate::model::{Lsn, TableName};
 
 /// A Part as a worker takes it.
 #[derive(Debug, Clone)]
@@ -118,14 +120,14 @@ pub async fn take_part(client: &Client, migration: &str) -> Result<Option<Part>>
 }
 
 /// Marks a Part done, in the transaction that stored its rows.
-pub async fn finish_part(client: &Client, part: &Part, rows: u64, bytes: u64, tag: &str) -> Result<()> {
+pub async fn finish_part(client: &Client, part: &Part, rows: u64, bytes: u64, tag: &str, lsn: Lsn) -> Result<()> {
     client
         .execute(
             "update pgmig.part
-                set state = 'done', copied_rows = $2, copied_bytes = $3, snapshot = $4,
+                set state = 'done', copied_rows = $2, copied_bytes = $3, snapshot = $4, snapshot_lsn = $5,
                     started_at = now(), finished_at = clock_timestamp()
               where part_id = $1",
-            &[&part.id, &(rows as i64), &(bytes as i64), &tag],
+            &[&part.id, &(rows as i64), &(bytes as i64), &tag, &lsn],
         )
         .await
         .on_target(|| format!("mark {part} done"))?;
@@ -162,7 +164,7 @@ pub async fn restart_split_tables(client: &Client, migration: &str) -> Result<Ve
         client
             .execute(
                 "update pgmig.part
-                    set state = 'pending', copied_rows = null, copied_bytes = null, snapshot = null,
+                    set state = 'pending', copied_rows = null, copied_bytes = null, snapshot = null, snapshot_lsn = null,
                         started_at = null, finished_at = null
                   where migration = $1 and schema_name = $2 and table_name = $3",
                 &[&migration, &table.schema, &table.table],
@@ -174,13 +176,24 @@ pub async fn restart_split_tables(client: &Client, migration: &str) -> Result<Ve
     Ok(tables)
 }
 
-/// The snapshot tag of every table that is copied.
-pub async fn tags(client: &Client, migration: &str) -> Result<Vec<(TableName, Option<String>)>> {
+/// The snapshot tag of every table that is copied, and the position behind which it says nothing.
+pub async fn tags(client: &Client, migration: &str) -> Result<Vec<(TableName, Option<(String, Lsn)>)>> {
     let rows = client
-        .query("select distinct schema_name, table_name, snapshot from pgmig.part where migration = $1", &[&migration])
+        .query(
+            "select distinct schema_name, table_name, snapshot, snapshot_lsn from pgmig.part where migration = $1",
+            &[&migration],
+        )
         .await
         .on_target(|| "read the tags of the copies".into())?;
-    Ok(rows.iter().map(|row| (TableName::new(row.get::<_, String>(0), row.get::<_, String>(1)), row.get(2))).collect())
+    Ok(rows
+        .iter()
+        .map(|row| {
+            (
+                TableName::new(row.get::<_, String>(0), row.get::<_, String>(1)),
+                row.get::<_, Option<String>>(2).zip(row.get::<_, Option<Lsn>>(3)),
+            )
+        })
+        .collect())
 }
 
 fn step(row: &tokio_postgres::Row) -> Step {
@@ -269,15 +282,17 @@ pub async fn finish_step(client: &Client, step: &Step) -> Result<()> {
     Ok(())
 }
 
-/// Records that a step failed. A blocking one stays pending, so that the next run tries it again.
+/// Records that a step failed. It stays pending, so that it is tried again, if it is blocking or the
+/// failure was one of the moment: a deadlock, a lack of resources, a lock, a cancel.
 pub async fn fail_step(client: &Client, step: &Step, sqlstate: &str, message: &str) -> Result<()> {
+    let passing = ["40", "53", "57"].iter().any(|class| sqlstate.starts_with(class)) || sqlstate == "55P03";
     client
         .execute(
             "update pgmig.step
-                set state = case when blocking then 'pending' else 'failed' end,
+                set state = case when blocking or $4 then 'pending' else 'failed' end,
                     sqlstate = $2, message = $3, finished_at = clock_timestamp()
               where step_id = $1",
-            &[&step.id, &sqlstate, &message],
+            &[&step.id, &sqlstate, &message, &passing],
         )
         .await
         .on_target(|| format!("record the failure of {} {}", step.kind, step.name))?;
@@ -295,4 +310,27 @@ pub async fn failed_steps(client: &Client, migration: &str) -> Result<Vec<(Strin
         .await
         .on_target(|| "list what could not be made".into())?;
     Ok(rows.iter().map(|row| (row.get(0), row.get(1), row.get(2), row.get(3))).collect())
+}
+
+/// Drops the validation of a foreign key that could not be made: its failure says nothing new.
+pub async fn skip_validation(client: &Client, migration: &str, foreign_key: &Step) -> Result<()> {
+    client
+        .execute(
+            "delete from pgmig.step
+              where migration = $1 and stage = 'validate' and state = 'pending' and name = $2
+                and not exists (select from pgmig.step f where f.step_id = $3 and f.state = 'pending')",
+            &[&migration, &foreign_key.name, &foreign_key.id],
+        )
+        .await
+        .on_target(|| format!("drop the validation of {}", foreign_key.name))?;
+    Ok(())
+}
+
+/// The tables that are copied.
+pub async fn tables(client: &Client, migration: &str) -> Result<HashSet<TableName>> {
+    let rows = client
+        .query("select distinct schema_name, table_name from pgmig.part where migration = $1", &[&migration])
+        .await
+        .on_target(|| "list the tables of the migration".into())?;
+    Ok(rows.iter().map(|row| TableName::new(row.get::<_, String>(0), row.get::<_, String>(1))).collect())
 }

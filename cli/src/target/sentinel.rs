@@ -124,14 +124,14 @@ pub async fn set_startpos(client: &Client, migration: &str, startpos: Lsn) -> Re
     Ok(())
 }
 
-/// Moves to a phase, marking the copy's begin and end and the end of all. A paused migration stays
-/// paused, at the new phase.
+/// Moves to a phase, marking the copy's begin and end and the end of all. While apply is switched off,
+/// which may be since the copy, the phases that would apply are paused.
 pub async fn set_phase(client: &Client, migration: &str, phase: Phase) -> Result<()> {
     client
         .execute(
             "update pgmig.sentinel
-                set phase = case when phase = 'paused' and $2 in ('catchup', 'follow') then phase else $2 end,
-                    interrupted_phase = case when phase = 'paused' and $2 in ('catchup', 'follow') then $2 end,
+                set phase = case when not apply and $2 in ('catchup', 'follow') then 'paused' else $2 end,
+                    interrupted_phase = case when not apply and $2 in ('catchup', 'follow') then $2 end,
                     last_error = null,
                     copy_started_at = case when $2 = 'copy' then coalesce(copy_started_at, now()) else copy_started_at end,
                     copy_finished_at = case when $2 = 'indexes' then coalesce(copy_finished_at, now()) else copy_finished_at end,
@@ -207,10 +207,7 @@ pub async fn set_endpos(client: &Client, migration: &str, endpos: Option<Lsn>) -
         let hint = cause.as_db_error().and_then(|db| db.hint()).map(str::to_string);
         let exit = if behind { Exit::Usage } else { Exit::Phase };
         let error = Error::new(exit, format!("cannot set endpos of migration `{migration}`")).cause(cause);
-        match hint {
-            Some(hint) => error.hint(hint),
-            None => error,
-        }
+        error.hint(hint.unwrap_or_else(|| "see where it is: pgmig status".into()))
     })?;
     Ok(())
 }

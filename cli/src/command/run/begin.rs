@@ -1,6 +1,8 @@
 //! Begins a migration: checks, installs, makes slot and snapshot, starts the stream and plans the copy.
 //! Until all checks have passed nothing is changed on either side.
 
+use std::path::Path;
+
 use tokio_postgres::Client;
 
 use super::stream::Streaming;
@@ -10,7 +12,7 @@ use crate::connect::Side;
 use crate::copy::draft::{self, draft};
 use crate::copy::steps::relax_identity;
 use crate::error::{Context, Error, Exit, Result};
-use crate::model::{Phase, TableName};
+use crate::model::{Lsn, Phase, TableName};
 use crate::plan_db::PlanDb;
 use crate::preflight::{self, Asked, Facts};
 use crate::report::Reporter;
@@ -32,19 +34,13 @@ pub(super) async fn begin(config: Config, report: Reporter, source: Client, targ
         flavour: config.flavour,
         allow_insert_only: config.allow_insert_only,
         filters: config.filters.clone(),
+        endpos: config.endpos,
     };
     let facts = preflight::new_migration(&source, &target, &asked).await?;
     // Found out before anything is changed, too.
     Tools::find((facts.source_version / 10_000) as u32).await?;
     let plugin = if config.follow { choose_plugin(&config, &facts, &source).await? } else { "none" };
     let plan = PlanDb::open(&config.dir, &identity(&facts.source_identity, &config.name))?;
-    // What an earlier migration of this name left behind.
-    match std::fs::remove_dir_all(config.dir.join("spool")) {
-        Err(err) if err.kind() != std::io::ErrorKind::NotFound => {
-            return Err(err).during(Exit::Dir, || "empty the spool".into());
-        }
-        _ => {}
-    }
     plan.begin(config.filters.as_ref())?;
     let flavour = install::install(&target, config.flavour).await?;
     let begin = Begin {
@@ -60,6 +56,16 @@ pub(super) async fn begin(config: Config, report: Reporter, source: Client, targ
     report.info(format!("migration `{}`: {plugin} stream, {flavour} flavour", config.name));
     let filters = config.filters.clone();
     Ok(Run { config, report, target, source, flavour, plan, filters })
+}
+
+/// What a slot that is gone sent is worth nothing.
+fn empty_spool(dir: &Path) -> Result<()> {
+    match std::fs::remove_dir_all(dir.join("spool")) {
+        Err(err) if err.kind() != std::io::ErrorKind::NotFound => {
+            Err(err).during(Exit::Dir, || "empty the spool".into())
+        }
+        _ => Ok(()),
+    }
 }
 
 /// wal2json where it is allowed and carries every value; else pgoutput. Asked for by name, a plugin
@@ -82,18 +88,28 @@ async fn choose_plugin(config: &Config, facts: &Facts, source: &Client) -> Resul
             "the source's wal2json is older than 2.6 and turns NaN and infinity in column {column} of {table} into null"
         ))),
         (Ok(false), Some(_)) => Ok("pgoutput"),
-        (Err(err), _) if asked => Err(Error::new(Exit::Source, "the source cannot decode with wal2json")
-            .hint(match err.sqlstate() {
-                Some("58P01" | "42704") => "install the package postgresql-NN-wal2json of the source's version, or use --plugin pgoutput",
-                Some("42501") => "on the source, as superuser (no quotes round the whole list), then reload; or use --plugin pgoutput:\nalter system set output_plugin_libraries = pgoutput, test_decoding, wal2json;\nselect pg_reload_conf();",
-                _ => "use --plugin pgoutput, which every server has",
-            })
-            .cause(err)),
+        (Err(err), _) if asked => Err(no_wal2json(err)),
         (Err(err), _) => {
             tracing::debug!(error = %err.chain(), "wal2json is not to be had");
             Ok("pgoutput")
         }
     }
+}
+
+/// Why wal2json could not be tried, and what to do about it.
+fn no_wal2json(err: Error) -> Error {
+    let hint = match err.sqlstate() {
+        Some("58P01" | "42704") => {
+            "install the package postgresql-NN-wal2json of the source's version, or use --plugin pgoutput"
+        }
+        Some("42501") => {
+            "on the source, as superuser (no quotes round the whole list), then reload; or use --plugin pgoutput:\n\
+             alter system set output_plugin_libraries = pgoutput, test_decoding, wal2json;\n\
+             select pg_reload_conf();"
+        }
+        _ => "use --plugin pgoutput, which every server has",
+    };
+    Error::new(Exit::Source, "the source cannot decode with wal2json").hint(hint).cause(err)
 }
 
 impl Run {
@@ -113,7 +129,12 @@ impl Run {
 
     async fn slot_and_snapshot(&self, found: &Sentinel) -> Result<(SnapshotHolder, Streaming)> {
         let name = &self.config.slot_name;
-        slot::drop(&self.source, name).await?;
+        if slot::find(&self.source, name).await?.is_some() {
+            // Left by an earlier try of this phase, whose session may just be ending.
+            self.check_slot(name, Lsn(u64::MAX)).await?;
+            slot::drop(&self.source, name).await?;
+        }
+        empty_spool(&self.config.dir)?;
         let mut published = Vec::new();
         if found.plugin == "pgoutput" {
             published = select(&self.source, self.filters.as_ref(), true).await?.tables;
@@ -124,8 +145,12 @@ impl Run {
         let mut client = ReplicationClient::connect(&self.config.source, Side::Source, "pgmig receive").await?;
         let creating = client.create_slot(name, &found.plugin, false, Snapshot::Export);
         let created = self.while_waiting(creating).await?;
-        let holder =
-            SnapshotHolder::new(self.source_client("pgmig snapshot").await?, created.snapshot.as_deref()).await?;
+        if let Some(endpos) = found.endpos.filter(|endpos| *endpos < created.consistent_point) {
+            return Err(Error::usage(format!("endpos {endpos} is behind startpos {}", created.consistent_point))
+                .hint("the copy holds every change up to startpos: give a later position, or none"));
+        }
+        let snapshot = created.snapshot.as_deref().map(|snapshot| (snapshot, created.consistent_point));
+        let holder = SnapshotHolder::new(self.source_client("pgmig snapshot").await?, snapshot).await?;
         sentinel::set_startpos(&self.target, &self.config.name, created.consistent_point).await?;
         if found.plugin == "pgoutput" {
             let under_snapshot = select(&holder.client, self.filters.as_ref(), true).await?.tables;
@@ -197,5 +222,28 @@ impl Run {
             .await
             .on_target(|| "read the version of the target".into())?;
         Ok(row.get(0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ServerError;
+
+    #[test]
+    fn a_source_without_wal2json_is_told_apart_from_one_that_does_not_allow_it() {
+        let cases = [
+            ("58P01", "could not access file \"wal2json\": No such file or directory", "install the package"),
+            ("42501", "library \"wal2json\" may not be used as an output plugin", "output_plugin_libraries"),
+            ("57014", "canceling statement due to statement timeout", "--plugin pgoutput"),
+        ];
+        for (sqlstate, message, expected) in cases {
+            let answer = ServerError { sqlstate: sqlstate.into(), message: message.into(), hint: None };
+            let tried = Error::new(Exit::Source, "try wal2json with a temporary slot").cause(answer);
+            let error = no_wal2json(tried);
+            assert_eq!(error.exit(), Exit::Source);
+            assert!(error.hint_text().is_some_and(|hint| hint.contains(expected)), "{error:?}");
+            assert!(error.chain().contains(message), "{error:?}");
+        }
     }
 }

@@ -30,6 +30,7 @@ pub struct Config {
     pub skip_large_objects: bool,
     pub allow_insert_only: bool,
     pub filters: Option<Filters>,
+    pub leave_new_tables: bool,
 }
 
 impl Config {
@@ -54,6 +55,7 @@ impl Config {
             skip_large_objects: args.skip_large_objects,
             allow_insert_only: args.allow_insert_only,
             filters: args.filters.as_deref().map(Filters::read).transpose()?,
+            leave_new_tables: args.leave_new_tables,
         })
     }
 }

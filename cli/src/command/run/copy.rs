@@ -23,6 +23,8 @@ impl Run {
         } else {
             self.report.phase(phase);
         }
+        // Kept until the copy is over: a worker that leaves the snapshot for a while comes back to it.
+        let mut held = None;
         let workers = if queue::parts_left(&self.target, name).await? == 0 {
             Vec::new()
         } else {
@@ -31,8 +33,7 @@ impl Run {
                 None => self.new_snapshot(follow).await?,
             };
             let workers = self.workers(&holder).await?;
-            // From here on each worker holds the snapshot itself.
-            drop(holder);
+            held = Some(holder);
             workers
         };
         let mut builders = Vec::new();
@@ -40,6 +41,7 @@ impl Run {
             builders.push(self.target_client("pgmig index", &[]).await?);
         }
         let copied = async || {
+            drop(held);
             if phase <= Phase::Copy { self.enter(Phase::Indexes).await } else { Ok(()) }
         };
         pool::run(workers, builders, name, &self.report, copied).await?;
@@ -58,6 +60,8 @@ impl Run {
                 target: self.target_client("pgmig copy", &[]).await?,
                 migration: self.config.name.clone(),
                 tag,
+                tag_lsn: holder.lsn,
+                exported: holder.exported.clone(),
                 report: self.report.clone(),
             });
         }

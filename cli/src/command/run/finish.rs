@@ -21,10 +21,12 @@ impl Run {
     /// Sequences stand exactly where those of the source stand now.
     async fn sequences(&self) -> Result<()> {
         let source = self.source_client("pgmig run").await?;
+        let there = catalog::sequences(&source).await?;
         let names = match self.plan.selection()? {
-            Some(selection) => selection.sequences,
+            // One that was dropped on the source in the meantime has no value to carry over.
+            Some(selection) => selection.sequences.into_iter().filter(|name| there.contains(name)).collect(),
             // The plan is lost with its disk: the source still has them.
-            None => catalog::sequences(&source).await?,
+            None => there,
         };
         let names = checks::existing(&self.target, &names).await?;
         let values: Vec<(TableName, i64, bool)> = catalog::sequence_values(&source, &names)

@@ -10,11 +10,11 @@ use super::Run;
 use super::stream::Streaming;
 use crate::apply::extension::ExtensionWriter;
 use crate::apply::plain::PlainWriter;
-use crate::apply::{Applied, Apply, Writer};
+use crate::apply::{Applied, Apply, Tag, Writer};
 use crate::error::{Context, Error, Exit, Result};
 use crate::model::{Lsn, Phase, SnapshotTag, TableName};
 use crate::report::Event;
-use crate::source::slot;
+use crate::source::{catalog, slot};
 use crate::stream::spool::Spool;
 use crate::target::install::Flavour;
 use crate::target::objects::{self, Outcome};
@@ -45,6 +45,10 @@ impl Run {
     ) -> Result<()> {
         let found = self.sentinel().await?;
         let barrier = slot::current_lsn(&self.source_client("pgmig monitor").await?).await?;
+        // An idle source may stand at a position that its stream never passes by itself.
+        if let Err(err) = slot::nudge(&self.source_client("pgmig monitor").await?).await {
+            tracing::debug!(error = %err.chain(), "the source takes no message: its keepalives will do");
+        }
         if phase < Phase::Catchup {
             self.enter(Phase::Catchup).await?;
         } else {
@@ -66,14 +70,30 @@ impl Run {
             applied: streaming.applied.clone(),
             gate: Arc::clone(&gate),
         };
+        // Before this position the tables are not at one point in time.
+        let newest = apply.tags.values().map(|tag| tag.lsn).max().unwrap_or_default();
         let caught_up = self.when_level(streaming.applied.subscribe(), streaming.spool.clone(), barrier, gate);
         let mut caught_up = std::pin::pin!(caught_up);
         loop {
             let endpos = tokio::select! {
-                reached = apply.run() => reached?,
+                reached = apply.run() => match reached {
+                    // What it listens to is gone, and so is the stream: that is the error to tell.
+                    Err(err) if err.exit() == Exit::Stopped => return Err(streaming.ended().await),
+                    reached => reached?,
+                },
                 ended = streaming.ended() => return Err(ended),
                 failed = &mut caught_up => return Err(failed),
             };
+            if endpos < newest {
+                return Err(Error::new(
+                    Exit::Phase,
+                    format!("endpos {endpos} is behind {newest}, where the last table was copied"),
+                )
+                .hint(format!(
+                    "the copy was interrupted and went on later; set endpos to {newest} or later, then run again"
+                )));
+            }
+            self.refuse_new_tables(&found.plugin).await?;
             if sentinel::enter_cutover(&self.target, &self.config.name, endpos).await? {
                 break;
             }
@@ -81,20 +101,42 @@ impl Run {
         streaming.stop().await
     }
 
-    /// Relations whose changes are known not to be wanted: what was left out, and materialized views.
+    /// Relations whose changes are known not to be wanted: what was left out, and what comes in other ways.
     async fn ignored(&self) -> Result<HashSet<TableName>> {
-        let mut ignored: HashSet<TableName> = checks::materialized_views(&self.target).await?.into_iter().collect();
+        let mut ignored: HashSet<TableName> = checks::not_applied(&self.target).await?.into_iter().collect();
         ignored.extend(self.plan.selection()?.unwrap_or_default().ignored);
         Ok(ignored)
     }
 
+    /// pgoutput sends nothing of a table that is in no publication: one that was made since the
+    /// migration was planned would be missing, and nobody would be told.
+    async fn refuse_new_tables(&self, plugin: &str) -> Result<()> {
+        if plugin != "pgoutput" || self.config.leave_new_tables {
+            return Ok(());
+        }
+        let mut known = queue::tables(&self.target, &self.config.name).await?;
+        known.extend(self.ignored().await?);
+        let client = self.source_client("pgmig run").await?;
+        let new: Vec<String> = catalog::tables(&client)
+            .await?
+            .into_iter()
+            .filter(|table| table.logged && !known.contains(&table.name))
+            .map(|table| table.name.to_string())
+            .collect();
+        if new.is_empty() {
+            return Ok(());
+        }
+        Err(Error::new(Exit::Differ, format!("created on the source since the migration began: {}", new.join(", ")))
+            .hint("drop what is not needed there, or leave it behind with --leave-new-tables; or begin again (pgmig cleanup --force, empty the target, pgmig run)"))
+    }
+
     /// The tag of each table's copy.
-    async fn tags(&self) -> Result<HashMap<TableName, SnapshotTag>> {
-        let mut tags: HashMap<TableName, SnapshotTag> = HashMap::new();
+    async fn tags(&self) -> Result<HashMap<TableName, Tag>> {
+        let mut tags: HashMap<TableName, Tag> = HashMap::new();
         for (table, tag) in queue::tags(&self.target, &self.config.name).await? {
-            let tag = tag.ok_or_else(|| Error::bug(format!("{table} is not copied and apply begins")))?;
-            let tag: SnapshotTag = tag.parse().during(Exit::Target, || format!("read the tag of {table}"))?;
-            if tags.insert(table.clone(), tag).is_some() {
+            let (tag, lsn) = tag.ok_or_else(|| Error::bug(format!("{table} is not copied and apply begins")))?;
+            let snapshot: SnapshotTag = tag.parse().during(Exit::Target, || format!("read the tag of {table}"))?;
+            if tags.insert(table.clone(), Tag { snapshot, lsn }).is_some() {
                 return Err(Error::bug(format!("the Parts of {table} come from two snapshots")));
             }
         }
@@ -139,6 +181,9 @@ impl Run {
                 };
                 client.batch_execute("begin").await.on_target(|| "begin a step".into())?;
                 if let Outcome::Failed { sqlstate, message } = objects::run_taken(&client, &step).await? {
+                    if stage == "foreign_key" {
+                        queue::skip_validation(&self.target, &self.config.name, &step).await?;
+                    }
                     self.report.send(Event::StepFailed { kind: step.kind, name: step.name, sqlstate, message });
                 }
             }

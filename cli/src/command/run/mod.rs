@@ -42,16 +42,17 @@ pub struct Run {
 
 /// How a run ended well.
 struct Summary {
-    replay_lsn: Option<Lsn>,
+    endpos: Option<Lsn>,
     already: bool,
     failed: Vec<(String, String, String, String)>,
 }
 
 pub async fn run(args: RunArgs, quiet: bool) -> Result<Exit> {
-    let style = match (args.json, terminal() && !quiet) {
-        (true, _) => Style::Json,
-        (false, true) => Style::Bars,
-        (false, false) => Style::Lines,
+    let style = match (args.json, quiet, terminal()) {
+        (true, _, _) => Style::Json,
+        (false, true, _) => Style::Quiet,
+        (false, false, true) => Style::Bars,
+        (false, false, false) => Style::Lines,
     };
     let config = Config::new(args)?;
     let (report, reporter) = report::start(style);
@@ -67,7 +68,7 @@ pub async fn run(args: RunArgs, quiet: bool) -> Result<Exit> {
     // It ends when the last session of the run has; one that hangs is not waited for.
     let _ = tokio::time::timeout(Duration::from_secs(2), reporter).await;
     let summary = done?;
-    if style != Style::Json {
+    if !matches!(style, Style::Json | Style::Quiet) {
         tell(&summary);
     }
     Ok(Exit::Done)
@@ -76,21 +77,24 @@ pub async fn run(args: RunArgs, quiet: bool) -> Result<Exit> {
 fn tell(summary: &Summary) {
     if summary.already {
         eprintln!("done already; nothing was changed");
-    } else if let Some(lsn) = summary.replay_lsn {
-        eprintln!("done: every change of the source up to endpos is on the target (replay_lsn {lsn})");
+    } else if let Some(lsn) = summary.endpos {
+        eprintln!("done: every change of the source up to endpos {lsn} is on the target");
     } else {
         eprintln!("done: the target holds the source as it was when the copy began");
     }
     if !summary.failed.is_empty() {
         eprintln!(
-            "{} objects could not be made; see: select * from pgmig.steps where state = 'failed'",
-            summary.failed.len()
+            "could not be made: {}; see: select * from pgmig.steps where state = 'failed'",
+            match summary.failed.len() {
+                1 => "1 object".to_string(),
+                count => format!("{count} objects"),
+            }
         );
         for (kind, name, sqlstate, message) in &summary.failed {
             eprintln!("  {} {name}: {message} ({sqlstate})", kind.to_lowercase());
         }
     }
-    eprintln!("next: point the application at the target, then free the source's slot with `pgmig cleanup`");
+    eprintln!("next: point the application at the target, then remove what pgmig made with `pgmig cleanup`");
 }
 
 /// Waits for SIGINT or SIGTERM.
@@ -125,7 +129,7 @@ async fn migrate(config: Config, report: Reporter) -> Result<Summary> {
         Some((flavour, found)) => {
             check_same(&config, &source, flavour, &found).await?;
             if found.phase == Phase::Done {
-                return Ok(Summary { replay_lsn: found.replay_lsn, already: true, failed: Vec::new() });
+                return Ok(Summary { endpos: found.endpos, already: true, failed: Vec::new() });
             }
             let plan = PlanDb::open(&config.dir, &identity(&found.source_identity, &config.name))?;
             if !plan.is_begun()? {
@@ -164,7 +168,11 @@ fn identity(source_identity: &str, name: &str) -> String {
 }
 
 async fn check_same(config: &Config, source: &Client, flavour: Flavour, found: &sentinel::Sentinel) -> Result<()> {
-    let identity = source::checks::abilities(source).await?.identity;
+    let can = source::checks::abilities(source).await?;
+    let identity = can.identity;
+    if can.in_recovery {
+        return Err(Error::new(Exit::Source, "the source is a standby now").hint("give the primary"));
+    }
     if identity != found.source_identity {
         return Err(Error::usage(format!("migration `{}` on the target is of another source", config.name))
             .hint("give the source it was begun with, or another --name"));
@@ -178,13 +186,12 @@ async fn check_same(config: &Config, source: &Client, flavour: Flavour, found: &
         return Err(Error::usage(format!(
             "migration `{}` was begun with the {flavour} flavour, not {wanted}",
             config.name
-        )));
+        ))
+        .hint("leave --flavour out"));
     }
     if found.slot_name != config.slot_name {
-        return Err(Error::usage(format!(
-            "migration `{}` was begun with --slot-name {}",
-            config.name, found.slot_name
-        )));
+        return Err(Error::usage(format!("migration `{}` was begun with another slot name", config.name))
+            .hint(format!("go on with --slot-name {}", found.slot_name)));
     }
     Ok(())
 }
@@ -230,7 +237,7 @@ impl Run {
         self.finish().await?;
         let found = self.sentinel().await?;
         Ok(Summary {
-            replay_lsn: found.replay_lsn.or(found.endpos).filter(|_| found.follow),
+            endpos: found.endpos.filter(|_| found.follow),
             already: false,
             failed: queue::failed_steps(&self.target, &self.config.name).await?,
         })

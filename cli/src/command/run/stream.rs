@@ -29,6 +29,9 @@ const NUDGE_EVERY: Duration = Duration::from_secs(2);
 /// How long a slot may still be held by the session of a run that was killed.
 const SLOT_FREE_WITHIN: Duration = Duration::from_secs(15);
 
+const BEGIN_AGAIN: &str =
+    "what changed since then cannot be had any more: begin again (pgmig cleanup --force, empty the target, pgmig run)";
+
 /// A stream that runs.
 pub struct Streaming {
     pub spool: Spool,
@@ -79,6 +82,13 @@ impl Run {
         }
         let startpos = found.startpos.unwrap_or_default();
         let replay_lsn = found.replay_lsn.unwrap_or_default();
+        if opened.base > replay_lsn.max(startpos) {
+            return Err(Error::new(
+                Exit::Target,
+                format!("the target has applied up to {replay_lsn}, and the spool begins behind {}", opened.base),
+            )
+            .hint(format!("was the target restored from a backup, or failed over? {BEGIN_AGAIN}")));
+        }
         let have = opened.durable.max(replay_lsn).max(startpos);
         self.check_slot(&found.slot_name, have).await?;
         let client = ReplicationClient::connect(&self.config.source, Side::Source, "pgmig receive").await?;
@@ -87,9 +97,9 @@ impl Run {
     }
 
     /// Refuses a slot that has let go of something that we do not hold.
-    async fn check_slot(&self, name: &str, have: Lsn) -> Result<()> {
+    pub(super) async fn check_slot(&self, name: &str, have: Lsn) -> Result<()> {
         let began = Instant::now();
-        let again = "what changed since then cannot be had any more: begin again (pgmig cleanup --force, empty the target, pgmig run)";
+        let again = BEGIN_AGAIN;
         loop {
             let Some(slot) = slot::find(&self.source, name).await? else {
                 return Err(Error::new(Exit::Source, format!("slot `{name}` is gone from the source")).hint(again));

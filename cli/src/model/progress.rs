@@ -1,0 +1,37 @@
+//! How far a migration is, as the view `pgmig.progress` says: read by `target`, shown by `report`.
+
+use serde::Serialize;
+
+use super::Lsn;
+
+/// One row of `pgmig.progress`; sizes in bytes, times in seconds.
+#[derive(Debug, Clone, Serialize)]
+pub struct Progress {
+    pub migration: String,
+    pub phase: String,
+    pub interrupted_phase: Option<String>,
+    pub tables_done: i64,
+    pub tables_total: i64,
+    pub bytes_done: i64,
+    pub bytes_total: i64,
+    pub copy_bytes_per_second: Option<i64>,
+    pub steps_done: i64,
+    pub steps_total: i64,
+    pub steps_failed: i64,
+    pub startpos: Option<Lsn>,
+    pub write_lsn: Option<Lsn>,
+    pub flush_lsn: Option<Lsn>,
+    pub replay_lsn: Option<Lsn>,
+    pub source_lsn: Option<Lsn>,
+    pub lag_bytes: Option<i64>,
+    pub lag_seconds: Option<f64>,
+    pub spool_bytes: i64,
+    pub applied_transactions: i64,
+    pub applied_rows: i64,
+    pub endpos: Option<Lsn>,
+    pub apply: bool,
+    pub eta_seconds: Option<f64>,
+    pub last_error: Option<String>,
+    pub plugin: String,
+    pub slot_name: String,
+}
