@@ -140,9 +140,11 @@ select k.migration,
        k.replay_lsn,
        k.source_lsn,
        -- greatest() would make 0 of what is not known yet.
-       case when k.follow and k.source_lsn is not null and k.reached_lsn is not null
+       case when k.phase = 'done' and k.follow then 0
+            when k.follow and k.source_lsn is not null and k.reached_lsn is not null
             then greatest(0, pg_wal_lsn_diff(k.source_lsn, k.reached_lsn))::bigint end as lag_bytes,
        case when not k.follow or k.stream_at is null then null
+            when k.phase = 'done' then 0
             when k.spool_bytes = 0 then 0
             else round(extract(epoch from k.stream_at - coalesce(k.replay_commit_at, k.copy_started_at))::numeric, 3)
        end as lag_seconds,

@@ -250,7 +250,7 @@ async fn an_orphan_of_the_source_is_reported_and_stops_nothing() -> Outcome {
         let done = life.finish(run).await;
         let failed = "select string_agg(concat_ws(' ', state, stage, name, sqlstate), '; ') from pgmig.steps where state <> 'done'";
         assert_eq!(life.on_target(failed).await, "failed validate public.child child_parent_id_fkey 23503");
-        assert!(done.stderr.contains("1 objects could not be made"), "{}", done.stderr);
+        assert!(done.stderr.contains("could not be made: 1 object"), "{}", done.stderr);
         assert!(!done.stderr.contains("777777"), "{}", done.stderr);
         assert_eq!(life.on_target("select steps_failed from pgmig.progress").await, "1");
         // That it is not validated is all that differs.
