@@ -112,6 +112,9 @@ fn left_out(plan: &Plan, text: &mut String) {
             reasons.push((left.what, &left.why));
         }
     }
+    // In the order of the file; what follows from it comes after.
+    let line = |why: &str| why.split_once(" [")?.0.rsplit_once(':')?.1.parse::<usize>().ok();
+    reasons.sort_by_key(|(_, why)| line(why).unwrap_or(usize::MAX));
     for (what, why) in reasons {
         let these: Vec<&LeftOut> = plan.left_out.iter().filter(|left| left.what == what && left.why == why).collect();
         let means = match what {

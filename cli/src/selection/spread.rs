@@ -71,6 +71,12 @@ impl Resolver<'_> {
             }
         }
         let out = &self.done.out;
+        // What is part of something that is left out need not be told beside it.
+        let part_of = |object: &Object| {
+            let needs = by_object.get(object).into_iter().flatten();
+            needs.filter(|need| matches!(need.kind, 'a' | 'i')).any(|need| out.contains_key(&need.on))
+        };
+        self.done.dependents.retain(|(object, _)| object.0 == class::RELATION || !part_of(object));
         for by in self.done.needed.values_mut() {
             by.retain(|object| !out.contains_key(object));
             by.sort_unstable();

@@ -103,6 +103,8 @@ fn views_go_with_what_they_read_and_a_sequence_stays_for_who_draws_from_it() {
     let text = "[exclude-table]\napp.orders";
     assert_eq!(out(text), ["orders", "open_orders", "totals"]);
     assert_eq!(resolved(text).unwrap().disowned, [12]);
+    let told: Vec<_> = resolved(text).unwrap().dependents.into_iter().map(|(object, _)| object).collect();
+    assert_eq!(told, [(class::RELATION, 13), (class::RELATION, 14)]);
     assert_eq!(
         out("[exclude-table]\napp.orders\napp.copies"),
         ["orders", "orders_id_seq", "open_orders", "totals", "copies"]
