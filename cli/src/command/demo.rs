@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::process::{Child, Command};
 
 use crate::args::{DemoArgs, FlavourArg, PluginArg};
+use crate::command::interrupted;
 use crate::embedded::{Cluster, Summary, Workload, Writer, WriterOptions, sample};
 use crate::error::{Context, Error, Exit, Result};
 use crate::report::units;
@@ -20,6 +21,14 @@ const WRITER_TPS: f64 = 150.0;
 const SCALE: f64 = 2.0;
 
 pub async fn demo(args: DemoArgs) -> Result<Exit> {
+    // Dropping the story stops its servers and removes their folders.
+    tokio::select! {
+        done = story(args) => done,
+        stopped = interrupted("the servers of the demo are gone") => Err(stopped),
+    }
+}
+
+async fn story(args: DemoArgs) -> Result<Exit> {
     let began = Instant::now();
     say("starting two throwaway PostgreSQL servers");
     let (source, target) = tokio::try_join!(Cluster::builder().start(), Cluster::builder().start())?;

@@ -48,3 +48,16 @@ pub fn render(error: &Error) -> String {
 fn terminal() -> bool {
     std::io::stderr().is_terminal() && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
 }
+
+/// Waits for SIGINT or SIGTERM; `hint` says what that leaves behind.
+async fn interrupted(hint: &str) -> Error {
+    use tokio::signal::unix::{SignalKind, signal};
+    match (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) {
+        (Ok(mut interrupt), Ok(mut terminate)) => {
+            tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
+            Error::new(Exit::Stopped, "stopped").hint(hint)
+        }
+        // Without handlers the signals do what they always do.
+        _ => std::future::pending().await,
+    }
+}

@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio_postgres::Client;
 
 use crate::args::RunArgs;
-use crate::command::terminal;
+use crate::command::{interrupted, terminal};
 use crate::config::filters::Filters;
 use crate::connect::{self, Side};
 use crate::error::{Context, Error, Exit, Result};
@@ -58,7 +58,7 @@ pub async fn run(args: RunArgs, quiet: bool) -> Result<Exit> {
     let (report, reporter) = report::start(style);
     let done = tokio::select! {
         done = migrate(config, report.clone()) => done,
-        stopped = interrupted() => Err(stopped),
+        stopped = interrupted("what is committed stays; the same command goes on from there") => Err(stopped),
     };
     if let Err(err) = &done {
         let hint = err.hint_text().map(str::to_string);
@@ -95,21 +95,6 @@ fn tell(summary: &Summary) {
         }
     }
     eprintln!("next: point the application at the target, then remove what pgmig made with `pgmig cleanup`");
-}
-
-/// Waits for SIGINT or SIGTERM.
-async fn interrupted() -> Error {
-    use tokio::signal::unix::{SignalKind, signal};
-    let stopped =
-        || Error::new(Exit::Stopped, "stopped").hint("what is committed stays; the same command goes on from there");
-    match (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) {
-        (Ok(mut interrupt), Ok(mut terminate)) => {
-            tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
-            stopped()
-        }
-        // Without handlers the signals do what they always do.
-        _ => std::future::pending().await,
-    }
 }
 
 /// Finds out where the migration is, begins it if it is nowhere, and goes on.

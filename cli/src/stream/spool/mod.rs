@@ -1,39 +1,25 @@
 //! The spool: changes received and not yet applied, in append-only segment files. What was synced
 //! survives a crash; a torn tail is cut when it is opened; a frame whose checksum is wrong is an
 //! error, never skipped. Nothing here knows what a change means.
-//!
-//! A segment is a run of frames: a header of 32 bytes, then the records (`model::wire`), compressed
-//! with zstd. Numbers are little endian.
-//!
-//! ```text
-//! u32 magic  u8 version  u8 flags (1: ends at a transaction's end, 2: head of a segment)  u16 0
-//! u32 stored bytes  u32 raw bytes  u64 end_lsn  u32 0  u32 crc32 of the 28 bytes before and the body
-//! ```
-//!
-//! Each segment after the first begins with an empty frame whose end_lsn is the largest of all
-//! segments before it: what the target must have applied if those are gone.
+
+mod frame;
+mod reader;
+mod writer;
+
+pub use reader::SpoolReader;
+pub use writer::SpoolWriter;
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::FileExt;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use bytes::Bytes;
 use tokio::sync::watch;
 
-use super::assemble::Frame;
 use crate::model::Lsn;
-use crate::model::wire::{Damaged, Item, Reader};
-
-const MAGIC: u32 = u32::from_le_bytes(*b"PGMS");
-const VERSION: u8 = 1;
-const HEADER: usize = 32;
-/// Bytes after which a new segment is begun.
-const SEGMENT: u64 = 64 << 20;
-/// No frame is near this large: a length beyond it is damage. One value may be up to 1 GiB.
-const FRAME_MAX: u32 = 2 << 30;
+use crate::model::wire::Damaged;
+use frame::{read_body, read_header};
 
 #[derive(Debug, thiserror::Error)]
 pub enum SpoolError {
@@ -53,74 +39,6 @@ pub struct Position {
     pub segment: u64,
     pub frame: u64,
     pub record: usize,
-}
-
-struct Header {
-    stored: u32,
-    raw: u32,
-    boundary: bool,
-    head: bool,
-    end_lsn: Lsn,
-    crc: u32,
-    bytes: [u8; HEADER],
-}
-
-impl Header {
-    fn new(frame: &Frame, stored: &[u8], head: bool) -> Header {
-        let mut bytes = [0; HEADER];
-        bytes[0..4].copy_from_slice(&MAGIC.to_le_bytes());
-        bytes[4] = VERSION;
-        bytes[5] = u8::from(frame.boundary) | u8::from(head) << 1;
-        bytes[8..12].copy_from_slice(&(stored.len() as u32).to_le_bytes());
-        bytes[12..16].copy_from_slice(&(frame.body.len() as u32).to_le_bytes());
-        bytes[16..24].copy_from_slice(&frame.end_lsn.0.to_le_bytes());
-        let crc = checksum(&bytes, stored);
-        bytes[28..32].copy_from_slice(&crc.to_le_bytes());
-        Header {
-            stored: stored.len() as u32,
-            raw: frame.body.len() as u32,
-            boundary: frame.boundary,
-            head,
-            end_lsn: frame.end_lsn,
-            crc,
-            bytes,
-        }
-    }
-
-    fn parse(bytes: [u8; HEADER]) -> std::result::Result<Header, &'static str> {
-        let u32_at = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
-        if u32_at(0) != MAGIC {
-            return Err("no frame begins here");
-        }
-        if bytes[4] != VERSION {
-            return Err("written by another version of pgmig");
-        }
-        let (stored, raw) = (u32_at(8), u32_at(12));
-        if stored > FRAME_MAX || raw > FRAME_MAX {
-            return Err("impossible length");
-        }
-        let end_lsn = Lsn(u64::from(u32_at(16)) | u64::from(u32_at(20)) << 32);
-        Ok(Header {
-            stored,
-            raw,
-            boundary: bytes[5] & 1 == 1,
-            head: bytes[5] & 2 == 2,
-            end_lsn,
-            crc: u32_at(28),
-            bytes,
-        })
-    }
-
-    fn size(&self) -> u64 {
-        HEADER as u64 + u64::from(self.stored)
-    }
-}
-
-fn checksum(header: &[u8; HEADER], body: &[u8]) -> u32 {
-    let mut hasher = crc32fast::Hasher::new();
-    hasher.update(&header[..HEADER - 4]);
-    hasher.update(body);
-    hasher.finalize()
 }
 
 /// What writer, reader and pruning share.
@@ -247,14 +165,7 @@ impl Spool {
     /// A reader that stands at the oldest record.
     pub fn reader(&self) -> SpoolReader {
         let segment = self.0.sizes().first().map_or(0, |&(segment, _)| segment);
-        SpoolReader {
-            shared: Arc::clone(&self.0),
-            end: self.0.end.subscribe(),
-            at: Position { segment, ..Position::default() },
-            next_frame: 0,
-            file: None,
-            frame: None,
-        }
+        SpoolReader::new(Arc::clone(&self.0), segment)
     }
 
     /// Bytes on disk from `from` to the end.
@@ -293,191 +204,12 @@ impl Spool {
     }
 }
 
-/// Appends frames. There is one.
-pub struct SpoolWriter {
-    shared: Arc<Shared>,
-    file: Arc<File>,
-    path: PathBuf,
-    at: Position,
-    compressor: zstd::bulk::Compressor<'static>,
-    /// The largest end_lsn of all frames, and of those up to the last boundary.
-    newest: Lsn,
-    provable: Lsn,
-}
-
-impl SpoolWriter {
-    fn open(shared: Arc<Shared>, at: Position) -> Result<SpoolWriter> {
-        let path = shared.path(at.segment);
-        let io = |source| SpoolError::Io { path: path.clone(), source };
-        let file = OpenOptions::new().create(true).append(true).open(&path).map_err(io)?;
-        // The name of a new file is durable once its folder is.
-        File::open(&shared.dir).and_then(|dir| dir.sync_all()).map_err(io)?;
-        let compressor = zstd::bulk::Compressor::new(1).map_err(io)?;
-        {
-            let mut sizes = shared.sizes();
-            if sizes.last().is_none_or(|(segment, _)| *segment < at.segment) {
-                sizes.push((at.segment, 0));
-            }
-        }
-        shared.end.send_replace(at);
-        Ok(SpoolWriter { shared, file: Arc::new(file), path, at, compressor, newest: Lsn::ZERO, provable: Lsn::ZERO })
-    }
-
-    /// Appends a frame. It can be read at once; it is durable after the next sync.
-    pub fn append(&mut self, frame: &Frame) -> Result<()> {
-        let io = |path: &Path, source| SpoolError::Io { path: path.to_path_buf(), source };
-        if self.at.frame >= SEGMENT {
-            self.file.sync_data().map_err(|source| io(&self.path, source))?;
-            let (newest, provable) = (self.newest, self.provable);
-            *self = SpoolWriter::open(
-                Arc::clone(&self.shared),
-                Position { segment: self.at.segment + 1, ..Position::default() },
-            )?;
-            (self.newest, self.provable) = (newest, provable);
-            // No boundary: a transaction may be open across the two segments.
-            self.write(&Frame { body: Vec::new(), boundary: false, end_lsn: newest }, true)?;
-        }
-        self.write(frame, false)
-    }
-
-    fn write(&mut self, frame: &Frame, head: bool) -> Result<()> {
-        let io = |path: &Path, source| SpoolError::Io { path: path.to_path_buf(), source };
-        let stored = self.compressor.compress(&frame.body).map_err(|source| io(&self.path, source))?;
-        let header = Header::new(frame, &stored, head);
-        let mut bytes = Vec::with_capacity(HEADER + stored.len());
-        bytes.extend_from_slice(&header.bytes);
-        bytes.extend_from_slice(&stored);
-        (&*self.file).write_all(&bytes).map_err(|source| io(&self.path, source))?;
-        self.at.frame += header.size();
-        self.newest = self.newest.max(frame.end_lsn);
-        if frame.boundary {
-            self.provable = self.newest;
-        }
-        self.shared.bytes.fetch_add(header.size(), Ordering::Relaxed);
-        if let Some(last) = self.shared.sizes().last_mut() {
-            last.1 = self.at.frame;
-        }
-        self.shared.end.send_replace(self.at);
-        Ok(())
-    }
-
-    /// What `Spool::open` will find durable once all that was appended is synced. The source is never
-    /// told more.
-    pub fn provable(&self) -> Lsn {
-        self.provable
-    }
-
-    /// The file to sync so that all that was appended is durable; older segments are already.
-    pub fn file(&self) -> Arc<File> {
-        Arc::clone(&self.file)
-    }
-}
-
-/// Reads items in order, across frames and segments.
-pub struct SpoolReader {
-    shared: Arc<Shared>,
-    end: watch::Receiver<Position>,
-    /// The next item; while a frame is open, the frame it came from.
-    at: Position,
-    /// Where the frame after the open one begins.
-    next_frame: u64,
-    file: Option<(File, PathBuf)>,
-    frame: Option<Reader>,
-}
-
-impl SpoolReader {
-    /// The next item; None if the end is reached for now.
-    #[expect(clippy::should_implement_trait, reason = "it fails, and None is not its end")]
-    pub fn next(&mut self) -> Result<Option<Item>> {
-        loop {
-            if let Some(frame) = &mut self.frame {
-                let item = frame
-                    .next()
-                    .map_err(|source| SpoolError::Record { path: self.shared.path(self.at.segment), source })?;
-                if let Some(item) = item {
-                    self.at.record = frame.position();
-                    return Ok(Some(item));
-                }
-                self.frame = None;
-                self.at = Position { segment: self.at.segment, frame: self.next_frame, record: 0 };
-            }
-            *self.shared.read.lock().unwrap_or_else(PoisonError::into_inner) = self.at;
-            let end = *self.end.borrow();
-            if (self.at.segment, self.at.frame) >= (end.segment, end.frame) {
-                return Ok(None);
-            }
-            self.open_frame(end)?;
-        }
-    }
-
-    fn open_frame(&mut self, end: Position) -> Result<()> {
-        let path = self.shared.path(self.at.segment);
-        let io = |source| SpoolError::Io { path: path.clone(), source };
-        if self.file.as_ref().is_none_or(|(_, open)| *open != path) {
-            self.file = Some((File::open(&path).map_err(io)?, path.clone()));
-        }
-        let Some((file, _)) = &self.file else { return Ok(()) };
-        let size = if self.at.segment == end.segment { end.frame } else { file.metadata().map_err(io)?.len() };
-        if self.at.frame >= size {
-            self.at = Position { segment: self.at.segment + 1, ..Position::default() };
-            return Ok(());
-        }
-        let header = read_header(file, &path, self.at.frame, size)?;
-        let body = read_body(file, &path, self.at.frame, &header)?;
-        self.next_frame = self.at.frame + header.size();
-        let mut frame = Reader::new(Bytes::from(body));
-        // After a seek: the relations before the record are needed, the items are not.
-        while frame.position() < self.at.record {
-            frame.next().map_err(|source| SpoolError::Record { path: path.clone(), source })?;
-        }
-        self.frame = Some(frame);
-        Ok(())
-    }
-
-    /// Where the next item is.
-    pub fn position(&self) -> Position {
-        self.at
-    }
-
-    /// Goes back (or on) to a position that `position` gave.
-    pub fn seek(&mut self, to: Position) {
-        self.at = to;
-        self.frame = None;
-    }
-
-    /// Waits until something is appended behind what has been read.
-    pub async fn wait(&mut self) {
-        let at = (self.at.segment, self.at.frame);
-        // The sender lives as long as the reader: both hold `shared`.
-        let _ = self.end.wait_for(|end| (end.segment, end.frame) > at).await;
-    }
-}
-
-fn read_header(file: &File, path: &Path, at: u64, size: u64) -> Result<Header> {
-    let damaged = |what| SpoolError::Damaged { path: path.to_path_buf(), at, what };
-    if size - at < HEADER as u64 {
-        return Err(damaged("cut short"));
-    }
-    let mut bytes = [0; HEADER];
-    file.read_exact_at(&mut bytes, at).map_err(|source| SpoolError::Io { path: path.to_path_buf(), source })?;
-    Header::parse(bytes).map_err(damaged)
-}
-
-fn read_body(file: &File, path: &Path, at: u64, header: &Header) -> Result<Vec<u8>> {
-    let damaged = |what| SpoolError::Damaged { path: path.to_path_buf(), at, what };
-    let mut stored = vec![0; header.stored as usize];
-    file.read_exact_at(&mut stored, at + HEADER as u64).map_err(|_| damaged("cut short"))?;
-    if checksum(&header.bytes, &stored) != header.crc {
-        return Err(damaged("wrong checksum"));
-    }
-    let body = zstd::bulk::decompress(&stored, header.raw as usize).map_err(|_| damaged("not zstd"))?;
-    if body.len() != header.raw as usize { Err(damaged("wrong length")) } else { Ok(body) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::wire::{Commit, Encoder};
+    use crate::model::TableName;
+    use crate::model::wire::{Commit, Encoder, Item, Kind, Shape, Value};
+    use crate::stream::assemble::Frame;
 
     fn frame(end: u64, boundary: bool) -> Frame {
         let mut encoder = Encoder::default();
@@ -556,5 +288,33 @@ mod tests {
         assert_eq!(read_all(&mut reader), [2]);
         reader.seek(second);
         assert_eq!(read_all(&mut reader), [2]);
+    }
+
+    #[test]
+    fn a_pruned_spool_says_what_the_target_must_have_applied() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut opened = Spool::open(dir.path()).unwrap();
+        let mut rng = fastrand::Rng::with_seed(7);
+        let mut end = 0;
+        while opened.writer.at.segment == 0 {
+            end += 1;
+            let shape = Shape { table: TableName::new("s", "t"), columns: vec!["a".into()], key: Vec::new() };
+            let value: Vec<u8> = (0..8 << 20).map(|_| rng.u8(1..)).collect();
+            let mut encoder = Encoder::default();
+            encoder.begin(1);
+            encoder.relation(0, &shape);
+            encoder.change(Kind::Insert, 0);
+            encoder.value(Value::Text(&value));
+            encoder.commit(Commit { end_lsn: Lsn(end), commit_at: 0 });
+            opened.writer.append(&Frame { body: encoder.buffer, boundary: true, end_lsn: Lsn(end) }).unwrap();
+        }
+        let mut reader = opened.spool.reader();
+        assert_eq!(read_all(&mut reader), (1..=end).collect::<Vec<_>>());
+        assert_eq!(opened.spool.unread_bytes(), 0);
+        opened.spool.prune(Position { segment: 1, ..Position::default() }).unwrap();
+        drop(opened);
+        let again = Spool::open(dir.path()).unwrap();
+        assert_eq!((again.base, again.durable, again.cut_bytes), (Lsn(end - 1), Lsn(end), 0));
+        assert_eq!(read_all(&mut again.spool.reader()), [end]);
     }
 }

@@ -1,0 +1,95 @@
+//! Appends frames to the newest segment. What it has written can be read at once; what may be called
+//! durable is only what it can prove after a restart.
+
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::frame::{HEADER, Header};
+use super::{Position, Result, Shared, SpoolError};
+use crate::model::Lsn;
+use crate::stream::assemble::Frame;
+
+/// Bytes after which a new segment is begun.
+const SEGMENT: u64 = 64 << 20;
+/// Appends frames. There is one.
+pub struct SpoolWriter {
+    shared: Arc<Shared>,
+    pub(super) file: Arc<File>,
+    pub(super) path: PathBuf,
+    pub(super) at: Position,
+    compressor: zstd::bulk::Compressor<'static>,
+    /// The largest end_lsn of all frames, and of those up to the last boundary.
+    pub(super) newest: Lsn,
+    pub(super) provable: Lsn,
+}
+
+impl SpoolWriter {
+    pub(super) fn open(shared: Arc<Shared>, at: Position) -> Result<SpoolWriter> {
+        let path = shared.path(at.segment);
+        let io = |source| SpoolError::Io { path: path.clone(), source };
+        let file = OpenOptions::new().create(true).append(true).open(&path).map_err(io)?;
+        // The name of a new file is durable once its folder is.
+        File::open(&shared.dir).and_then(|dir| dir.sync_all()).map_err(io)?;
+        let compressor = zstd::bulk::Compressor::new(1).map_err(io)?;
+        {
+            let mut sizes = shared.sizes();
+            if sizes.last().is_none_or(|(segment, _)| *segment < at.segment) {
+                sizes.push((at.segment, 0));
+            }
+        }
+        shared.end.send_replace(at);
+        Ok(SpoolWriter { shared, file: Arc::new(file), path, at, compressor, newest: Lsn::ZERO, provable: Lsn::ZERO })
+    }
+
+    /// Appends a frame. It can be read at once; it is durable after the next sync.
+    pub fn append(&mut self, frame: &Frame) -> Result<()> {
+        let io = |path: &Path, source| SpoolError::Io { path: path.to_path_buf(), source };
+        if self.at.frame >= SEGMENT {
+            self.file.sync_data().map_err(|source| io(&self.path, source))?;
+            let (newest, provable) = (self.newest, self.provable);
+            *self = SpoolWriter::open(
+                Arc::clone(&self.shared),
+                Position { segment: self.at.segment + 1, ..Position::default() },
+            )?;
+            (self.newest, self.provable) = (newest, provable);
+            // No boundary: a transaction may be open across the two segments.
+            self.write(&Frame { body: Vec::new(), boundary: false, end_lsn: newest }, true)?;
+        }
+        self.write(frame, false)
+    }
+
+    fn write(&mut self, frame: &Frame, head: bool) -> Result<()> {
+        let io = |path: &Path, source| SpoolError::Io { path: path.to_path_buf(), source };
+        let stored = self.compressor.compress(&frame.body).map_err(|source| io(&self.path, source))?;
+        let header = Header::new(frame, &stored, head);
+        let mut bytes = Vec::with_capacity(HEADER + stored.len());
+        bytes.extend_from_slice(&header.bytes);
+        bytes.extend_from_slice(&stored);
+        (&*self.file).write_all(&bytes).map_err(|source| io(&self.path, source))?;
+        self.at.frame += header.size();
+        self.newest = self.newest.max(frame.end_lsn);
+        if frame.boundary {
+            self.provable = self.newest;
+        }
+        self.shared.bytes.fetch_add(header.size(), Ordering::Relaxed);
+        if let Some(last) = self.shared.sizes().last_mut() {
+            last.1 = self.at.frame;
+        }
+        self.shared.end.send_replace(self.at);
+        Ok(())
+    }
+
+    /// What `Spool::open` will find durable once all that was appended is synced. The source is never
+    /// told more.
+    pub fn provable(&self) -> Lsn {
+        self.provable
+    }
+
+    /// The file to sync so that all that was appended is durable; older segments are already.
+    pub fn file(&self) -> Arc<File> {
+        Arc::clone(&self.file)
+    }
+}
