@@ -312,6 +312,14 @@ pub struct DemoArgs {
     #[arg(long, value_enum, default_value = "auto", help_heading = "How")]
     pub plugin: PluginArg,
 
+    /// Folder of the source's PostgreSQL programs [default: the newest that is installed]
+    #[arg(long, value_name = "DIR", help_heading = "How")]
+    pub source_bin: Option<PathBuf>,
+
+    /// Folder of the target's PostgreSQL programs: those of a later version show an upgrade
+    #[arg(long, value_name = "DIR", help_heading = "How")]
+    pub target_bin: Option<PathBuf>,
+
     /// How long changes are followed while a writer writes
     #[arg(long, default_value_t = 10, value_name = "SECONDS", help_heading = "How")]
     pub seconds: u64,

@@ -40,9 +40,14 @@ impl<'a> Shape<'a> {
         Shape { declared, bound: None }
     }
 
-    /// schema.table, for messages.
+    /// schema.table, for messages: quoted where a name needs it.
     pub fn label(&self) -> String {
-        format!("{}.{}", self.declared.schema, self.declared.table)
+        let shown = |name: &str| {
+            let plain = name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+                && !name.starts_with(|c: char| c.is_ascii_digit());
+            if plain { name.to_owned() } else { format!("\"{}\"", name.replace('"', "\"\"")) }
+        };
+        format!("{}.{}", shown(self.declared.schema), shown(self.declared.table))
     }
 
     /// Names of the key columns, for messages.
