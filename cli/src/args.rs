@@ -114,6 +114,31 @@ pub struct TargetArg {
     pub name: String,
 }
 
+/// What is left out of a migration, and what is accepted in it: the same for a run and for its plan.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "What to migrate")]
+pub struct WhatArgs {
+    /// Which objects to migrate, as a filter file of pgcopydb
+    #[arg(long, alias = "filter", value_name = "FILE", help_heading = "What to migrate")]
+    pub filters: Option<PathBuf>,
+
+    /// Leave owners behind: the target's role owns everything
+    #[arg(long, help_heading = "What to migrate")]
+    pub no_owner: bool,
+
+    /// Leave privileges (GRANT) behind
+    #[arg(long, help_heading = "What to migrate")]
+    pub no_acl: bool,
+
+    /// Leave large objects behind
+    #[arg(long, help_heading = "What to migrate")]
+    pub skip_large_objects: bool,
+
+    /// Accept tables without a key, of which only inserts are followed, no UPDATE or DELETE
+    #[arg(long, help_heading = "What to migrate")]
+    pub allow_insert_only: bool,
+}
+
 #[derive(Debug, Args)]
 pub struct RunArgs {
     #[command(flatten)]
@@ -141,25 +166,8 @@ pub struct RunArgs {
     #[arg(long, value_name = "LSN", value_parser = lsn, help_heading = "What to migrate")]
     pub endpos: Option<Lsn>,
 
-    /// Which objects to migrate, as a filter file of pgcopydb
-    #[arg(long, alias = "filter", value_name = "FILE", help_heading = "What to migrate")]
-    pub filters: Option<PathBuf>,
-
-    /// Leave owners behind: the target's role owns everything
-    #[arg(long, help_heading = "What to migrate")]
-    pub no_owner: bool,
-
-    /// Leave privileges (GRANT) behind
-    #[arg(long, help_heading = "What to migrate")]
-    pub no_acl: bool,
-
-    /// Leave large objects behind
-    #[arg(long, help_heading = "What to migrate")]
-    pub skip_large_objects: bool,
-
-    /// Accept tables without a key, of which only inserts are followed, no UPDATE or DELETE
-    #[arg(long, help_heading = "What to migrate")]
-    pub allow_insert_only: bool,
+    #[command(flatten)]
+    pub what: WhatArgs,
 
     /// Leave tables behind that were created on the source since the migration began
     #[arg(long, help_heading = "What to migrate")]
@@ -215,25 +223,8 @@ pub struct PlanArgs {
     #[arg(long, help_heading = "What to migrate")]
     pub no_follow: bool,
 
-    /// pgcopydb's filter file: which objects to migrate; # and ; begin comments
-    #[arg(long, alias = "filter", value_name = "FILE", help_heading = "What to migrate")]
-    pub filters: Option<PathBuf>,
-
-    /// Do not set the owners of objects
-    #[arg(long, help_heading = "What to migrate")]
-    pub no_owner: bool,
-
-    /// Do not set privileges
-    #[arg(long, help_heading = "What to migrate")]
-    pub no_acl: bool,
-
-    /// Leave large objects behind
-    #[arg(long, help_heading = "What to migrate")]
-    pub skip_large_objects: bool,
-
-    /// Accept tables whose UPDATE and DELETE do not say which row they mean; only inserts are followed
-    #[arg(long, help_heading = "What to migrate")]
-    pub allow_insert_only: bool,
+    #[command(flatten)]
+    pub what: WhatArgs,
 
     /// Output plugin on the source
     #[arg(long, value_enum, default_value = "auto", help_heading = "How")]

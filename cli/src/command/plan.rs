@@ -16,7 +16,7 @@ use crate::source::dump::Leave;
 use crate::source::snapshot::SnapshotHolder;
 
 pub async fn plan(args: PlanArgs) -> Result<Exit> {
-    let filters = args.filters.as_deref().map(Filters::read).transpose()?;
+    let filters = args.what.filters.as_deref().map(Filters::read).transpose()?;
     let source = conninfo(&args.source.source)?;
     let client = connect::client(&source, Side::Source, "pgmig plan", &[]).await?;
     let (mut target_version, mut refused) = (None, None);
@@ -28,7 +28,7 @@ pub async fn plan(args: PlanArgs) -> Result<Exit> {
             slot_name: args.slot_name.clone().unwrap_or_else(|| format!("pgmig_{}", args.name)),
             wal2json: args.plugin == PluginArg::Wal2json,
             flavour: None,
-            allow_insert_only: args.allow_insert_only,
+            allow_insert_only: args.what.allow_insert_only,
             filters: filters.clone(),
             endpos: None,
         };
@@ -42,8 +42,8 @@ pub async fn plan(args: PlanArgs) -> Result<Exit> {
         filters: filters.as_ref(),
         follow: !args.no_follow,
         split: (args.split_tables_larger_than > 0).then_some(args.split_tables_larger_than),
-        leave: Leave { owner: args.no_owner, acl: args.no_acl },
-        skip_large_objects: args.skip_large_objects,
+        leave: Leave { owner: args.what.no_owner, acl: args.what.no_acl },
+        skip_large_objects: args.what.skip_large_objects,
         target_version,
     };
     let folder = tempfile::tempdir().during(Exit::Dir, || "make a temporary folder".into())?;

@@ -51,10 +51,10 @@ impl Config {
             index_jobs: usize::from(args.index_jobs),
             split: (args.split_tables_larger_than > 0).then_some(args.split_tables_larger_than),
             spool_limit: args.spool_limit.max(1 << 20),
-            leave: Leave { owner: args.no_owner, acl: args.no_acl },
-            skip_large_objects: args.skip_large_objects,
-            allow_insert_only: args.allow_insert_only,
-            filters: args.filters.as_deref().map(Filters::read).transpose()?,
+            leave: Leave { owner: args.what.no_owner, acl: args.what.no_acl },
+            skip_large_objects: args.what.skip_large_objects,
+            allow_insert_only: args.what.allow_insert_only,
+            filters: args.what.filters.as_deref().map(Filters::read).transpose()?,
             leave_new_tables: args.leave_new_tables,
         })
     }

@@ -20,17 +20,6 @@ use crate::model::lsn::Lsn;
 use channel::{Broken, Channel};
 pub use message::{Keepalive, Message, XLogData};
 
-/// What `IDENTIFY_SYSTEM` answers.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SystemId {
-    /// The same for a server and its standbys, different for any other cluster.
-    pub systemid: String,
-    pub timeline: u32,
-    /// Flushed on the server.
-    pub xlogpos: Lsn,
-    pub dbname: Option<String>,
-}
-
 /// Whether `CREATE_REPLICATION_SLOT` leaves a snapshot that other sessions can use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Snapshot {
@@ -83,29 +72,9 @@ impl ReplicationClient {
         dial::connect(conninfo, side, &startup::Startup { conninfo, side, application_name }).await
     }
 
-    /// 15 for PostgreSQL 15.20.
-    pub fn server_major(&self) -> u32 {
-        self.major
-    }
     /// The server's process, to find it in `pg_stat_replication` or end it from another session.
     pub fn backend_pid(&self) -> i32 {
         self.backend_pid
-    }
-
-    /// # Errors
-    /// The server's, or an answer without the columns of the manual.
-    pub async fn identify_system(&mut self) -> Result<SystemId> {
-        let doing = format!("identify the {}", self.side);
-        let rows = self.query("IDENTIFY_SYSTEM").await.map_err(|broken| self.error(&doing, broken))?;
-        let found = (|| {
-            Some(SystemId {
-                systemid: rows.first("systemid")?.to_string(),
-                timeline: rows.first("timeline")?.parse().ok()?,
-                xlogpos: rows.first("xlogpos")?.parse().ok()?,
-                dbname: rows.first("dbname").map(str::to_string),
-            })
-        })();
-        found.ok_or_else(|| self.error(&doing, Broken::Malformed("an unexpected answer to IDENTIFY_SYSTEM")))
     }
 
     /// Creates a logical slot. Waits for the transactions that are open on the server to end; to give
@@ -145,21 +114,6 @@ impl ReplicationClient {
             return Err(self.error(&doing, Broken::Malformed("an unexpected answer to CREATE_REPLICATION_SLOT")));
         };
         Ok(CreatedSlot { consistent_point, snapshot: rows.first("snapshot_name").map(str::to_string) })
-    }
-
-    /// Drops a slot that nobody reads.
-    ///
-    /// # Errors
-    /// The server's; 42704 if there is no such slot, 55006 if it is in use.
-    pub async fn drop_slot(&mut self, name: &str) -> Result<()> {
-        match self.query(&format!("DROP_REPLICATION_SLOT {}", identifier(name))).await {
-            Ok(_) => Ok(()),
-            Err(broken) => {
-                let gone = matches!(&broken, Broken::Server(err) if err.sqlstate == "42704");
-                let hint = hint::of_slot(&broken, name, None, &self.user, self.major, self.side).filter(|_| !gone);
-                Err(with_hint(self.error(&format!("cannot drop slot `{name}` on the {}", self.side), broken), hint))
-            }
-        }
     }
 
     /// Starts the stream of a slot at `from`, or where the slot was last confirmed if that is later.
