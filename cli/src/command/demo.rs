@@ -68,7 +68,11 @@ async fn story(args: DemoArgs) -> Result<Exit> {
     say(&format!("\nthe writer was stopped, and `{statement}` called on the target through psql"));
     say("comparing both databases whole: every row, sequence, large object, constraint, index and the schema");
     // Servers of two versions print one schema differently; the catalogs are compared all the same.
-    let options = verify::Options { schema: source.major() == target.major(), ..verify::Options::default() };
+    let options = verify::Options {
+        schema: source.major() == target.major(),
+        bin_dir: Some(target.bin_dir().path().to_path_buf()),
+        ..verify::Options::default()
+    };
     let found = verify::compare(&source.uri(DATABASE), &target.uri(DATABASE), options).await?;
     conclude(&found, &written, stopped_for, began);
     if args.keep {
