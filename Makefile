@@ -40,9 +40,10 @@ extension: deps
 	PGRX_PG_CONFIG_PATH=$$($(MAKE) -s pg-config) $(CARGO) build --release -p pgmig_sentinel --target-dir target/ext --no-default-features --features $$($(MAKE) -s pg-feature)
 
 # Three files: the library, the control file, and the schema's SQL in one script.
+# DESTDIR goes before the server's folders, as with PGXS: for packages, and for a server of one's own.
 install-extension: extension
 	pg_config=$$($(MAKE) -s pg-config) && \
-	  share=$$($$pg_config --sharedir)/extension && lib=$$($$pg_config --pkglibdir) && \
+	  share=$(DESTDIR)$$($$pg_config --sharedir)/extension && lib=$(DESTDIR)$$($$pg_config --pkglibdir) && \
 	  $(MAKE) -s extension-sql > target/ext/pgmig_sentinel--$(EXT_VERSION).sql && \
 	  $(SUDO) install -m 755 -s target/ext/release/libpgmig_sentinel.so $$lib/pgmig_sentinel.so && \
 	  $(SUDO) install -m 644 pg_ext/pgmig_sentinel.control target/ext/pgmig_sentinel--$(EXT_VERSION).sql $$share/
