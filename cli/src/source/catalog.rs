@@ -77,7 +77,8 @@ const SAMPLE_BLOCKS: f64 = 1000.0;
 /// Up to `parts - 1` keys, ascending and distinct, that cut the table into about equal ranges, each as
 /// SQL. Drawn from a sample of its rows, so that gaps between keys do no harm.
 pub async fn key_bounds(client: &Client, table: &Table, key: &SplitKey, parts: u64) -> Result<Vec<String>> {
-    let fractions: Vec<f64> = (1..parts).map(|part| part as f64 / parts as f64).collect();
+    // The least key comes first: a range that would begin with it begins before it anyway.
+    let fractions: Vec<f64> = (0..parts).map(|part| part as f64 / parts as f64).collect();
     let percent = (100.0 * SAMPLE_BLOCKS / table.blocks.max(1) as f64).clamp(0.0001, 100.0);
     let column = identifier(&key.column);
     let row = client
@@ -93,7 +94,7 @@ pub async fn key_bounds(client: &Client, table: &Table, key: &SplitKey, parts: u
         .on_source(|| format!("find key ranges of {}", table.name))?;
     let mut bounds: Vec<String> = row.get::<_, Option<Vec<String>>>(0).unwrap_or_default();
     bounds.dedup();
-    Ok(bounds.iter().map(|bound| format!("{}::{}", literal(bound), key.type_name)).collect())
+    Ok(bounds.iter().skip(1).map(|bound| format!("{}::{}", literal(bound), key.type_name)).collect())
 }
 
 pub async fn sequences(client: &Client) -> Result<Vec<TableName>> {

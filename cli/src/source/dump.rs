@@ -263,7 +263,8 @@ impl<'a> Header<'a> {
 fn take_announced(announced: &mut BTreeMap<&str, VecDeque<Line>>, header: &Header<'_>) -> Option<Line> {
     let start = format!("{} {} {} ", header.kind, header.schema, header.tag);
     // The owner is what is left: nothing of the tag may be in it.
-    let key = announced.range(start.as_str()..).next().map(|(line, _)| *line).filter(|line| line.starts_with(&start))?;
+    let key =
+        announced.range(start.as_str()..).next().map(|(line, _)| *line).filter(|line| line.starts_with(&start))?;
     let lines = announced.get_mut(key)?;
     let found = lines.pop_front();
     if lines.is_empty() {
