@@ -49,6 +49,7 @@ pub async fn run(args: CopyArgs) -> Outcome<Report> {
         pgmig: args.common.pgmig()?,
         pgmig_args: args.pgmig_args.split_whitespace().map(String::from).collect(),
         jobs: args.jobs,
+        limit: args.common.limit(),
     };
     let servers = Servers::start(&args.target_wal_level).await?;
     let mut tables = Vec::new();
@@ -61,7 +62,7 @@ pub async fn run(args: CopyArgs) -> Outcome<Report> {
         servers.drop_database(&servers.source, dataset.name()).await?;
     }
     let about = vec![format!(
-        "copy: scale {}, PostgreSQL {}, {} jobs, wal_level of the target {}, {} rounds; pgmig {}",
+        "copy: scale {}, PostgreSQL {}, {} jobs, wal_level of the target {}, {} rounds; {}",
         args.common.scale,
         servers.source.bin_dir().version(),
         args.jobs,
@@ -116,7 +117,7 @@ async fn one_run(
     servers.new_target().await?;
     contender.prepare(servers, dataset).await?;
     servers.settle().await?;
-    let meter = Meter::start(&servers.source, &servers.target)?;
+    let meter = Meter::start(&servers.source, &servers.target, setting.limit)?;
     let done = contender.run(&meter.tool, servers, setting, dataset).await;
     let cost = meter.finish()?;
     contender.clean_up(servers, setting, dataset).await?;

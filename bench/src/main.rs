@@ -1,6 +1,7 @@
 //! Measures pgmig beside other ways to do the same, in one run and in turn, on throwaway servers.
 //! It judges the figures by the project's targets; it never touches a server that it did not start.
 
+mod cdc;
 mod copy;
 mod data;
 mod meter;
@@ -8,6 +9,7 @@ mod servers;
 mod table;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
@@ -25,6 +27,8 @@ struct Cli {
 enum Bench {
     /// The initial copy, beside pg_dump with pg_restore, pgcopydb, and the ideal made by hand
     Copy(copy::CopyArgs),
+    /// Change data capture from a backlog and under load, beside the server's own replication
+    Cdc(cdc::CdcArgs),
 }
 
 #[derive(Debug, Args)]
@@ -41,6 +45,10 @@ struct Common {
     #[arg(long, env = "PGMIG_BIN", value_name = "PATH")]
     pgmig: Option<PathBuf>,
 
+    /// A run that takes longer is killed, and counts as failed
+    #[arg(long, default_value_t = 900, value_name = "SECONDS")]
+    limit: u64,
+
     /// Print one JSON object instead of tables
     #[arg(long)]
     json: bool,
@@ -52,6 +60,9 @@ impl Common {
         let path = self.pgmig.clone().map_or_else(built, Ok)?;
         if path.exists() { Ok(path) } else { Err(format!("there is no {}: run make build", path.display()).into()) }
     }
+    fn limit(&self) -> Duration {
+        Duration::from_secs(self.limit)
+    }
     /// A number of rows or tables at this scale.
     fn scaled(&self, at_full_size: f64) -> u64 {
         (at_full_size * self.scale).round().max(1.0) as u64
@@ -62,6 +73,7 @@ impl Common {
 async fn main() -> std::process::ExitCode {
     let cli = Cli::parse();
     let (json, report) = match cli.bench {
+        Bench::Cdc(args) => (args.common.json, cdc::run(args).await),
         Bench::Copy(args) => (args.common.json, copy::run(args).await),
     };
     match report {

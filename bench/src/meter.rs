@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
 use pgmig::embedded::Cluster;
 use serde::Serialize;
 
@@ -71,10 +73,29 @@ impl Tool {
         ended("the writing end of a pipe", from)
     }
 
+    /// Those that we started and have not waited for.
+    fn running(&self) -> Vec<u32> {
+        let ours = children(std::process::id());
+        let roots = self.roots.lock().unwrap_or_else(PoisonError::into_inner);
+        roots.iter().copied().filter(|root| ours.contains(root)).collect()
+    }
+
+    /// CPU seconds of what still runs.
+    fn cpu(&self) -> f64 {
+        let running = self.running().into_iter().flat_map(with_descendants);
+        running.flat_map(cpu_times).sum()
+    }
+
+    /// Ends what still runs. Each root leads a process group.
+    fn end(&self) {
+        for root in self.running() {
+            let _ = killpg(Pid::from_raw(root as i32), Signal::SIGKILL);
+        }
+    }
+
     fn look(&self) {
-        let roots = self.roots.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let (mut tree, mut largest): (f64, f64) = (0.0, 0.0);
-        for root in roots {
+        for root in self.running() {
             largest = largest.max(resident(root));
             tree += with_descendants(root).into_iter().map(proportional).sum::<f64>();
         }
@@ -106,12 +127,17 @@ pub struct Meter<'a> {
 }
 
 impl<'a> Meter<'a> {
-    pub fn start(source: &'a Cluster, target: &'a Cluster) -> Outcome<Meter<'a>> {
+    /// What still runs after `limit` is killed, and its run fails.
+    pub fn start(source: &'a Cluster, target: &'a Cluster, limit: Duration) -> Outcome<Meter<'a>> {
         let (tool, over) = (Arc::new(Tool::default()), Arc::new(AtomicBool::new(false)));
         let (watched, is_over) = (tool.clone(), over.clone());
         let watcher = std::thread::spawn(move || {
+            let start = Instant::now();
             while !is_over.load(Ordering::Relaxed) {
                 watched.look();
+                if start.elapsed() > limit {
+                    watched.end();
+                }
                 std::thread::sleep(LOOK_EVERY);
             }
         });
@@ -121,12 +147,13 @@ impl<'a> Meter<'a> {
 
     pub fn finish(self) -> Outcome<Cost> {
         let wall = self.start.elapsed().as_secs_f64();
-        let after = (children_cpu(), cluster_cpu(self.source)?, cluster_cpu(self.target)?);
+        // What still runs counts too.
+        let tool_cpu = children_cpu() + self.tool.cpu() - self.before.0;
+        let after = (cluster_cpu(self.source)?, cluster_cpu(self.target)?);
         self.over.store(true, Ordering::Relaxed);
         let _ = self.watcher.join();
         let (peak_mb, rss_mb) = *self.tool.peak.lock().unwrap_or_else(PoisonError::into_inner);
-        let (tool_cpu, source_cpu, target_cpu) =
-            (after.0 - self.before.0, after.1 - self.before.1, after.2 - self.before.2);
+        let (source_cpu, target_cpu) = (after.0 - self.before.1, after.1 - self.before.2);
         Ok(Cost { wall, tool_cpu, source_cpu, target_cpu, peak_mb, rss_mb })
     }
 }

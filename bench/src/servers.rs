@@ -78,6 +78,16 @@ async fn server(settings: &[(&str, &str)]) -> Outcome<Cluster> {
     Ok(cluster)
 }
 
+/// A session that stays open.
+pub async fn session(uri: &str) -> Outcome<tokio_postgres::Client> {
+    let (client, connection) = tokio_postgres::connect(uri, tokio_postgres::NoTls).await?;
+    // Ends with the client, who sees the failure.
+    tokio::spawn(async move {
+        let _ = connection.await;
+    });
+    Ok(client)
+}
+
 /// Runs a program that is not measured.
 pub fn run(command: &mut Command) -> Outcome<String> {
     let output = command.output()?;

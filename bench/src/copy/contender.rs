@@ -26,6 +26,7 @@ pub struct Setting {
     pub pgmig: PathBuf,
     pub pgmig_args: Vec<String>,
     pub jobs: usize,
+    pub limit: Duration,
 }
 
 /// Who competes for a dataset.
