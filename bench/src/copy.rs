@@ -87,7 +87,10 @@ async fn measure(dataset: Dataset, servers: &Servers, setting: &Setting, args: &
     let mut plans = Vec::new();
     for round in 0..args.common.rounds {
         if dataset == Dataset::Catalog {
-            plans.push(plan_time(servers, setting, dataset)?);
+            match plan_time(servers, setting, dataset) {
+                Ok(seconds) => plans.push(seconds),
+                Err(err) => table.notes.push(format!("pgmig plan: {err}")),
+            }
         }
         // Another one begins in each round.
         for at in (0..contenders.len()).map(|n| (n + round) % contenders.len()) {
@@ -120,10 +123,9 @@ async fn one_run(
     let meter = Meter::start(&servers.source, &servers.target, setting.limit)?;
     let done = contender.run(&meter.tool, servers, setting, dataset).await;
     let cost = meter.finish()?;
-    contender.clean_up(servers, setting, dataset).await?;
-    done?;
+    let cleaned = contender.clean_up(servers, setting, dataset).await;
+    done.and(cleaned)?;
     let arrived = contents(&servers.target, TARGET, dataset).await?;
-    // The bare pipe brings rows only, and its table has nothing else.
     if arrived != expected {
         return Err(format!("it brought {arrived} where the source has {expected}").into());
     }

@@ -68,7 +68,11 @@ impl Dataset {
                 small(50, common.scaled(1_000.0)),
             ],
             Dataset::Mixed => {
-                vec![wide("big"), "alter table big add primary key (id)".to_string(), small(300, 300)]
+                vec![
+                    wide("big"),
+                    "alter table big add primary key (id)".to_string(),
+                    small(common.scaled(300.0).max(30), 300),
+                ]
             }
             Dataset::Single => vec![wide("big")],
             Dataset::Catalog => {
