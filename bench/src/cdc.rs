@@ -118,7 +118,7 @@ async fn one_run(
     servers.settle().await?;
     let last_row = workload::LastRow::watch(servers, contender.applies()).await?;
     let meter = Meter::start(&servers.source, &servers.target, common.limit())?;
-    let begun = base.begin(contender, servers, &meter.tool).await?;
+    let mut begun = base.begin(contender, servers, &meter.tool).await?;
     let done = begun.until(last_row, common.limit()).await;
     let cost = meter.finish();
     begun.end(servers).await?;

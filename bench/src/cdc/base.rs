@@ -24,7 +24,7 @@ pub struct Base {
 /// A contender at work.
 pub struct Begun {
     contender: Contender,
-    child: std::cell::RefCell<Option<Child>>,
+    child: Option<Child>,
     /// What it says on stderr.
     log: PathBuf,
 }
@@ -82,7 +82,7 @@ impl Base {
         let log = log(servers, contender);
         command.stderr(std::fs::File::create(&log)?);
         let tool = Tool::default();
-        let begun = Begun { contender: *contender, child: std::cell::RefCell::new(Some(tool.spawn(command)?)), log };
+        let mut begun = Begun { contender: *contender, child: Some(tool.spawn(command)?), log };
         begun.follows(servers, self.limit).await?;
         begun.end(servers).await?;
         let (slot, keep) = (self.slot(contender), self.kept_slot(contender));
@@ -178,7 +178,7 @@ impl Base {
                 Some(tool.spawn(command)?)
             }
         };
-        Ok(Begun { contender: *contender, child: std::cell::RefCell::new(child), log })
+        Ok(Begun { contender: *contender, child, log })
     }
 
     pub async fn remove(&self, contenders: &[Contender], servers: &Servers) -> Outcome<()> {
@@ -225,8 +225,8 @@ fn wait_for_slot(slot: &str) -> String {
 
 impl Begun {
     /// Whether its process has ended; an error if it ended badly.
-    fn ended(&self) -> Outcome<bool> {
-        match self.child.borrow_mut().as_mut().map(Child::try_wait).transpose()?.flatten() {
+    fn ended(&mut self) -> Outcome<bool> {
+        match self.child.as_mut().map(Child::try_wait).transpose()?.flatten() {
             None => Ok(false),
             Some(status) if status.success() => Ok(true),
             Some(status) => {
@@ -236,12 +236,12 @@ impl Begun {
         }
     }
 
-    pub async fn until(&self, last_row: LastRow, limit: Duration) -> Outcome<()> {
+    pub async fn until(&mut self, last_row: LastRow, limit: Duration) -> Outcome<()> {
         last_row.arrives(limit, || self.ended()).await
     }
 
     /// Waits until it is level with the source and follows.
-    pub async fn follows(&self, servers: &Servers, limit: Duration) -> Outcome<()> {
+    pub async fn follows(&mut self, servers: &Servers, limit: Duration) -> Outcome<()> {
         let start = Instant::now();
         let ready = match self.contender {
             Contender::Pgmig(..) => "select phase from pgmig.sentinel where phase = 'follow'",
@@ -257,8 +257,8 @@ impl Begun {
     }
 
     /// Stops it, and takes what would keep its target from being dropped.
-    pub async fn end(&self, servers: &Servers) -> Outcome<()> {
-        if let Some(mut child) = self.child.borrow_mut().take() {
+    pub async fn end(mut self, servers: &Servers) -> Outcome<()> {
+        if let Some(mut child) = self.child.take() {
             let start = Instant::now();
             while child.try_wait()?.is_none() {
                 let signal = if start.elapsed() < Duration::from_secs(10) { Signal::SIGINT } else { Signal::SIGKILL };

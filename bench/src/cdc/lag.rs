@@ -78,7 +78,7 @@ fn pgbench(servers: &Servers, seconds: u64) -> std::process::Command {
 
 async fn highest_rate(base: &Base, servers: &Servers, common: &Common, seconds: u64) -> Outcome<f64> {
     base.restore(&Contender::Native, servers).await?;
-    let begun = base.begin(&Contender::Native, servers, &crate::meter::Tool::default()).await?;
+    let mut begun = base.begin(&Contender::Native, servers, &crate::meter::Tool::default()).await?;
     begun.follows(servers, common.limit()).await?;
     let said = run(pgbench(servers, (seconds / 3).max(3)).arg(servers.source.uri(base.workload.database())))?;
     begun.end(servers).await?;
@@ -99,7 +99,7 @@ async fn one_run(
     servers.settle().await?;
     let meter_limit = common.limit() + Duration::from_secs(seconds);
     let meter = Meter::start(&servers.source, &servers.target, meter_limit)?;
-    let begun = base.begin(contender, servers, &meter.tool).await?;
+    let mut begun = base.begin(contender, servers, &meter.tool).await?;
     let measured = async {
         begun.follows(servers, common.limit()).await?;
         let (source, target) = (
