@@ -43,5 +43,5 @@ select n,
        array ['t' || n % 50, 't' || n % 60, 't' || n % 70],
        jsonb_build_object('colour', substr(hash, 1, 3), 'size', n % 40, 'shelf', substr(hash, 4, 8), 'batch', n / 1000),
        decode(hash || reverse(hash) || hash, 'hex'),
-       repeat(hash || ' ', 5) || reverse(hash) || n
+       repeat(hash || ' ', 10) || reverse(hash) || n
   from (select n, md5(n::text) hash from generate_series(1::bigint, {rows}) n) numbers;
