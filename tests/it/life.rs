@@ -5,6 +5,7 @@
 mod control;
 mod crash;
 mod ends;
+mod everything;
 mod load;
 mod objects;
 mod stop;

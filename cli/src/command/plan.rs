@@ -1,25 +1,30 @@
 //! `pgmig plan`: draws up the same plan as `run`, shows it and forgets it. Both sides are only read.
 
+use std::collections::HashSet;
 use std::io::Write;
 
 use crate::args::{PlanArgs, PluginArg};
 use crate::command::conninfo;
+use crate::command::run::leave;
 use crate::config::filters::Filters;
+use crate::config::requirements::Requirements;
 use crate::connect::{self, Side};
-use crate::copy::draft::{self, Draft};
+use crate::copy::draft::{self, Draft, Roles};
 use crate::copy::parts::LARGE_OBJECTS;
 use crate::error::{Context, Error, Exit, Result};
 use crate::preflight;
 use crate::report::plan::{Counts, Plan, Refusal, Table};
 use crate::report::{json, plan};
-use crate::source::dump::Leave;
 use crate::source::snapshot::SnapshotHolder;
+use crate::target;
 
 pub async fn plan(args: PlanArgs) -> Result<Exit> {
     let filters = args.what.filters.as_deref().map(Filters::read).transpose()?;
     let source = conninfo(&args.source.source)?;
     let client = connect::client(&source, Side::Source, "pgmig plan", &[]).await?;
+    let requirements = args.what.requirements.as_deref().map(Requirements::read).transpose()?;
     let (mut target_version, mut refused) = (None, None);
+    let (mut there, mut warnings) = (HashSet::new(), Vec::new());
     if let Some(target) = &args.target {
         let target = connect::client(&conninfo(target)?, Side::Target, "pgmig plan", &[]).await?;
         preflight::two_databases(&client, &target).await?;
@@ -31,9 +36,15 @@ pub async fn plan(args: PlanArgs) -> Result<Exit> {
             allow_insert_only: args.what.allow_insert_only,
             filters: filters.clone(),
             endpos: None,
+            leave: leave(&args.what),
+            requirements: requirements.clone(),
+            drop_if_exists: args.what.drop_if_exists,
+            role_passwords: args.what.roles && !args.what.no_role_passwords,
         };
         let (facts, wrong) = preflight::check(&client, &target, &asked).await?;
         target_version = Some(facts.target_version);
+        there = target::checks::roles(&target).await?;
+        warnings = facts.warnings;
         refused = Some(wrong);
     }
     let holder = SnapshotHolder::new(client, None).await?;
@@ -42,13 +53,18 @@ pub async fn plan(args: PlanArgs) -> Result<Exit> {
         filters: filters.as_ref(),
         follow: !args.no_follow,
         split: (args.split_tables_larger_than > 0).then_some(args.split_tables_larger_than),
-        leave: Leave { owner: args.what.no_owner, acl: args.what.no_acl },
+        leave: leave(&args.what),
         skip_large_objects: args.what.skip_large_objects,
+        requirements: requirements.as_ref(),
+        drop_if_exists: args.what.drop_if_exists,
+        roles: args.what.roles.then_some(Roles { passwords: !args.what.no_role_passwords, there }),
         target_version,
+        target_database: None,
     };
     let folder = tempfile::tempdir().during(Exit::Dir, || "make a temporary folder".into())?;
     let draft = draft::draft(&holder, &asked, &folder.path().join("schema.dump")).await?;
-    let shown = shown(&draft, &asked, refused);
+    let mut shown = shown(&draft, &asked, refused);
+    shown.warnings.append(&mut warnings);
     let text = if args.json {
         let object = serde_json::to_string(&shown).during(Exit::Bug, || "write the plan".into())?;
         format!("{object}\n")

@@ -13,6 +13,7 @@
 //! take the steps of tables whose last Part is done. This module never uses `stream`.
 
 pub mod draft;
+pub mod extension_data;
 pub mod parts;
 pub mod pool;
 pub mod steps;

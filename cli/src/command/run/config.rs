@@ -2,13 +2,13 @@
 
 use std::path::PathBuf;
 
-use crate::args::{FlavourArg, PluginArg, RunArgs};
+use crate::args::{FlavourArg, PluginArg, RunArgs, WhatArgs};
 use crate::command::conninfo;
 use crate::config::Conninfo;
 use crate::config::filters::Filters;
+use crate::config::requirements::Requirements;
 use crate::error::Result;
-use crate::model::Lsn;
-use crate::source::dump::Leave;
+use crate::model::{Leave, Lsn};
 use crate::target::install::Flavour;
 
 #[derive(Debug)]
@@ -24,10 +24,16 @@ pub struct Config {
     pub flavour: Option<Flavour>,
     pub table_jobs: usize,
     pub index_jobs: usize,
+    pub restore_jobs: usize,
+    pub fail_fast: bool,
     pub split: Option<u64>,
     pub spool_limit: u64,
     pub leave: Leave,
     pub skip_large_objects: bool,
+    pub requirements: Option<Requirements>,
+    pub drop_if_exists: bool,
+    /// Whether roles are made, and with their passwords.
+    pub roles: Option<bool>,
     pub allow_insert_only: bool,
     pub filters: Option<Filters>,
     pub leave_new_tables: bool,
@@ -51,12 +57,33 @@ impl Config {
             index_jobs: usize::from(args.index_jobs),
             split: (args.split_tables_larger_than > 0).then_some(args.split_tables_larger_than),
             spool_limit: args.spool_limit.max(1 << 20),
-            leave: Leave { owner: args.what.no_owner, acl: args.what.no_acl },
+            restore_jobs: usize::from(if args.restore_jobs == 0 { args.index_jobs } else { args.restore_jobs }),
+            fail_fast: args.fail_fast,
+            leave: leave(&args.what),
+            requirements: args.what.requirements.as_deref().map(Requirements::read).transpose()?,
+            drop_if_exists: args.what.drop_if_exists,
+            roles: args.what.roles.then_some(!args.what.no_role_passwords),
             skip_large_objects: args.what.skip_large_objects,
             allow_insert_only: args.what.allow_insert_only,
             filters: args.what.filters.as_deref().map(Filters::read).transpose()?,
             leave_new_tables: args.leave_new_tables,
         })
+    }
+}
+
+/// What the flags leave out.
+pub fn leave(what: &WhatArgs) -> Leave {
+    Leave {
+        owner: what.no_owner,
+        acl: what.no_acl,
+        comments: what.no_comments,
+        tablespaces: what.no_tablespaces,
+        extensions: what.skip_extensions,
+        extension_comments: what.skip_ext_comments,
+        publications: what.skip_publications,
+        collations: what.skip_collations,
+        db_properties: what.skip_db_properties,
+        analyze: what.skip_vacuum,
     }
 }
 

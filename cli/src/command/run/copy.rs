@@ -1,14 +1,12 @@
 //! The phases schema, copy and indexes of a run.
 
 use super::Run;
-use crate::copy::pool;
 use crate::copy::worker::Worker;
+use crate::copy::{extension_data, pool};
 use crate::error::{Error, Result};
 use crate::model::Phase;
-use crate::report::Event;
 use crate::source::snapshot::{self, SnapshotHolder};
-use crate::target::objects::{self, Outcome};
-use crate::target::queue;
+use crate::target::{extension_parts, queue, rounds};
 
 impl Run {
     /// Goes on from `phase` until every table is copied and indexed. `holder` keeps the snapshot of a
@@ -32,6 +30,7 @@ impl Run {
                 Some(holder) => holder,
                 None => self.new_snapshot(follow).await?,
             };
+            self.extension_data(&holder).await?;
             let workers = self.workers(&holder).await?;
             held = Some(holder);
             workers
@@ -40,6 +39,7 @@ impl Run {
         for _ in 0..self.config.index_jobs {
             builders.push(self.target_client("pgmig index", &[]).await?);
         }
+        rounds::hold_table_steps(&self.target, name, self.config.fail_fast).await?;
         let copied = async || {
             drop(held);
             if phase <= Phase::Copy { self.enter(Phase::Indexes).await } else { Ok(()) }
@@ -47,6 +47,18 @@ impl Run {
         pool::run(workers, builders, name, &self.report, copied).await?;
         self.stage("attach").await?;
         self.stage("rest").await
+    }
+
+    /// Rows that users put into tables of extensions, before workers take the other Parts.
+    async fn extension_data(&self, holder: &SnapshotHolder) -> Result<()> {
+        if extension_parts::pending(&self.target, &self.config.name).await?.is_empty() {
+            return Ok(());
+        }
+        let source = self.source_client("pgmig copy").await?;
+        snapshot::begin_under(&source, Some(&holder.exported)).await?;
+        let tag = snapshot::tag(&source).await?;
+        let target = self.target_client("pgmig copy", &[]).await?;
+        extension_data::copy(&source, &target, &self.config.name, &tag, holder.lsn, &self.report).await
     }
 
     async fn workers(&self, holder: &SnapshotHolder) -> Result<Vec<Worker>> {
@@ -83,18 +95,5 @@ impl Run {
         }
         self.planned_event().await?;
         SnapshotHolder::new(self.source_client("pgmig snapshot").await?, None).await
-    }
-
-    /// Runs a serial stage of steps.
-    pub(super) async fn stage(&self, stage: &str) -> Result<()> {
-        let client =
-            self.target_client("pgmig schema", &[("check_function_bodies", "off"), ("xmloption", "content")]).await?;
-        objects::run_stage(&client, &self.config.name, stage, &mut |step, outcome| {
-            if let Outcome::Failed { sqlstate, message } = outcome {
-                let (kind, name) = (step.kind.clone(), step.name.clone());
-                self.report.send(Event::StepFailed { kind, name, sqlstate, message });
-            }
-        })
-        .await
     }
 }
