@@ -37,6 +37,8 @@ async fn everything_arrives(way: Way, follow: bool) -> Outcome {
     assert_eq!(life.on_target(failed).await, "");
     assert_same_with(&life.pair, verify::Options { materialized_rows: true, ..verify::Options::default() }).await;
     // What pg_dump does not show of a schema.
+    life.on_source("set search_path = ''").await;
+    life.on_target("set search_path = ''").await;
     for query in BESIDE_THE_SCHEMA {
         let there = life.on_source(query).await;
         assert!(!there.is_empty(), "{query}");
@@ -62,6 +64,6 @@ const BESIDE_THE_SCHEMA: &[&str] = &[
     "select string_agg(concat_ws(' ', srvname, usename, umoptions), '; ' order by usename) from pg_user_mappings",
     "select string_agg(concat_ws(' ', indexrelid::regclass, indisclustered, indisreplident), '; ' order by indexrelid::regclass::text) \
        from pg_index where indisvalid and indrelid in (select oid from pg_class where relnamespace = 'plain'::regnamespace)",
-    "select string_agg(concat_ws(' ', attrelid::regclass, attname, attstattarget, attstorage, attcompression, attoptions), '; ' order by attrelid::regclass::text, attname) \
-       from pg_attribute where attstattarget > 0 or attcompression <> '' or attoptions is not null",
+    "select string_agg(concat_ws(' ', attrelid::regclass, attname, attstattarget, attstorage, attcompression), '; ' order by attrelid::regclass::text, attname) \
+       from pg_attribute where attstattarget > 0 or attcompression <> ''",
 ];
