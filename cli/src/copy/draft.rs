@@ -103,6 +103,8 @@ pub async fn draft(holder: &SnapshotHolder, asked: &Asked<'_>, file: &Path) -> R
     if asked.drop_if_exists {
         let ids: Vec<u32> = pre.iter().chain(&post).map(|entry| entry.id).collect();
         steps.extend(special::drops(tools.drops(file, &ids).await?));
+        let defaults = pre.iter().chain(&post).filter(|entry| entry.kind == "DEFAULT ACL");
+        steps.extend(defaults.flat_map(special::default_privileges));
         if with_large_objects {
             steps.extend(special::unlink(&large_objects::list(client).await?));
         }

@@ -173,7 +173,15 @@ pub async fn check(source: &Client, target: &Client, asked: &Asked) -> Result<(F
     } else if names.is_empty() {
         wrong.push(Error::new(Exit::Source, "the source holds no tables").hint("is it the right database?"));
     }
-    let warnings = extensions::check(source, target, asked, &selection, &mut wrong).await?;
+    let mut warnings = extensions::check(source, target, asked, &selection, &mut wrong).await?;
+    let defaults = target::checks::default_privileges(target).await?;
+    if !defaults.is_empty() && !asked.drop_if_exists {
+        warnings.push(format!(
+            "the target gives the role {} default privileges on {}: what it makes will have them too",
+            on_target.user,
+            defaults.join(", ")
+        ));
+    }
     if asked.role_passwords && !source::roles::passwords_readable(source).await? {
         wrong.push(
             Error::new(Exit::Source, format!("the role {user} may not read the passwords of roles"))

@@ -67,6 +67,21 @@ pub async fn roles(client: &Client) -> Result<HashSet<String>> {
     Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
+/// Kinds of objects that get privileges by default when this role makes them.
+pub async fn default_privileges(client: &Client) -> Result<Vec<String>> {
+    let rows = client
+        .query(
+            "select distinct case defaclobjtype when 'r' then 'tables' when 'S' then 'sequences' when 'f' then 'functions'
+                                                when 'T' then 'types' else 'schemas' end
+               from pg_catalog.pg_default_acl
+              where defaclrole = (select oid from pg_catalog.pg_roles where rolname = current_user) order by 1",
+            &[],
+        )
+        .await
+        .on_target(|| "read the default privileges of the target".into())?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
 /// What the target can do about an extension.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Extension {

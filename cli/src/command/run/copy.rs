@@ -81,9 +81,10 @@ impl Run {
     }
 
     /// The snapshot of the run that began the copy died with it. What is copied from now on carries
-    /// another tag, and the stream reconciles the two, table by table.
+    /// another tag, and the stream reconciles the two, table by table. Without one, all must be of one.
     async fn new_snapshot(&self, follow: bool) -> Result<SnapshotHolder> {
-        if !follow {
+        let begun = queue::tags(&self.target, &self.config.name).await?.iter().any(|(_, tag)| tag.is_some());
+        if !follow && begun {
             return Err(Error::new(
                 crate::error::Exit::Phase,
                 "the copy was interrupted, and without following changes it cannot go on under one snapshot",

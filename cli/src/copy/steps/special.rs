@@ -117,27 +117,48 @@ pub fn database(entry: &Entry, database: &str) -> Vec<Step> {
 
 /// Puts another name behind the first DATABASE that is not inside quotes.
 fn rename(sql: &str, database: &str) -> Option<String> {
-    const WORD: &str = " DATABASE ";
+    let (before, after) = cut_at(sql, " DATABASE ")?;
+    let (_, rest) = script::name(after)?;
+    Some(format!("{before} DATABASE {}{rest}", identifier(database)))
+}
+
+/// What is before and behind the first such words that are not inside double quotes.
+fn cut_at<'a>(sql: &'a str, words: &str) -> Option<(&'a str, &'a str)> {
     let mut quoted = false;
     for (at, byte) in sql.bytes().enumerate() {
         match byte {
             b'"' => quoted = !quoted,
-            b' ' if !quoted && sql[at..].starts_with(WORD) => {
-                let (before, after) = sql.split_at(at + WORD.len());
-                let (_, rest) = script::name(after)?;
-                return Some(format!("{before}{}{rest}", identifier(database)));
-            }
+            b' ' if !quoted && sql[at..].starts_with(words) => return Some((&sql[..at], &sql[at + words.len()..])),
             _ => {}
         }
     }
     None
 }
 
+/// Takes back default privileges that the source sets at the end: what is made before must not have them.
+pub fn default_privileges(entry: &Entry) -> Vec<Step> {
+    let reverse = |sql: String| {
+        let (scope, granted) = cut_at(&sql, " GRANT ").or_else(|| cut_at(&sql, " REVOKE "))?;
+        let (privileges, role, back) = match cut_at(granted, " TO ") {
+            Some((privileges, role)) => (privileges, role.trim_end_matches(" WITH GRANT OPTION"), ["REVOKE", "FROM"]),
+            None => cut_at(granted, " FROM ").map(|(privileges, role)| (privileges, role, ["GRANT", "TO"]))?,
+        };
+        let sql = format!("{scope} {} {} {} {role}", back[0], privileges.trim_end(), back[1]);
+        // There is nothing to take back where role or schema are missing.
+        let sql = format!(
+            "do $pgmig$ begin execute {}; exception when undefined_object or invalid_schema_name then null; end $pgmig$",
+            literal(&sql)
+        );
+        Some(step("schema", DROP, None, &entry.tag, sql, true))
+    };
+    script::statements(&entry.sql).into_iter().rev().filter_map(reverse).collect()
+}
+
 /// Drops what is in the way. Schemas and extensions may hold what is not ours: they stay.
 pub fn drops(statements: Vec<String>) -> Vec<Step> {
     let in_the_way = |sql: &String| match sql.strip_prefix("DROP ") {
         Some(what) => !["SCHEMA", "EXTENSION", "DATABASE"].iter().any(|kind| what.starts_with(&format!("{kind} "))),
-        None => sql.starts_with("ALTER ") && sql.contains(" DROP CONSTRAINT IF EXISTS "),
+        None => sql.starts_with("ALTER TABLE IF EXISTS ") && sql.contains(" DROP CONSTRAINT IF EXISTS "),
     };
     let made = |sql: String| {
         let name = sql.split_once(" IF EXISTS ").map_or(sql.as_str(), |(_, name)| name).to_string();
@@ -209,6 +230,26 @@ mod tests {
         assert_eq!(
             extension(&entry("EXTENSION", "hstore", sql), None),
             "CREATE EXTENSION IF NOT EXISTS hstore WITH SCHEMA public CASCADE;"
+        );
+    }
+
+    #[test]
+    fn default_privileges_are_taken_back_in_reverse() {
+        let sql = "ALTER DEFAULT PRIVILEGES FOR ROLE \"a GRANT b\" IN SCHEMA s REVOKE ALL ON TABLES  FROM PUBLIC;\n\
+                   ALTER DEFAULT PRIVILEGES FOR ROLE a GRANT SELECT ON TABLES  TO \"it's\" WITH GRANT OPTION;\n";
+        let taken: Vec<String> = default_privileges(&entry("DEFAULT ACL", "DEFAULT PRIVILEGES FOR TABLES", sql))
+            .into_iter()
+            .map(|step| step.statement)
+            .collect();
+        assert!(
+            taken[0].contains("execute 'ALTER DEFAULT PRIVILEGES FOR ROLE a REVOKE SELECT ON TABLES FROM \"it''s\"';"),
+            "{}",
+            taken[0]
+        );
+        assert!(
+            taken[1].contains("FOR ROLE \"a GRANT b\" IN SCHEMA s GRANT ALL ON TABLES TO PUBLIC';"),
+            "{}",
+            taken[1]
         );
     }
 
