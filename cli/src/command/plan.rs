@@ -111,6 +111,8 @@ fn shown(draft: &Draft, asked: &draft::Asked<'_>, refused: Option<Vec<Error>>) -
             foreign_keys: steps("foreign_key"),
             sequences: selection.sequences.len() as u64,
             materialized_views: steps("refresh"),
+            roles: draft.steps.iter().filter(|step| step.kind == "ROLE" && step.blocking).count() as u64,
+            extensions: draft.steps.iter().filter(|step| step.kind == "EXTENSION").count() as u64,
             large_objects: if asked.skip_large_objects { 0 } else { draft.large_objects as u64 },
         },
         left_out: selection.left_out.clone(),

@@ -132,7 +132,9 @@ impl Tools {
         std::fs::write(&list, lines).during(Exit::Dir, || format!("write {}", list.display()))?;
         let mut command = self.command("pg_restore");
         command.args(["--clean", "--if-exists", "--file=-"]).arg(format!("--use-list={}", list.display())).arg(file);
-        let text = output(command, "pg_restore --clean").await?;
+        let text = output(command, "pg_restore --clean").await;
+        std::fs::remove_file(&list).during(Exit::Dir, || format!("remove {}", list.display()))?;
+        let text = text?;
         let made = text.find("\n--\n-- Name: ").unwrap_or(text.len());
         Ok(script::statements(&text[..made]))
     }

@@ -60,6 +60,28 @@ async fn a_blocking_failure_names_object_statement_and_what_to_do_and_the_run_go
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_needs_something_that_comes_later_is_made_once_that_is_there() -> Outcome {
+    // The target lets `a` be made only once `z` is there, which the dump makes last.
+    let scene = Scene::with(
+        "create table a (id int primary key); create table z (id int primary key); create view over_a as select * from a;
+         insert into a values (1); comment on view over_a is 'waits too'; create role r; comment on table z is 'last'",
+        "create function guard() returns event_trigger language plpgsql as $$
+         begin
+             if to_regclass('public.a') is not null and to_regclass('public.z') is null then
+                 raise undefined_table using message = 'z comes first';
+             end if;
+         end $$;
+         create event trigger guard on ddl_command_end when tag in ('CREATE TABLE') execute function guard()",
+    )
+    .await?;
+    scene.run(&["--no-follow"]).await.finish(&[]).expect_code(0);
+    assert_eq!(scene.target("select count(*) from pgmig.steps where state <> 'done'").await, "0");
+    scene.target("drop event trigger guard; drop function guard").await;
+    scene.assert_same().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn views_are_refreshed_side_by_side_behind_those_they_read() -> Outcome {
     // Each takes a second; a reads b through a view and a function that no catalog knows to need it, d and e
     // stand alone.
