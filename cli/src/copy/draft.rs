@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use std::path::Path;
 
 use super::extension_data;
-use super::parts::{self, Cut, parts};
+use super::parts::{self, Cut, SplitBy, parts};
 use super::steps::{self, Schema, ours, special};
 use crate::config::Conninfo;
 use crate::config::filters::Filters;
@@ -14,10 +14,11 @@ use crate::config::requirements::Requirements;
 use crate::error::{Context, Error, Exit, Result};
 use crate::model::{Leave, LeftOut, TableName, What};
 use crate::selection::{self, Selected};
+use crate::source::catalog::{self, Sizes};
 use crate::source::dump::{Entry, Section, Tools};
 use crate::source::inventory::class;
 use crate::source::snapshot::SnapshotHolder;
-use crate::source::{catalog, extensions, large_objects, roles};
+use crate::source::{extensions, large_objects, roles};
 use crate::target::queue::{Part, Step};
 
 /// What the plan depends on beside the source.
@@ -25,10 +26,10 @@ pub struct Asked<'a> {
     pub source: &'a Conninfo,
     pub filters: Option<&'a Filters>,
     pub follow: bool,
-    /// Tables larger than this are cut.
-    pub split: Option<u64>,
+    pub cut: Cutting,
     pub leave: Leave,
-    pub skip_large_objects: bool,
+    /// In how many Parts large objects are copied; 0 leaves them behind.
+    pub large_object_parts: usize,
     pub requirements: Option<&'a Requirements>,
     pub drop_if_exists: bool,
     pub roles: Option<Roles>,
@@ -43,6 +44,18 @@ pub struct Asked<'a> {
 pub struct Roles {
     pub passwords: bool,
     pub there: HashSet<String>,
+}
+
+/// How large tables are to be cut.
+#[derive(Debug, Clone, Copy)]
+pub struct Cutting {
+    /// Tables larger than this are, in bytes.
+    pub larger_than: Option<u64>,
+    /// No table into more Parts than this.
+    pub parts_max: u64,
+    /// None: by ctid where the source reads a range of it without the rest.
+    pub by: Option<SplitBy>,
+    pub sizes: Sizes,
 }
 
 pub struct Draft {
@@ -61,18 +74,32 @@ pub async fn draft(holder: &SnapshotHolder, asked: &Asked<'_>, file: &Path) -> R
         .await
         .on_source(|| "read the version of the source".into())?;
     let (version, database): (i32, String) = (row.get(0), row.get(1));
+    let by_version = if version >= 140_000 { SplitBy::Ctid } else { SplitBy::Key };
     let cut = Cut {
-        larger_than: asked.split,
+        larger_than: asked.cut.larger_than,
+        parts_max: asked.cut.parts_max,
+        by: asked.cut.by.unwrap_or(by_version),
         binary: asked.target_version.is_none_or(|target| version / 10_000 == target / 10_000),
-        by_ctid: version >= 140_000,
     };
-    let mut selected = selection::select(client, asked.filters, asked.follow).await?;
-    let mut all: Vec<Part> = selected.tables.iter().flat_map(|table| parts(table, cut)).collect();
+    let mut selected = selection::select(client, asked.filters, asked.follow, asked.cut.sizes).await?;
+    let mut all: Vec<Part> = Vec::new();
+    for table in &selected.tables {
+        let keys = match &table.split_key {
+            Some(key) if cut.by == SplitBy::Key && cut.count(table) > 1 => {
+                catalog::key_bounds(client, table, key, cut.count(table)).await?
+            }
+            _ => Vec::new(),
+        };
+        all.extend(parts(table, cut, &keys));
+    }
     all.extend(extension_data::plan(client, asked, &mut selected.selection).await?);
     let (large_objects, bytes) = large_objects::size(client).await?;
-    let with_large_objects = large_objects > 0 && !asked.skip_large_objects;
+    let with_large_objects = large_objects > 0 && asked.large_object_parts > 0;
     if with_large_objects {
-        all.push(parts::large_objects(bytes));
+        // A few are not worth a cut.
+        let most = (large_objects as usize).div_ceil(1000);
+        let ranges = large_objects::ranges(client, asked.large_object_parts.min(most)).await?;
+        all.extend(parts::large_objects(ranges, bytes));
     }
     let mut objects = catalog::objects(client).await?;
     selected.selection.mark_unchecked(&mut objects);
@@ -94,7 +121,7 @@ pub async fn draft(holder: &SnapshotHolder, asked: &Asked<'_>, file: &Path) -> R
         let (kind, name) = (what.to_string(), "of all objects".to_string());
         LeftOut { what: What::Object, kind, name, why: flag.into() }
     }));
-    if asked.skip_large_objects && large_objects > 0 {
+    if large_objects > 0 && !with_large_objects {
         let name = format!("{large_objects} of them");
         let why = "--skip-large-objects".to_string();
         left_out.push(LeftOut { what: What::Object, kind: "large objects,".into(), name, why });
@@ -106,7 +133,7 @@ pub async fn draft(holder: &SnapshotHolder, asked: &Asked<'_>, file: &Path) -> R
         let defaults = pre.iter().chain(&post).filter(|entry| entry.kind == "DEFAULT ACL");
         steps.extend(defaults.flat_map(special::default_privileges));
         if with_large_objects {
-            steps.extend(special::unlink(&large_objects::list(client).await?));
+            steps.extend(special::unlink(&large_objects::numbers(client).await?));
         }
     }
     if let Some(roles) = &asked.roles {
@@ -165,7 +192,7 @@ impl Draft {
             return warnings;
         }
         if self.large_objects > 0 {
-            let how = match asked.skip_large_objects {
+            let how = match asked.large_object_parts == 0 {
                 true => "left behind",
                 false => "copied; what changes in them later is not followed",
             };

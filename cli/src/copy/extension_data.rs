@@ -12,11 +12,10 @@ use crate::model::name::identifiers;
 use crate::model::{LeftOut, Lsn, What};
 use crate::report::{Event, Reporter};
 use crate::selection::Selection;
-use crate::source::copy_out::{self, Rows};
 use crate::source::extensions;
 use crate::source::inventory::class;
 use crate::target::extension_parts;
-use crate::target::queue::{self, Part};
+use crate::target::queue::{self, Copied, Part};
 
 /// The Parts of configuration tables, in the order in which they are filled. A Part that is a whole table
 /// and has a predicate is such a table.
@@ -89,7 +88,7 @@ pub async fn copy(
             // A role that may not write it need not.
             false => (0, 0),
         };
-        queue::finish_part(target, part, rows, bytes, tag, lsn).await?;
+        queue::finish_parts(target, &[Copied { id: part.id, rows, bytes }], tag, lsn).await?;
         report.send(Event::PartDone { id: part.id, rows, bytes });
     }
     target.batch_execute("commit").await.on_target(|| "commit the data of extensions".into())
@@ -105,11 +104,11 @@ async fn has_rows(client: &Client, part: &Part) -> Result<bool, tokio_postgres::
 }
 
 async fn pipe(source: &Client, target: &Client, part: &Part) -> Result<(u64, u64)> {
-    let predicate = Some(condition(part));
-    let rows = Rows { table: &part.table, columns: &part.columns, predicate, binary: false };
-    let into = format!("copy {} ({}) from stdin", part.table.sql(), identifiers(&part.columns));
+    let columns = identifiers(&part.columns);
+    let from = format!("copy (select {columns} from only {} where {}) to stdout", part.table.sql(), condition(part));
+    let into = format!("copy {} ({}) from stdin", part.table.sql(), columns);
     let sink = target.copy_in::<_, bytes::Bytes>(&into).await.map_err(|cause| may_not(part, cause))?;
-    let out = copy_out::open(source, &rows).await?;
+    let out = source.copy_out(&from).await.on_source(|| format!("read {part}"))?;
     let (mut sink, mut out) = (std::pin::pin!(sink), std::pin::pin!(out));
     let mut total = 0;
     while let Some(row) = out.try_next().await.on_source(|| format!("read {part}"))? {

@@ -14,6 +14,7 @@ pub async fn pending(client: &Client, migration: &str) -> Result<Vec<Part>> {
             "select part_id, schema_name, table_name, predicate, columns, bytes
                from pgmig.part
               where migration = $1 and state = 'pending' and parts = 1 and predicate is not null
+                and schema_name <> 'pg_catalog'
               order by part_id",
             &[&migration],
         )

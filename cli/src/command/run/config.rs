@@ -2,13 +2,16 @@
 
 use std::path::PathBuf;
 
-use crate::args::{FlavourArg, PluginArg, RunArgs, WhatArgs};
+use crate::args::{FlavourArg, PluginArg, RunArgs, SplitArgs, SplitByArg, WhatArgs};
 use crate::command::conninfo;
 use crate::config::Conninfo;
 use crate::config::filters::Filters;
 use crate::config::requirements::Requirements;
+use crate::copy::draft::Cutting;
+use crate::copy::parts::SplitBy;
 use crate::error::Result;
 use crate::model::{Leave, Lsn};
+use crate::source::catalog::Sizes;
 use crate::target::install::Flavour;
 
 #[derive(Debug)]
@@ -26,10 +29,13 @@ pub struct Config {
     pub index_jobs: usize,
     pub restore_jobs: usize,
     pub fail_fast: bool,
-    pub split: Option<u64>,
+    /// Bytes for each index build.
+    pub maintenance_work_mem: u64,
+    pub cut: Cutting,
+    /// 0 leaves large objects behind.
+    pub large_object_parts: usize,
     pub spool_limit: u64,
     pub leave: Leave,
-    pub skip_large_objects: bool,
     pub requirements: Option<Requirements>,
     pub drop_if_exists: bool,
     /// Whether roles are made, and with their passwords.
@@ -55,7 +61,8 @@ impl Config {
             flavour: flavour(args.flavour),
             table_jobs: usize::from(args.table_jobs),
             index_jobs: usize::from(args.index_jobs),
-            split: (args.split_tables_larger_than > 0).then_some(args.split_tables_larger_than),
+            maintenance_work_mem: args.maintenance_work_mem,
+            cut: cutting(&args.split),
             spool_limit: args.spool_limit.max(1 << 20),
             restore_jobs: usize::from(if args.restore_jobs == 0 { args.index_jobs } else { args.restore_jobs }),
             fail_fast: args.fail_fast,
@@ -63,7 +70,7 @@ impl Config {
             requirements: args.what.requirements.as_deref().map(Requirements::read).transpose()?,
             drop_if_exists: args.what.drop_if_exists,
             roles: args.what.roles.then_some(!args.what.no_role_passwords),
-            skip_large_objects: args.what.skip_large_objects,
+            large_object_parts: large_object_parts(&args.split, &args.what),
             allow_insert_only: args.what.allow_insert_only,
             filters: args.what.filters.as_deref().map(Filters::read).transpose()?,
             leave_new_tables: args.leave_new_tables,
@@ -85,6 +92,24 @@ pub fn leave(what: &WhatArgs) -> Leave {
         db_properties: what.skip_db_properties,
         analyze: what.skip_vacuum,
     }
+}
+
+pub fn cutting(args: &SplitArgs) -> Cutting {
+    Cutting {
+        larger_than: (args.split_tables_larger_than > 0).then_some(args.split_tables_larger_than),
+        parts_max: if args.split_max_parts > 0 { args.split_max_parts } else { u64::MAX },
+        by: match args.split_by {
+            _ if args.skip_split_by_ctid => Some(SplitBy::Key),
+            SplitByArg::Auto => None,
+            SplitByArg::Ctid => Some(SplitBy::Ctid),
+            SplitByArg::Key => Some(SplitBy::Key),
+        },
+        sizes: if args.estimate_table_sizes { Sizes::Estimates } else { Sizes::Files },
+    }
+}
+
+pub fn large_object_parts(split: &SplitArgs, what: &WhatArgs) -> usize {
+    if what.skip_large_objects { 0 } else { usize::from(split.large_objects_jobs) }
 }
 
 pub fn flavour(arg: FlavourArg) -> Option<Flavour> {

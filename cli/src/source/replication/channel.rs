@@ -9,11 +9,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::message::{self, Frame, Malformed};
 use crate::connect::dial::Wire;
-use crate::connect::explain::Network;
+use crate::error::Network;
 use crate::error::ServerError;
 
 /// One read from the socket; what the buffer shrinks back to.
-const CHUNK: usize = 256 << 10;
+pub(super) const CHUNK: usize = 256 << 10;
 /// A buffer that grew for frames above this is given back.
 const LARGE: usize = 4 << 20;
 
