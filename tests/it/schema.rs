@@ -180,7 +180,10 @@ async fn what_is_in_the_way_is_dropped_on_an_empty_target_and_on_a_full_one() ->
         .await;
     // Without the flag a full target is refused, and so is one where something else needs a table.
     scene.run(&["--roles", "--no-follow"]).await.finish(&["the target already holds"]).expect_code(4);
-    let refused = scene.run(&flags).await.finish(&["error:"]).expect_code(4);
+    let dropped = "dropped on the target first, with their rows: \"Odd \"\"Schema\"\"\"";
+    let plan = scene.pgmig("plan", &flags).finish(&[]).await.expect_code(0).stdout;
+    assert!(plan.contains(dropped), "{plan}");
+    let refused = scene.run(&flags).await.finish(&["error:", dropped]).expect_code(4);
     assert!(refused.stderr.contains("cannot make way: drop plain.audit"), "{}", refused.stderr);
     assert!(refused.stderr.contains("(2BP01)"), "{}", refused.stderr);
     scene.target("drop view plain.over_audit").await;

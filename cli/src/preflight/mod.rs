@@ -176,6 +176,9 @@ pub async fn check(source: &Client, target: &Client, asked: &Asked) -> Result<(F
         wrong.push(Error::new(Exit::Source, "the source holds no tables").hint("is it the right database?"));
     }
     let mut warnings = extensions::check(source, target, asked, &selection, &mut wrong).await?;
+    if !there.is_empty() && asked.drop_if_exists {
+        warnings.push(format!("dropped on the target first, with their rows: {}", some(&there)));
+    }
     let defaults = target::checks::default_privileges(target).await?;
     if !defaults.is_empty() && !asked.drop_if_exists {
         warnings.push(format!(

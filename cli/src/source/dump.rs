@@ -3,6 +3,7 @@
 //! settings go through the environment: no password is ever in the process list.
 
 use std::collections::HashMap;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
@@ -78,6 +79,10 @@ impl Tools {
     /// Dumps the schema under an exported snapshot into `file` (custom format). `without`: relations
     /// that pg_dump must not even lock.
     pub async fn dump(&self, source: &Conninfo, snapshot: &str, without: &[TableName], file: &Path) -> Result<()> {
+        // It holds the passwords of user mappings: nobody else may read it.
+        let mut options = std::fs::OpenOptions::new();
+        options.write(true).create(true).truncate(true).mode(0o600);
+        options.open(file).during(Exit::Dir, || format!("make {}", file.display()))?;
         let mut command = self.command("pg_dump");
         for (name, value) in source.libpq_env() {
             command.env(name, value);

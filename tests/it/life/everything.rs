@@ -1,6 +1,8 @@
 //! One of everything that pg_dump knows, as `tests/it/data/everything.sql` makes it: moved in both
 //! flavours while it is followed, and once without following, and compared whole.
 
+use std::os::unix::fs::PermissionsExt;
+
 use harness::{Outcome, assert_same_with};
 use pgmig::verify;
 
@@ -49,6 +51,8 @@ async fn everything_arrives(way: Way, follow: bool) -> Outcome {
     // No password in what people may read.
     let hidden = "select count(*) from pgmig.step where statement ilike '%hush%' or statement ilike '%scram%' or message ilike '%hush%'";
     assert_eq!(life.on_target(hidden).await, "0");
+    let dump = std::fs::metadata(life.dir.path().join("schema.dump"))?;
+    assert_eq!(dump.permissions().mode() & 0o077, 0, "others may read the dump");
     assert!(!done.stderr.contains("hush") && !done.stderr.contains("SCRAM"), "{}", done.stderr);
     Ok(())
 }

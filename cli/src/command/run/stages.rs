@@ -33,6 +33,9 @@ impl Run {
     /// Fills the materialized views, each behind those that it reads.
     pub(super) async fn refresh(&self) -> Result<()> {
         let steps = queue::pending_steps(&self.target, &self.config.name, "refresh").await?;
+        if steps.is_empty() {
+            return Ok(());
+        }
         let needs = rounds::view_needs(&self.target).await?;
         self.beside(steps, &needs).await.map(drop)
     }

@@ -95,16 +95,17 @@ pub fn steps(schema: &Schema<'_>) -> Vec<Step> {
         }
     }
     if schema.analyze {
-        let (parents, others): (Vec<_>, Vec<_>) =
-            schema.tables.iter().map(|table| &table.name).partition(|name| schema.parents.contains(name));
-        steps.extend(others.into_iter().map(|table| analyze("analyze", table)));
-        let roots = schema.parents.iter().filter(|parent| !parents.contains(parent));
-        steps.extend(parents.iter().copied().chain(roots).map(|table| analyze("rest", table)));
+        let parents: HashSet<&TableName> = schema.parents.iter().collect();
+        let others = schema.tables.iter().map(|table| &table.name).filter(|name| !parents.contains(name));
+        steps.extend(others.map(|table| analyze("analyze", table)));
+        // With those below them, once all of them are filled.
+        steps.extend(schema.parents.iter().map(|table| analyze("rest", table)));
     }
     // In the order of the dump a view comes after those it reads.
+    let populated: HashSet<&TableName> = schema.populated.iter().collect();
     for entry in schema.pre.iter().chain(schema.post).filter(|entry| entry.kind == "MATERIALIZED VIEW") {
         let view = relation(entry);
-        if schema.populated.contains(&view) {
+        if populated.contains(&view) {
             let mut statement = refresh_statement(&view);
             if schema.analyze {
                 statement.push_str(&format!(";\nanalyze {}", view.sql()));
