@@ -6,6 +6,7 @@ mod bad_copy;
 mod control;
 mod crash;
 mod ends;
+mod everything;
 mod load;
 mod objects;
 mod parts;

@@ -179,6 +179,25 @@ pub async fn populated_views(client: &Client) -> Result<Vec<TableName>> {
     Ok(rows.iter().map(|row| TableName::new(row.get::<_, String>(0), row.get::<_, String>(1))).collect())
 }
 
+/// Tables with partitions or heirs that are no partitions themselves.
+pub async fn parents(client: &Client) -> Result<Vec<(u32, TableName)>> {
+    let rows = client
+        .query(
+            "select c.oid, n.nspname::text, c.relname::text
+               from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+              where c.relkind in ('r', 'p') and c.relpersistence in ('p', 'u') and not c.relispartition
+                and n.nspname !~ '^pg_' and n.nspname not in ('information_schema', 'pgmig')
+                and exists (select from pg_catalog.pg_inherits i where i.inhparent = c.oid)
+                and not exists (select from pg_catalog.pg_depend d
+                                 where d.classid = 'pg_class'::regclass and d.objid = c.oid and d.deptype = 'e')
+              order by 2, 3",
+            &[],
+        )
+        .await
+        .on_source(|| "read the parents of tables".into())?;
+    Ok(rows.iter().map(|row| (row.get(0), TableName::new(row.get::<_, String>(1), row.get::<_, String>(2)))).collect())
+}
+
 /// Columns that are GENERATED ALWAYS AS IDENTITY, with their table. Partitions have them from their
 /// parent.
 pub async fn always_identity(client: &Client) -> Result<Vec<(TableName, String)>> {

@@ -5,6 +5,7 @@ mod config;
 mod copy;
 mod finish;
 mod follow;
+mod stages;
 mod stream;
 
 use std::time::Duration;
@@ -24,8 +25,9 @@ use crate::selection::select;
 use crate::source;
 use crate::source::catalog::Sizes;
 use crate::target::install::{self, Flavour};
-use crate::target::{queue, sentinel};
-pub use config::{Config, cutting, flavour, large_object_parts};
+use crate::target::rounds::{self, Failed};
+use crate::target::sentinel;
+pub use config::{Config, cutting, flavour, large_object_parts, leave};
 use stream::Streaming;
 
 /// What every phase needs: settings, a session with each side, and somebody to tell.
@@ -45,7 +47,7 @@ pub struct Run {
 struct Summary {
     endpos: Option<Lsn>,
     already: bool,
-    failed: Vec<(String, String, String, String)>,
+    failed: Vec<Failed>,
 }
 
 pub async fn run(args: RunArgs, quiet: bool) -> Result<Exit> {
@@ -91,8 +93,8 @@ fn tell(summary: &Summary) {
                 count => format!("{count} objects"),
             }
         );
-        for (kind, name, sqlstate, message) in &summary.failed {
-            eprintln!("  {} {name}: {message} ({sqlstate})", kind.to_lowercase());
+        for Failed { kind, name, sqlstate, message, statement } in &summary.failed {
+            eprintln!("  {} {name}: {message} ({sqlstate})\n    {statement}", kind.to_lowercase());
         }
     }
     eprintln!("next: point the application at the target, then remove what pgmig made with `pgmig cleanup`");
@@ -225,7 +227,7 @@ impl Run {
         Ok(Summary {
             endpos: found.endpos.filter(|_| found.follow),
             already: false,
-            failed: queue::failed_steps(&self.target, &self.config.name).await?,
+            failed: rounds::failed(&self.target, &self.config.name).await?,
         })
     }
 
