@@ -244,7 +244,7 @@ async fn check_stream(
         wrong.push(
             Error::new(Exit::Source, format!("no key says which row an UPDATE or DELETE means in {}", some(&lost))).hint(
                 format!(
-                    "on the source (a primary key is better); or, if they only ever get inserts, --allow-insert-only:\n{}",
+                    "on the source (a primary key is better, and the only way for a table with a virtual generated column); or, if they only ever get inserts, --allow-insert-only:\n{}",
                     statements.join("\n")
                 ),
             ),
