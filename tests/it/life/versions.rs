@@ -6,6 +6,7 @@ use pgmig::embedded::{BinDir, Cluster};
 use pgmig::verify::{self, Kind};
 use tokio::task::JoinSet;
 
+use super::load::{follow_writers, move_shop};
 use super::objects::move_everything;
 use super::{EXTENSION, EXTENSION_WAL2JSON, Life, PLAIN, PLAIN_WAL2JSON, Way};
 
@@ -48,6 +49,20 @@ async fn every_object_and_change_arrives_in_a_newer_version() -> Outcome {
     }
     while let Some(done) = running.join_next().await {
         tell(&format!("every object and change arrived: {}", done??));
+    }
+    Ok(())
+}
+
+/// From the oldest version to the newest, while several sessions write.
+#[tokio::test(flavor = "multi_thread")]
+async fn writers_are_followed_into_a_newer_version() -> Outcome {
+    let found = versions();
+    let ends = (found[0].clone(), found[found.len() - 1].clone());
+    if found.len() > 1 {
+        tokio::try_join!(async { move_shop(between(&ends, EXTENSION).await, 80.0).await }, async {
+            follow_writers(between(&ends, PLAIN_WAL2JSON).await).await
+        })?;
+        tell(&format!("writers were followed: {}", name(&ends)));
     }
     Ok(())
 }
@@ -147,7 +162,6 @@ insert into named_parts values (1, 'a'), (2, 'a');
 create table loose (id int primary key, a int constraint not_checked check (a > 0) not enforced, up int constraint not_followed references loose not enforced);
 insert into loose values (1, -1, 77), (2, 2, 1);
 create table rooms (id int4range, during daterange, primary key (id, during without overlaps));
-alter table rooms replica identity full;
 insert into rooms values ('[1,2)', '[2026-01-01,2026-02-01)'), ('[1,2)', '[2026-02-01,2026-03-01)');
 create table stays (id int primary key, room int4range, during daterange, foreign key (room, period during) references rooms (id, period during));
 insert into stays values (1, '[1,2)', '[2026-01-15,2026-02-15)');
