@@ -4,6 +4,7 @@
 
 mod control;
 mod crash;
+mod encodings;
 mod ends;
 mod load;
 mod objects;
