@@ -7,6 +7,7 @@
 
 # Targets read each other's output.
 MAKEFLAGS += --no-print-directory
+.NOTPARALLEL:
 PG_CONFIG ?= $(shell ls /usr/lib/postgresql/*/bin/pg_config 2>/dev/null | sort -V | tail -1)
 EXT_VERSION := 0.1.0
 EXT_SQL = $(sort $(notdir $(wildcard sql/schema/*.sql sql/extension/*.sql)))
@@ -36,11 +37,13 @@ it: install-extension others
 	PGMIG_TEST_PG_BINS=$$($(MAKE) -s other-bins) $(CARGO) test -p pgmig-tests --test it
 
 # Servers of other majors in target/postgres, with the extension. One that cannot be had here is left out.
-others: deps
-	@for major in $(OTHERS); do \
-	  bin=$$(.ci/postgres $$major target/postgres/$$major) || { echo "not tested: PostgreSQL $$major" >&2; continue; }; \
-	  $(MAKE) install-extension PG_CONFIG=$$bin/pg_config DESTDIR= SUDO= || exit 1; \
-	done
+others: deps $(OTHERS:%=target/postgres/%/extension)
+
+# The mark that server and extension are there. Cargo gives the libraries of all majors one file name, and
+# would build each of them again.
+target/postgres/%/extension: .ci/postgres $(wildcard pg_ext/src/*.rs pg_ext/* sql/schema/* sql/extension/*) Cargo.lock | deps
+	@bin=$$(.ci/postgres $* target/postgres/$*) || { echo "not tested: PostgreSQL $*" >&2; exit 0; }; \
+	  $(MAKE) install-extension PG_CONFIG=$$bin/pg_config DESTDIR= SUDO= && touch $@
 
 lint: deps
 	$(CARGO) fmt --all --check
@@ -70,7 +73,7 @@ pg-config:
 # The folders of their programs, as PGMIG_TEST_PG_BINS has them.
 other-bins:
 	@for major in $(OTHERS); do \
-	  test ! -e target/postgres/$$major/complete || ls -d $(CURDIR)/target/postgres/$$major/root/usr/lib/postgresql/*/bin; \
+	  test ! -e target/postgres/$$major/extension || ls -d $(CURDIR)/target/postgres/$$major/root/usr/lib/postgresql/*/bin; \
 	done | paste -sd:
 
 pg-feature:
