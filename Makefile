@@ -6,6 +6,9 @@
 #   make install-extension  the extension pgmig_sentinel into the server of PG_CONFIG
 #   make lint               format and clippy, warnings are errors
 
+# Targets read each other's output.
+MAKEFLAGS += --no-print-directory
+.NOTPARALLEL:
 PG_CONFIG ?= $(shell ls /usr/lib/postgresql/*/bin/pg_config 2>/dev/null | sort -V | tail -1)
 EXT_VERSION := 0.1.0
 EXT_SQL = $(sort $(notdir $(wildcard sql/schema/*.sql sql/extension/*.sql)))
@@ -13,8 +16,10 @@ EXT_SQL = $(sort $(notdir $(wildcard sql/schema/*.sql sql/extension/*.sql)))
 vpath %.sql sql/schema sql/extension
 CARGO ?= cargo
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+# Majors that are tested beside that of PG_CONFIG; `OTHERS=` tests it alone.
+OTHERS ?= 17 18
 
-.PHONY: demo bench bench-copy bench-cdc test unit it lint build extension install-extension deps clean
+.PHONY: demo bench bench-copy bench-cdc test unit it others lint build extension install-extension deps clean
 
 demo: build install-extension
 	./target/release/pgmig demo $(if $(wildcard ../shared/data/pagila.sql),--database ../shared/data/pagila.sql) $(DEMO)
@@ -35,9 +40,18 @@ unit: deps
 	$(CARGO) test -p pgmig-bench
 	PGRX_PG_CONFIG_PATH=$$($(MAKE) -s pg-config) $(CARGO) test -p pgmig_sentinel --lib --target-dir target/ext --no-default-features --features $$($(MAKE) -s pg-feature)
 
-it: install-extension
+it: install-extension others
 	$(CARGO) build -p pgmig
-	$(CARGO) test -p pgmig-tests --test it
+	PGMIG_TEST_PG_BINS=$$($(MAKE) -s other-bins) $(CARGO) test -p pgmig-tests --test it
+
+# Servers of other majors in target/postgres, with the extension. One that cannot be had here is left out.
+others: deps $(OTHERS:%=target/postgres/%/extension)
+
+# The mark that server and extension are there. Cargo gives the libraries of all majors one file name, and
+# would build each of them again.
+target/postgres/%/extension: .ci/postgres $(wildcard pg_ext/src/*.rs pg_ext/* sql/schema/* sql/extension/*) Cargo.lock | deps
+	@bin=$$(.ci/postgres $* target/postgres/$*) || { echo "not tested: PostgreSQL $*" >&2; exit 0; }; \
+	  $(MAKE) install-extension PG_CONFIG=$$bin/pg_config DESTDIR= SUDO= && touch $@
 
 lint: deps
 	$(CARGO) fmt --all --check
@@ -57,12 +71,18 @@ install-extension: extension
 	  $(SUDO) install -m 644 pg_ext/pgmig_sentinel.control target/ext/pgmig_sentinel--$(EXT_VERSION).sql $$share/
 
 # The schema as the extension installs it, on stdout.
-.PHONY: extension-sql pg-config pg-feature
+.PHONY: extension-sql pg-config pg-feature other-bins
 extension-sql: $(EXT_SQL)
 	@cat $^
 
 pg-config:
 	@test -n "$(PG_CONFIG)" && echo "$(PG_CONFIG)" || ls /usr/lib/postgresql/*/bin/pg_config | sort -V | tail -1
+
+# The folders of their programs, as PGMIG_TEST_PG_BINS has them.
+other-bins:
+	@for major in $(OTHERS); do \
+	  test ! -e target/postgres/$$major/extension || ls -d $(CURDIR)/target/postgres/$$major/root/usr/lib/postgresql/*/bin; \
+	done | paste -sd:
 
 pg-feature:
 	@$$($(MAKE) -s pg-config) --version | sed -E 's/^PostgreSQL ([0-9]+).*/pg\1/'

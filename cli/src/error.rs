@@ -144,7 +144,7 @@ fn below<'a>(err: &'a (dyn StdError + 'static)) -> Option<&'a (dyn StdError + 's
 /// A server's answer in one line: message and SQLSTATE. DETAIL is left out, it holds row values.
 fn describe(err: &(dyn StdError + 'static)) -> String {
     match err.downcast_ref::<tokio_postgres::Error>().and_then(|e| e.as_db_error()) {
-        Some(db) => format!("{} ({})", db.message(), db.code().code()),
+        Some(db) => ServerError::line(db.message(), db.code().code()),
         None => err.to_string(),
     }
 }
@@ -180,11 +180,22 @@ fn without_number(err: &std::io::Error) -> String {
 
 /// An ErrorResponse of the replication protocol (manual 55.8), as tokio-postgres gives it for SQL.
 #[derive(Debug, thiserror::Error)]
-#[error("{message} ({sqlstate})")]
+#[error("{}", ServerError::line(message, sqlstate))]
 pub struct ServerError {
     pub sqlstate: String,
     pub message: String,
     pub hint: Option<String>,
+}
+
+impl ServerError {
+    /// Message and SQLSTATE. Of text in a wrong encoding the server shows the bytes, which are of a row.
+    fn line(message: &str, sqlstate: &str) -> String {
+        if !matches!(sqlstate, "22021" | "22P05") {
+            return format!("{message} ({sqlstate})");
+        }
+        let words: Vec<&str> = message.split(' ').filter(|word| !word.starts_with("0x")).collect();
+        format!("{} ({sqlstate})", words.join(" ").trim_end_matches(':'))
+    }
 }
 
 /// Says what was being done when a call failed, and on which side.
@@ -209,6 +220,25 @@ impl<T, E: Into<Cause>> Context<T> for std::result::Result<T, E> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bytes_of_a_row_are_not_shown() {
+        let answer = |sqlstate: &str, message: &str| {
+            ServerError { sqlstate: sqlstate.into(), message: message.into(), hint: None }.to_string()
+        };
+        assert_eq!(
+            answer("22021", "invalid byte sequence for encoding \"UTF8\": 0xe9 0x74"),
+            "invalid byte sequence for encoding \"UTF8\" (22021)"
+        );
+        assert_eq!(
+            answer(
+                "22P05",
+                "character with byte sequence 0xe2 0x82 in encoding \"UTF8\" has no equivalent in encoding \"LATIN1\""
+            ),
+            "character with byte sequence in encoding \"UTF8\" has no equivalent in encoding \"LATIN1\" (22P05)"
+        );
+        assert_eq!(answer("42704", "type \"0x1\" is not 0x1"), "type \"0x1\" is not 0x1 (42704)");
+    }
 
     #[test]
     fn the_innermost_hint_and_every_cause_are_kept() {

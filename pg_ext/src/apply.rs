@@ -225,7 +225,7 @@ impl Row<'_, '_> {
                     Some((pg_sys::Datum::null(), true))
                 }
                 Value::Text(text) => {
-                    self.encoding.verify(text);
+                    let text = self.encoding.text(text);
                     Some((input.read(text), false))
                 }
             }

@@ -1,5 +1,5 @@
 //! Values: text to Datum through the type's input function, and whether two Datums are the same.
-//! Text is checked here against the server's encoding, since bytea is past the check of the protocol.
+//! Text is brought into the server's encoding here, since bytea is past the check of the protocol.
 //! Must never put a value into a message.
 
 use pgrx::pg_sys;
@@ -11,20 +11,27 @@ use std::ptr;
 pub struct Encoding(c_int);
 
 impl Encoding {
+    const SQL_ASCII: c_int = pg_sys::pg_enc::PG_SQL_ASCII as c_int;
     const UTF8: c_int = pg_sys::pg_enc::PG_UTF8 as c_int;
 
     pub fn of_database() -> Self {
         Encoding(unsafe { pg_sys::GetDatabaseEncoding() })
     }
 
-    /// Raises 22021 for bytes that are no text here. (NUL is refused by the reader of the Batch.)
+    /// A value of the Batch as this database holds it: a Batch is UTF-8, but for a database in SQL_ASCII,
+    /// which holds any bytes. Raises 22021 for bytes that are no text, 22P05 for a character that this
+    /// encoding lacks. (NUL is refused by the reader of the Batch.) The answer may lie in the current
+    /// memory context.
     #[inline]
-    pub fn verify(self, text: &CStr) {
+    pub unsafe fn text(self, text: &CStr) -> &CStr {
         let bytes = text.to_bytes();
-        if self.0 == Self::UTF8 && (bytes.is_ascii() || std::str::from_utf8(bytes).is_ok()) {
-            return;
+        if bytes.is_ascii() || self.0 == Self::SQL_ASCII {
+            return text;
         }
-        unsafe { pg_sys::pg_verify_mbstr(self.0, text.as_ptr(), bytes.len() as c_int, false) };
+        if self.0 == Self::UTF8 && std::str::from_utf8(bytes).is_ok() {
+            return text;
+        }
+        unsafe { CStr::from_ptr(pg_sys::pg_any_to_server(text.as_ptr(), bytes.len() as c_int, Self::UTF8)) }
     }
 
     /// A name of the Batch, which is UTF-8, as the catalogs of this database spell it.

@@ -8,14 +8,21 @@ select 'pg_class'::regclass::oid as catalog, i.indexrelid as oid,
        join pg_catalog.pg_namespace n on n.oid = c.relnamespace
  where n.nspname !~ '^pg_'
 union all
--- Primary keys and unique constraints of ordinary tables are built as indexes, then attached.
+-- Primary keys and unique constraints of ordinary tables are built as indexes, then attached. Not the
+-- primary key of a table that inherits: from 18 on the columns' NOT NULL would become the table's own.
 select 'pg_constraint'::regclass::oid, k.oid, n.nspname::text, c.relname::text,
        case when k.contype in ('p', 'u') and c.relkind = 'r' then k.contype::text
             when k.contype = 'f' and not k.convalidated then 'not valid'
             -- NOT VALID and VALIDATE do not reach the constraints of partitions, on either end of the key.
             when k.contype = 'f' and (c.relkind = 'p' or rc.relkind = 'p') then 'partitioned'
             else 'x' end,
-       case when k.contype in ('p', 'u') and c.relkind = 'r' then pg_catalog.pg_get_indexdef(k.conindid) end,
+       case when (k.contype = 'u'
+                  or k.contype = 'p'
+                     and (c.relispartition
+                          or not exists (select from pg_catalog.pg_inherits h where h.inhrelid = c.oid)))
+                 and c.relkind = 'r'
+            then pg_catalog.pg_get_indexdef(k.conindid)
+       end,
        ic.relname::text
   from pg_catalog.pg_constraint k
        join pg_catalog.pg_class c on c.oid = k.conrelid

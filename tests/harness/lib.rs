@@ -10,9 +10,11 @@ pub use binary::{Finished, Pgmig};
 pub use pair::{DATABASE, Pair};
 
 use std::future::Future;
+use std::io::Write;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use pgmig::embedded::BinDir;
 use pgmig::verify;
 
 /// What a test ends with when anything but its subject goes wrong.
@@ -36,6 +38,23 @@ pub fn seed() -> u64 {
     let seed = given.unwrap_or_else(|| fastrand::u64(..1_000_000));
     println!("PGMIG_TEST_SEED={seed}");
     seed
+}
+
+/// The PostgreSQL versions that are here to test between, oldest first: the one that every other test
+/// takes, and those whose folders of programs are in `PGMIG_TEST_PG_BINS`, as PATH has them.
+pub fn versions() -> Vec<BinDir> {
+    let more = std::env::var_os("PGMIG_TEST_PG_BINS").unwrap_or_default();
+    let more = std::env::split_paths(&more).filter(|folder| !folder.as_os_str().is_empty());
+    let mut found = vec![BinDir::find(None).unwrap_or_else(|e| panic!("{}", e.chain()))];
+    found.extend(more.map(|folder| BinDir::open(&folder).unwrap_or_else(|e| panic!("{}", e.chain()))));
+    found.sort_by_key(BinDir::major);
+    found.dedup_by_key(|bin| bin.major());
+    found
+}
+
+/// Says on the test's own stderr, which nobody keeps back, what was tested and what for lack of servers was not.
+pub fn tell(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
 }
 
 /// A file that lies beside the workspace and is not part of it. None, with a word, where it is not:

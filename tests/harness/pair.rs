@@ -2,7 +2,7 @@
 
 use std::process::Stdio;
 
-use pgmig::embedded::{Builder, Cluster, sample};
+use pgmig::embedded::{BinDir, Builder, Cluster, sample};
 use pgmig::error::Result;
 use pgmig::verify::{self, Comparison};
 
@@ -42,19 +42,25 @@ impl Pair {
     pub async fn on_target(&self, sql: &str) -> Result<Vec<Vec<Option<String>>>> {
         self.target.sql(DATABASE, sql).await
     }
-    pub async fn compare(&self, options: verify::Options) -> Result<Comparison> {
+    pub async fn compare(&self, mut options: verify::Options) -> Result<Comparison> {
+        // An older pg_dump refuses a newer server.
+        options.bin_dir.get_or_insert_with(|| self.newer_bin_dir().path().to_path_buf());
+        options.source_bin_dir.get_or_insert_with(|| self.source.bin_dir().path().to_path_buf());
         verify::compare(&self.source_uri(), &self.target_uri(), options).await
+    }
+
+    /// PostgreSQL's programs of the newer of both servers.
+    fn newer_bin_dir(&self) -> &BinDir {
+        if self.target.major() >= self.source.major() { self.target.bin_dir() } else { self.source.bin_dir() }
     }
 
     /// Copies source to target with PostgreSQL's own tools, for tests that need equal sides.
     pub fn dump_and_restore(&self) -> std::io::Result<()> {
-        let bin =
-            if self.target.major() >= self.source.major() { self.target.bin_dir() } else { self.source.bin_dir() };
-        let mut dump = bin.tool("pg_dump");
+        let mut dump = self.source.bin_dir().tool("pg_dump");
         dump.args(["--format=custom", "--compress=0", "-d"]).arg(self.source.socket_uri(DATABASE));
         let mut dump = dump.stdout(Stdio::piped()).spawn()?;
         let stream = dump.stdout.take().ok_or_else(|| std::io::Error::other("pg_dump has no output"))?;
-        let mut restore = bin.tool("pg_restore");
+        let mut restore = self.newer_bin_dir().tool("pg_restore");
         restore.args(["--exit-on-error", "-d"]).arg(self.target.socket_uri(DATABASE)).stdin(stream);
         let restored = restore.status()?;
         let dumped = dump.wait()?;

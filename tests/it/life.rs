@@ -5,18 +5,21 @@
 mod bad_copy;
 mod control;
 mod crash;
+mod encodings;
 mod ends;
 mod everything;
 mod load;
 mod objects;
 mod parts;
 mod stop;
+mod versions;
 mod writers;
 
 use std::fmt::Display;
 use std::time::{Duration, Instant};
 
 use harness::{Finished, Pair, Pgmig, assert_same};
+use pgmig::embedded::{Builder, Cluster};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
 
@@ -56,8 +59,12 @@ impl Life {
     }
 
     async fn empty(way: Way) -> Life {
+        Life::between(way, Cluster::builder(), Cluster::builder()).await
+    }
+
+    async fn between(way: Way, source: Builder, target: Builder) -> Life {
         let turn = TURNS.acquire().await.expect("nobody closes the semaphore");
-        let pair = Pair::start().await.expect("two servers start");
+        let pair = Pair::start_with(source, target).await.expect("two servers start");
         let (source, target) = (session(&pair.source_uri()).await, session(&pair.target_uri()).await);
         let dir = tempfile::tempdir().expect("a temporary folder can be made");
         Life { pair, way, dir, source, target, allowed: &[], _turn: turn }

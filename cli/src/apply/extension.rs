@@ -66,10 +66,17 @@ pub async fn advance_by(client: &Client, advance: &Advance, rows: u64) -> Result
     Ok(())
 }
 
-/// A constraint's name alone does not say which table it is of; the server tells that beside its message.
+/// A message alone does not say which table it is of; the server tells that beside it, or `pgmig.apply` in
+/// its context: `pgmig.apply, change 7: update of public.t, column note`.
 fn refused(cause: tokio_postgres::Error) -> Error {
-    let table = cause.as_db_error().and_then(|db| Some(TableName::new(db.schema()?, db.table()?)));
-    let doing = table.map_or("apply a batch on the target".into(), |table| format!("apply a change of {table}"));
+    let answer = cause.as_db_error();
+    let table = answer.and_then(|db| Some(TableName::new(db.schema()?, db.table()?)));
+    let at = answer.and_then(|db| db.where_()?.lines().find_map(|line| line.strip_prefix("pgmig.apply, change ")));
+    let doing = match (table, at.and_then(|at| at.split_once(": "))) {
+        (Some(table), _) => format!("apply a change of {table}"),
+        (None, Some((_, what))) => format!("apply a change: {what}"),
+        (None, None) => "apply a batch on the target".into(),
+    };
     Error::new(Exit::Target, doing).cause(cause)
 }
 

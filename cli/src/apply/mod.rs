@@ -415,6 +415,11 @@ fn explain(err: Error) -> Error {
         Some("42P01" | "42703") => {
             (Exit::Differ, "the table was altered on the source: run the same DDL on the target, then run again")
         }
+        Some("22021" | "22P05") => (
+            Exit::Differ,
+            "the source holds bytes that are no text in the target's encoding, and what is in the stream cannot be mended: \
+             mend the row there, then begin again (pgmig cleanup --force, empty the target, pgmig run)",
+        ),
         _ => return Error::new(err.exit(), "cannot apply a batch").cause(err),
     };
     Error::new(exit, "cannot apply a batch").cause(err).hint(hint)

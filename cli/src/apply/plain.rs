@@ -7,7 +7,8 @@ use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use tokio_postgres::types::ToSql;
+use bytes::BytesMut;
+use tokio_postgres::types::{IsNull, ToSql, Type, to_sql_checked};
 use tokio_postgres::{Client, Statement};
 
 use super::batch::Op;
@@ -112,7 +113,7 @@ impl PlainWriter {
             Kind::Delete => target.delete_sql(shape, lookup)?,
         };
         // One array a column: the key's first, then the new row's.
-        let mut arrays: Vec<Vec<Option<&str>>> = Vec::new();
+        let mut arrays: Vec<Vec<Option<Text<'_>>>> = Vec::new();
         for change in run {
             let key = change.key().enumerate().filter(|(at, _)| lookup.positions.contains(at)).map(|(_, value)| value);
             let row = change.row().enumerate().filter(|(at, _)| sent.contains(at) && !target.is_computed(shape, *at));
@@ -120,7 +121,7 @@ impl PlainWriter {
                 if arrays.len() <= column {
                     arrays.push(Vec::with_capacity(run.len()));
                 }
-                arrays[column].push(text_of(value, &shape.table)?);
+                arrays[column].push(text_of(value)?);
             }
         }
         if arrays.is_empty() {
@@ -173,14 +174,25 @@ fn verb(kind: Kind) -> &'static str {
     }
 }
 
-fn text_of<'a>(value: Value<'a>, table: &TableName) -> Result<Option<&'a str>> {
+/// The text of a value as it came: whether it is text in the target's encoding, the target says.
+#[derive(Debug)]
+struct Text<'a>(&'a [u8]);
+
+impl ToSql for Text<'_> {
+    fn to_sql(&self, _: &Type, out: &mut BytesMut) -> Result<IsNull, Box<dyn std::error::Error + Sync + Send>> {
+        out.extend_from_slice(self.0);
+        Ok(IsNull::No)
+    }
+    fn accepts(sql_type: &Type) -> bool {
+        *sql_type == Type::TEXT
+    }
+    to_sql_checked!();
+}
+
+fn text_of(value: Value<'_>) -> Result<Option<Text<'_>>> {
     match value {
         Value::Null => Ok(None),
-        Value::Text(text) => {
-            let text = std::str::from_utf8(text)
-                .map_err(|_| Error::new(Exit::Differ, format!("a value of {table} is not UTF-8")))?;
-            Ok(Some(text))
-        }
+        Value::Text(text) => Ok(Some(Text(text))),
         Value::Unchanged => Err(Error::bug("an unchanged value is not sent")),
     }
 }

@@ -60,6 +60,12 @@ const SETTINGS: &[(&str, &str)] = &[
     ("standard_conforming_strings", "on"),
 ];
 
+/// For sessions that carry rows: a database in SQL_ASCII gives and takes the bytes that it holds, which
+/// no client encoding fits. Names and statements stay UTF-8, as everywhere.
+pub(crate) const ROWS_AS_STORED: &str = "\
+select pg_catalog.set_config('client_encoding', 'SQL_ASCII', false)
+ where pg_catalog.current_setting('server_encoding') = 'SQL_ASCII'";
+
 /// Set to 0 where the server knows them: PostgreSQL 14 and 17.
 const NEWER_TIMEOUTS: &str = "'idle_session_timeout', 'transaction_timeout'";
 

@@ -394,6 +394,7 @@ async fn sessions(shared: &Shared) -> Result<Sessions> {
     // A crash of the target takes a Part and its mark together, flushed or not.
     let settings = [("lock_timeout", LOCK_TIMEOUT), ("synchronous_commit", "off")];
     let target = connect::client(&shared.target, Side::Target, "pgmig copy", &settings).await?;
+    target.batch_execute(connect::ROWS_AS_STORED).await.on_target(|| "prepare a session on the target".into())?;
     let target_pid = queue::session_pid(&target).await?;
     Ok(Sessions { source, target, target_pid, tag })
 }

@@ -111,15 +111,7 @@ pub async fn check(source: &Client, target: &Client, asked: &Asked) -> Result<(F
                 .hint("give the primary"),
         );
     }
-    if on_source.encoding == "SQL_ASCII" || on_target.encoding != "UTF8" {
-        wrong.push(
-            Error::new(
-                Exit::Source,
-                format!("databases in {} and {} do not fit", on_source.encoding, on_target.encoding),
-            )
-            .hint("make the target database with encoding UTF8; a source in SQL_ASCII is not supported yet"),
-        );
-    }
+    wrong.extend(encodings(&on_source.encoding, &on_target.encoding));
     if !on_source.closed.is_empty() {
         wrong.push(
             Error::new(Exit::Source, format!("the role {user} may not use the schema {}", some(&on_source.closed)))
@@ -275,13 +267,40 @@ async fn check_stream(
         wrong.push(
             Error::new(Exit::Source, format!("no key says which row an UPDATE or DELETE means in {}", some(&lost))).hint(
                 format!(
-                    "on the source (a primary key is better); or, if they only ever get inserts, --allow-insert-only:\n{}",
+                    "on the source (a primary key is better, and the only way for a table with a virtual generated column); or, if they only ever get inserts, --allow-insert-only:\n{}",
                     statements.join("\n")
                 ),
             ),
         );
     }
     Ok(())
+}
+
+/// Text is converted into UTF-8 and from UTF-8 into what the target has; a database in SQL_ASCII, which
+/// knows no characters, is passed on byte by byte.
+fn encodings(source: &str, target: &str) -> Option<Error> {
+    // What the server itself cannot convert.
+    if source == "MULE_INTERNAL" {
+        return Some(
+            Error::new(Exit::Source, "a source in MULE_INTERNAL cannot be converted into UTF-8")
+                .hint("restore a dump of it into a database in another encoding first"),
+        );
+    }
+    if target == "UTF8" || target == source {
+        return None;
+    }
+    let same = match source {
+        "SQL_ASCII" => "SQL_ASCII, or UTF8 if all text of the source is UTF-8".to_string(),
+        "UTF8" => "UTF8".to_string(),
+        other => format!("UTF8 or {other}"),
+    };
+    Some(
+        Error::new(
+            Exit::Target,
+            format!("the target is in {target}, which does not hold all text of a source in {source}"),
+        )
+        .hint(format!("make the target database in {same}: create database … template template0 encoding …")),
+    )
 }
 
 /// One error as it is; several under one heading, with the exit code of the first.
@@ -312,4 +331,28 @@ fn some<N: ToString>(names: &[N]) -> String {
 
 fn list<N: ToString>(names: &[N], shown: usize) -> String {
     names.iter().take(shown).map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::encodings;
+
+    #[test]
+    fn a_target_is_in_utf8_or_in_the_encoding_of_the_source() {
+        for (source, target) in [
+            ("UTF8", "UTF8"),
+            ("LATIN1", "UTF8"),
+            ("LATIN1", "LATIN1"),
+            ("SQL_ASCII", "UTF8"),
+            ("SQL_ASCII", "SQL_ASCII"),
+        ] {
+            assert!(encodings(source, target).is_none(), "{source} to {target}");
+        }
+        for (source, target) in
+            [("UTF8", "LATIN1"), ("LATIN1", "SQL_ASCII"), ("SQL_ASCII", "LATIN9"), ("MULE_INTERNAL", "UTF8")]
+        {
+            let refused = encodings(source, target).unwrap_or_else(|| panic!("{source} to {target}"));
+            assert!(refused.chain().contains(source) && refused.hint_text().is_some(), "{refused:?}");
+        }
+    }
 }

@@ -96,6 +96,7 @@ impl Tools {
         }
         command
             .args(["--no-password", "--schema-only", "--format=custom", "--exclude-schema=pgmig", "--no-subscriptions"])
+            .arg("--encoding=UTF8")
             .arg(format!("--snapshot={snapshot}"))
             .args(without.iter().map(|name| format!("--exclude-table={}", name.sql())))
             .args(patterns.iter().map(|pattern| format!("--exclude-table={pattern}")))

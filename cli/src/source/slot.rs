@@ -58,6 +58,11 @@ pub fn publications(migration: &str) -> [String; 2] {
 /// it was when the change was made.
 pub async fn create_publications(client: &Client, migration: &str, tables: &[(TableName, bool)]) -> Result<()> {
     drop_publications(client, migration).await?;
+    // Where the source knows the setting: there it wants every column of an identity published, and of a
+    // table with REPLICA IDENTITY FULL that is all. The target computes them, whatever is sent.
+    let doing = || "read the version of the source".to_string();
+    let version = client.query_one("select current_setting('server_version_num')::int", &[]).await.on_source(doing)?;
+    let generated = if version.get::<_, i32>(0) >= 180_000 { ", publish_generated_columns = stored" } else { "" };
     for (publication, identified) in publications(migration).iter().zip([true, false]) {
         let list: Vec<String> =
             tables.iter().filter(|(_, is)| *is == identified).map(|(table, _)| table.sql()).collect();
@@ -65,7 +70,7 @@ pub async fn create_publications(client: &Client, migration: &str, tables: &[(Ta
         let publish = if identified { "insert, update, delete, truncate" } else { "insert, truncate" };
         let name = identifier(publication);
         client
-            .batch_execute(&format!("create publication {name}{tables} with (publish = '{publish}')"))
+            .batch_execute(&format!("create publication {name}{tables} with (publish = '{publish}'{generated})"))
             .await
             .map_err(|cause| {
                 Error::new(Exit::Source, format!("cannot create publication `{publication}` on the source"))

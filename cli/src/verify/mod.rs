@@ -1,9 +1,11 @@
-//! Compares two databases and says what differs. It only reads, and it never shows the value of a
-//! row: names, counts and digests are enough to find the place.
+//! Compares two databases and says what differs. It only reads them, and it never shows the value of a
+//! row: names, counts and digests are enough to find the place. Between two versions it makes a third
+//! database on the target's server for a moment (`scratch`).
 
 mod catalog;
 mod rows;
 mod schema;
+mod scratch;
 mod side;
 mod skipped;
 mod whole;

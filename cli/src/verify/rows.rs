@@ -91,9 +91,10 @@ select format('%I.%I', n.nspname, c.relname),
                     where d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass and d.objid = c.oid
                       and d.deptype = 'e')";
 
-pub async fn digest(side: &Side, client: &Client, name: &str, columns: &[String]) -> Result<Digest> {
+/// `encoding`: how the server prints the rows.
+pub async fn digest(side: &Side, client: &Client, name: &str, columns: &[String], encoding: &str) -> Result<Digest> {
     let doing = || format!("read {name} from the {}", side.name());
-    let copy = format!("copy (select {} from only {name}) to stdout", columns.join(", "));
+    let copy = format!("copy (select {} from only {name}) to stdout (encoding '{encoding}')", columns.join(", "));
     let stream = client.copy_out(&copy).await.during(side.exit(), doing)?;
     pin_mut!(stream);
     let mut rows = Rows::default();

@@ -1,9 +1,10 @@
 //! Compares what pg_dump says of both schemas, statement by statement and in any order. What pgmig
-//! itself brings along is left out. Passwords reach pg_dump through its environment.
+//! itself brings along is left out. Passwords reach PostgreSQL's programs through their environment.
 
 use std::collections::BTreeMap;
 use std::process::{Command, Stdio};
 
+use tokio::io::AsyncWriteExt;
 use tokio_postgres::config::{Host, SslMode};
 
 use super::side::Side;
@@ -12,19 +13,18 @@ use crate::error::{Context, Error, Exit, Result};
 use crate::selection::Selection;
 use crate::source::toc;
 
-/// Runs pg_dump and gives its statements, in normal form. `pg_dump` comes with its first arguments.
-pub async fn statements(side: &Side, pg_dump: Command) -> Result<Vec<String>> {
-    let script = dump(side, pg_dump, &[]).await?;
-    Ok(split(&script).into_iter().filter(|s| is_of_interest(s)).collect())
+/// What pg_dump prints of a side's schema. `pg_dump` comes with its first arguments.
+pub async fn script(side: &Side, pg_dump: Command) -> Result<String> {
+    dump(side, pg_dump, &[]).await
 }
 
-/// The statements of what is selected. `pg_restore` comes with its first arguments, too.
-pub async fn selected_statements(
+/// The same of what is selected. `pg_restore` comes with its first arguments, too.
+pub async fn selected_script(
     side: &Side,
     pg_dump: Command,
     pg_restore: impl Fn() -> Command,
     selection: &Selection,
-) -> Result<Vec<String>> {
+) -> Result<String> {
     let doing = || format!("select from the schema of the {}", side.name());
     let folder = tempfile::tempdir().during(Exit::Dir, || "make a temporary folder".into())?;
     let (file, list) = (folder.path().join("dump"), folder.path().join("list"));
@@ -32,7 +32,7 @@ pub async fn selected_statements(
     let restore = async |args: &[String]| {
         let mut command = tokio::process::Command::from(pg_restore());
         command.args(args).arg(&file);
-        output(side, command, "pg_restore", doing).await
+        output(side, command, "pg_restore", None, doing).await
     };
     let contents = restore(&["--list".into(), "--verbose".into()]).await?;
     let (toc, lines) = (selection.toc(), toc::lines(&contents));
@@ -45,24 +45,40 @@ pub async fn selected_statements(
         let kind = ["ROW SECURITY", "SEQUENCE OWNED BY"].into_iter().find(|kind| line.rest.starts_with(kind));
         !is_unchecked(line) && toc.keeps_object(kind.unwrap_or_default(), line.object, &line.needs)
     });
-    let mut statements = split(&text(kept.map(|line| line.text).collect()).await?);
+    let mut script = text(kept.map(|line| line.text).collect()).await?;
     let unchecked: Vec<&str> = lines.iter().filter(is_unchecked).map(|line| line.text).collect();
     if !unchecked.is_empty() {
-        let made = split(&text(unchecked).await?).into_iter().filter(|statement| is_of_interest(statement));
-        let not_valid = |statement: String| match statement.ends_with(" NOT VALID") {
-            true => statement,
-            false => format!("{statement} NOT VALID"),
-        };
-        statements.extend(made.map(not_valid));
+        for statement in statements(&text(unchecked).await?) {
+            let not_valid = if statement.ends_with(" NOT VALID") { "" } else { " NOT VALID" };
+            script.extend([&statement, not_valid, ";\n"]);
+        }
     }
-    statements.retain(|statement| is_of_interest(statement));
-    Ok(statements)
+    Ok(script)
 }
 
-/// What pg_dump prints of a side's schema.
+/// The statements of a script, in normal form.
+pub fn statements(script: &str) -> Vec<String> {
+    split(script).into_iter().filter(|statement| is_of_interest(statement)).collect()
+}
+
 async fn dump(side: &Side, pg_dump: Command, args: &[String]) -> Result<String> {
     let mut command = tokio::process::Command::from(pg_dump);
-    command.args(["--schema-only", "--exclude-schema=pgmig", "--no-password"]).args(args);
+    command.args(["--schema-only", "--exclude-schema=pgmig", "--no-password", "--encoding=UTF8"]).args(args);
+    command.envs(environment(side));
+    output(side, command, "pg_dump", None, || format!("dump the schema of the {}", side.name())).await
+}
+
+/// Makes what a script describes, or nothing is made of what follows its first error. `psql` comes bare.
+pub async fn run(side: &Side, psql: Command, script: &str) -> Result<()> {
+    let mut command = tokio::process::Command::from(psql);
+    command.args(["--no-psqlrc", "--quiet", "--no-password", "--set=ON_ERROR_STOP=1", "--output=/dev/null"]);
+    command.envs(environment(side));
+    let doing = || "make the source's schema once more, to print it as the target's version does".to_string();
+    output(side, command, "psql", Some(script), doing).await.map(drop)
+}
+
+/// What libpq needs to reach a side.
+fn environment(side: &Side) -> impl Iterator<Item = (&'static str, String)> {
     let config = side.config();
     let hosts: Vec<String> = config.get_hosts().iter().map(host).collect();
     let ports: Vec<String> = config.get_ports().iter().map(u16::to_string).collect();
@@ -81,18 +97,28 @@ async fn dump(side: &Side, pg_dump: Command, args: &[String]) -> Result<String> 
         ("PGSSLMODE", Some(sslmode.to_string())),
         ("PGAPPNAME", Some("pgmig verify".to_string())),
     ];
-    command.envs(variables.into_iter().filter_map(|(name, value)| Some((name, value?))));
-    output(side, command, "pg_dump", || format!("dump the schema of the {}", side.name())).await
+    variables.into_iter().filter_map(|(name, value)| Some((name, value?)))
 }
 
 async fn output(
     side: &Side,
     mut command: tokio::process::Command,
     name: &str,
+    input: Option<&str>,
     doing: impl Fn() -> String,
 ) -> Result<String> {
-    command.stdin(Stdio::null()).kill_on_drop(true);
-    let output = command.output().await.during(side.exit(), &doing)?;
+    command.stdin(if input.is_some() { Stdio::piped() } else { Stdio::null() });
+    command.stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    let mut child = command.spawn().during(side.exit(), &doing)?;
+    let pipe = child.stdin.take();
+    let feed = async {
+        if let (Some(mut pipe), Some(text)) = (pipe, input) {
+            // A program that ends before it has read all says why itself.
+            let _ = pipe.write_all(text.as_bytes()).await;
+        }
+    };
+    let (output, ()) = tokio::join!(child.wait_with_output(), feed);
+    let output = output.during(side.exit(), &doing)?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr).trim().to_string();
         return Err(Error::new(side.exit(), doing()).cause(format!("{name}: {said}")));
@@ -242,9 +268,8 @@ mod tests {
         let script = "\\restrict abc\n-- x; y\nSET a = 1;\nCREATE FUNCTION f() AS $_$ a; $$ 'b $_$;\n\
                       COMMENT ON TABLE t IS 'it''s; -- here';\nCREATE TABLE \"a;b\" (\n    c text DEFAULT E'\\';'\n);\n\
                       CREATE RULE r AS ON INSERT TO t DO (a; b);\n\\unrestrict abc\n";
-        let found: Vec<String> = split(script).into_iter().filter(|s| is_of_interest(s)).collect();
         assert_eq!(
-            found,
+            statements(script),
             [
                 "CREATE FUNCTION f() AS $_$ a; $$ 'b $_$",
                 "COMMENT ON TABLE t IS 'it''s; -- here'",

@@ -13,6 +13,13 @@ pub struct Side {
     config: Config,
 }
 
+/// What a comparison must know of a side's server and database.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Server {
+    pub major: i32,
+    pub encoding: String,
+}
+
 impl Side {
     pub fn new(uri: &str, is_source: bool) -> Result<Side> {
         let name = if is_source { "source" } else { "target" };
@@ -23,11 +30,24 @@ impl Side {
     pub fn config(&self) -> &Config {
         &self.config
     }
+    /// Another database of the same server.
+    pub fn with_database(&self, name: &str) -> Side {
+        let mut side = self.clone();
+        side.config.dbname(name);
+        side
+    }
     pub fn exit(&self) -> Exit {
         if self.is_source { Exit::Source } else { Exit::Target }
     }
     pub fn name(&self) -> &'static str {
         if self.is_source { "source" } else { "target" }
+    }
+
+    pub async fn server(&self) -> Result<Server> {
+        let query = "select current_setting('server_version_num')::int / 10000, current_setting('server_encoding')";
+        let row = self.connect().await?.query_one(query, &[]).await;
+        let row = row.during(self.exit(), || format!("ask the {} what it is", self.name()))?;
+        Ok(Server { major: row.get(0), encoding: row.get(1) })
     }
 
     /// The one place where verify connects.

@@ -12,7 +12,7 @@ use super::catalog::{self, Facts};
 use super::rows::{self, Table};
 use super::side::Side;
 use super::skipped::Skipped;
-use super::{Comparison, Difference, Kind, Totals, schema};
+use super::{Comparison, Difference, Kind, Totals, schema, scratch};
 use crate::embedded::BinDir;
 use crate::error::Result;
 use crate::selection::Selection;
@@ -32,6 +32,8 @@ pub struct Options {
     pub privileges: bool,
     /// The folder of pg_dump, at least as new as both servers; without it the newest that is found.
     pub bin_dir: Option<PathBuf>,
+    /// The folder of the source's own pg_dump, which knows best what the source may hold; else the same.
+    pub source_bin_dir: Option<PathBuf>,
     pub progress: Option<Progress>,
     /// What was migrated, if that was not all: the rest is not compared.
     pub selection: Option<Arc<Selection>>,
@@ -46,6 +48,7 @@ impl Default for Options {
             owners: true,
             privileges: true,
             bin_dir: None,
+            source_bin_dir: None,
             progress: None,
             selection: None,
         }
@@ -55,12 +58,18 @@ impl Default for Options {
 /// Compares the databases behind two connection strings.
 pub async fn compare(source: &str, target: &str, options: Options) -> Result<Comparison> {
     let (source, target) = (Side::new(source, true)?, Side::new(target, false)?);
+    let (of_source, of_target) = tokio::try_join!(source.server(), target.server())?;
+    let reprint = of_source.major != of_target.major;
+    // Databases in one encoding hold the same bytes, be they text in it or not, as in SQL_ASCII.
+    let encoding = if of_source.encoding == of_target.encoding { "SQL_ASCII" } else { "UTF8" };
     let mut found = Found::default();
-    let (dumps, catalogs) =
-        tokio::join!(compare_schemas(&source, &target, &options), compare_catalogs(&source, &target, &options));
+    let (dumps, catalogs) = tokio::join!(
+        compare_schemas(&source, &target, &options, reprint),
+        compare_catalogs(&source, &target, &options)
+    );
     found.take(catalogs?);
     found.take(dumps?);
-    found.take(compare_rows(&source, &target, &options).await?);
+    found.take(compare_rows(&source, &target, &options, encoding).await?);
     found.differences.sort();
     Ok(Comparison { differences: found.differences, totals: found.totals })
 }
@@ -82,27 +91,37 @@ impl Found {
     }
 }
 
-async fn compare_schemas(source: &Side, target: &Side, options: &Options) -> Result<Found> {
+/// `reprint`: the servers are of two versions.
+async fn compare_schemas(source: &Side, target: &Side, options: &Options, reprint: bool) -> Result<Found> {
     if !options.schema {
         return Ok(Found::default());
     }
     let bin_dir = BinDir::find(options.bin_dir.as_deref())?;
-    let tool = |name: &str| {
+    // One program for both, as long as nothing is printed twice.
+    let source_bin_dir = match options.source_bin_dir.as_deref().filter(|_| reprint) {
+        Some(own) => BinDir::open(own)?,
+        None => bin_dir.clone(),
+    };
+    let tool_of = |bin_dir: &BinDir, name: &str| {
         let mut command: Command = bin_dir.tool(name);
-        command
-            .args((!options.owners).then_some("--no-owner"))
-            .args((!options.privileges).then_some("--no-privileges"));
-        command
-    };
-    let of_source = async {
-        match &options.selection {
-            Some(selection) => {
-                schema::selected_statements(source, tool("pg_dump"), || tool("pg_restore"), selection).await
-            }
-            None => schema::statements(source, tool("pg_dump")).await,
+        if name != "psql" {
+            command
+                .args((!options.owners).then_some("--no-owner"))
+                .args((!options.privileges).then_some("--no-privileges"));
         }
+        command
     };
-    let (here, there) = tokio::try_join!(of_source, schema::statements(target, tool("pg_dump")))?;
+    let tool = |name: &str| tool_of(&bin_dir, name);
+    let of_source = async {
+        let own = |name: &str| tool_of(&source_bin_dir, name);
+        let script = match &options.selection {
+            Some(selection) => schema::selected_script(source, own("pg_dump"), || own("pg_restore"), selection).await?,
+            None => schema::script(source, own("pg_dump")).await?,
+        };
+        if reprint { scratch::reprinted(target, &script, tool).await } else { Ok(script) }
+    };
+    let (here, there) = tokio::try_join!(of_source, schema::script(target, tool("pg_dump")))?;
+    let (here, there) = (schema::statements(&here), schema::statements(&there));
     let totals = Totals { statements: here.len() as u64, ..Totals::default() };
     Ok(Found { differences: schema::differences(here, there), totals })
 }
@@ -149,7 +168,7 @@ fn both<K: Ord, A, B>(here: &BTreeMap<K, A>, there: &BTreeMap<K, B>) -> usize {
     here.keys().filter(|key| there.contains_key(*key)).count()
 }
 
-async fn compare_rows(source: &Side, target: &Side, options: &Options) -> Result<Found> {
+async fn compare_rows(source: &Side, target: &Side, options: &Options, encoding: &str) -> Result<Found> {
     let (on_source, on_target) = tokio::try_join!(source.connect(), target.connect())?;
     let (here, mut there) = tokio::try_join!(
         rows::tables(source, &on_source, options.materialized_rows),
@@ -180,7 +199,7 @@ async fn compare_rows(source: &Side, target: &Side, options: &Options) -> Result
     found.totals.tables = queue.len() as u64;
 
     let queue = Mutex::new(VecDeque::from(queue));
-    let workers = (0..options.jobs.max(1)).map(|_| compare_tables(source, target, &queue, options));
+    let workers = (0..options.jobs.max(1)).map(|_| compare_tables(source, target, &queue, options, encoding));
     for part in try_join_all(workers).await? {
         found.take(part);
     }
@@ -193,6 +212,7 @@ async fn compare_tables(
     target: &Side,
     queue: &Mutex<VecDeque<(String, Table)>>,
     options: &Options,
+    encoding: &str,
 ) -> Result<Found> {
     let (on_source, on_target) = tokio::try_join!(source.connect(), target.connect())?;
     let mut found = Found::default();
@@ -200,8 +220,8 @@ async fn compare_tables(
         let next = queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
         let Some((name, table)) = next else { return Ok(found) };
         let (here, there) = tokio::try_join!(
-            rows::digest(source, &on_source, &name, &table.columns),
-            rows::digest(target, &on_target, &name, &table.columns)
+            rows::digest(source, &on_source, &name, &table.columns, encoding),
+            rows::digest(target, &on_target, &name, &table.columns, encoding)
         )?;
         found.totals.rows += here.rows;
         if here != there {

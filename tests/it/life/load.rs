@@ -6,28 +6,27 @@ use harness::{Outcome, assert_same, seed, wait_until};
 use pgmig::embedded::{Workload, Writer, WriterOptions, sample};
 
 use super::writers::{self, Writers};
-use super::{EXTENSION, EXTENSION_WAL2JSON, Life, PLAIN, PLAIN_WAL2JSON, Way};
+use super::{EXTENSION, EXTENSION_WAL2JSON, Life, PLAIN, PLAIN_WAL2JSON};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_shop_under_load_is_moved_whole_with_the_extension() -> Outcome {
-    the_shop_is_moved_whole(EXTENSION, 120.0).await
+    move_shop(Life::empty(EXTENSION).await, 120.0).await
 }
 #[tokio::test(flavor = "multi_thread")]
 async fn a_shop_under_load_is_moved_whole_in_plain_sql() -> Outcome {
-    the_shop_is_moved_whole(PLAIN, 40.0).await
+    move_shop(Life::empty(PLAIN).await, 40.0).await
 }
 #[tokio::test(flavor = "multi_thread")]
 async fn several_writers_through_wal2json_are_followed_by_the_extension() -> Outcome {
-    writers_are_followed(EXTENSION_WAL2JSON).await
+    follow_writers(Life::empty(EXTENSION_WAL2JSON).await).await
 }
 #[tokio::test(flavor = "multi_thread")]
 async fn several_writers_through_wal2json_are_followed_in_plain_sql() -> Outcome {
-    writers_are_followed(PLAIN_WAL2JSON).await
+    follow_writers(Life::empty(PLAIN_WAL2JSON).await).await
 }
 
 /// `tps` is what an unoptimised build keeps up with on a small, busy machine: a test of what arrives, not of speed.
-async fn the_shop_is_moved_whole(way: Way, tps: f64) -> Outcome {
-    let mut life = Life::empty(way).await;
+pub async fn move_shop(mut life: Life, tps: f64) -> Outcome {
     life.allowed = &["large objects are copied", "has no key: an UPDATE or DELETE", "is unlogged"];
     let uri = life.pair.source_uri();
     sample::load(&uri, 0.2).await?;
@@ -53,8 +52,8 @@ async fn the_shop_is_moved_whole(way: Way, tps: f64) -> Outcome {
     Ok(())
 }
 
-async fn writers_are_followed(way: Way) -> Outcome {
-    let mut life = Life::begin(way, writers::SCHEMA).await;
+pub async fn follow_writers(mut life: Life) -> Outcome {
+    life.source.batch_execute(writers::SCHEMA).await?;
     life.allowed = writers::ALLOWED;
     let writers = Writers::start(&life.pair.source_uri(), 4, seed()).await;
     let run = life.follow_with(&["--allow-insert-only"]).await;

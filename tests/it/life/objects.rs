@@ -27,7 +27,11 @@ async fn every_object_and_change_arrives_through_wal2json_in_plain_sql() -> Outc
 }
 
 async fn everything_arrives(way: Way) -> Outcome {
-    let mut life = Life::begin(way, SCHEMA).await;
+    move_everything(Life::empty(way).await).await
+}
+
+pub async fn move_everything(mut life: Life) -> Outcome {
+    life.source.batch_execute(SCHEMA).await?;
     life.allowed = &["1 large objects are copied", "public.scratch is unlogged"];
     let mut run = life.run();
     // Changes that fall between the snapshot and apply, and changes that are followed.

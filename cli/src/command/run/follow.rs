@@ -11,6 +11,7 @@ use super::stream::Streaming;
 use crate::apply::extension::ExtensionWriter;
 use crate::apply::plain::PlainWriter;
 use crate::apply::{Applied, Apply, Tag, Writer};
+use crate::connect::ROWS_AS_STORED;
 use crate::error::{Context, Error, Exit, Result};
 use crate::model::{Lsn, Phase, SnapshotTag, TableName};
 use crate::source::catalog::{self, Sizes};
@@ -55,8 +56,10 @@ impl Run {
         }
         let settings = [&[("session_replication_role", "replica")], settings].concat();
         let gate = Arc::new(RwLock::new(()));
+        let client = self.target_client("pgmig apply", &settings).await?;
+        client.batch_execute(ROWS_AS_STORED).await.on_target(|| "prepare a session on the target".into())?;
         let mut apply = Apply {
-            client: self.target_client("pgmig apply", &settings).await?,
+            client,
             writer,
             reader: streaming.spool.reader(),
             spool: streaming.spool.clone(),

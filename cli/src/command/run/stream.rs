@@ -184,6 +184,7 @@ impl Run {
         if found.plugin == "pgoutput" {
             let options = PgOutput::options(&slot::publications(&self.config.name));
             let options: Vec<(&str, &str)> = options.iter().map(|(name, value)| (*name, value.as_str())).collect();
+            client.rows_as_stored().await?;
             client.start(&found.slot_name, start, &options).await?;
             return Ok((client, Box::new(PgOutput::default())));
         }

@@ -20,7 +20,8 @@ pub struct CopyClient {
 }
 
 impl CopyClient {
-    /// Connects by the same rules, and with the same settings, as [`crate::connect::client`].
+    /// Connects by the same rules, and with the same settings, as [`crate::connect::client`]. Rows come
+    /// as they are stored.
     ///
     /// # Errors
     /// Exit 3, with a hint.
@@ -28,7 +29,8 @@ impl CopyClient {
         let side = Side::Source;
         let startup = startup::Startup { conninfo, side, application_name, replication: false };
         let mut copy = CopyClient { client: dial::connect(conninfo, side, &startup).await?, left: 0 };
-        copy.query(&connect::settings_sql(&[]), || "prepare a session on the source".into()).await?;
+        let settings = format!("{};\n{}", connect::settings_sql(&[]), connect::ROWS_AS_STORED);
+        copy.query(&settings, || "prepare a session on the source".into()).await?;
         Ok(copy)
     }
 

@@ -15,7 +15,7 @@ use fallible_iterator::FallibleIterator;
 use postgres_protocol::message::{backend, frontend};
 
 use crate::config::Conninfo;
-use crate::connect::{Side, dial};
+use crate::connect::{self, Side, dial};
 use crate::error::{Error, Result};
 use crate::model::lsn::Lsn;
 use channel::{Broken, Channel};
@@ -141,6 +141,17 @@ impl ReplicationClient {
                 let hint = hint::of_slot(&broken, slot, None, &self.user, self.major, self.side);
                 Err(with_hint(self.error(&format!("cannot read slot `{slot}` on the {}", self.side), broken), hint))
             }
+        }
+    }
+
+    /// Lets a database in SQL_ASCII send its values as they are stored.
+    ///
+    /// # Errors
+    /// The server's, or the connection is gone.
+    pub async fn rows_as_stored(&mut self) -> Result<()> {
+        match self.query(connect::ROWS_AS_STORED).await {
+            Ok(_) => Ok(()),
+            Err(broken) => Err(self.error(&format!("prepare a session on the {}", self.side), broken)),
         }
     }
 
