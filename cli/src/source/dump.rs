@@ -54,10 +54,11 @@ impl Tools {
     /// server, not the other way round, and its SQL fits an older target less well.
     pub async fn find(source_major: u32) -> Result<Tools> {
         let mut dirs: Vec<PathBuf> = std::env::var_os("PGMIG_PG_BIN").map(PathBuf::from).into_iter().collect();
-        dirs.extend(std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()));
+        // Before PATH, where Debian has a wrapper in Perl that takes longer than the program.
         if let Ok(versions) = std::fs::read_dir("/usr/lib/postgresql") {
             dirs.extend(versions.flatten().map(|version| version.path().join("bin")));
         }
+        dirs.extend(std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()));
         let mut found: Vec<Tools> = Vec::new();
         for bin_dir in dirs {
             if bin_dir.join("pg_restore").exists()
