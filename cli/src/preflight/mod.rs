@@ -99,13 +99,12 @@ pub async fn check(source: &Client, target: &Client, asked: &Asked) -> Result<(F
                 .hint("give the primary"),
         );
     }
-    if on_source.encoding == "SQL_ASCII" || on_target.encoding != "UTF8" {
+    // A source in SQL_ASCII may hold anything. What is not UTF-8 there is refused by the server that
+    // sends it, in the copy and in the stream.
+    if on_target.encoding != "UTF8" {
         wrong.push(
-            Error::new(
-                Exit::Source,
-                format!("databases in {} and {} do not fit", on_source.encoding, on_target.encoding),
-            )
-            .hint("make the target database with encoding UTF8; a source in SQL_ASCII is not supported yet"),
+            Error::new(Exit::Target, format!("the target database is in {}", on_target.encoding))
+                .hint("make it with encoding UTF8, which holds what any other can"),
         );
     }
     if !on_source.closed.is_empty() {
