@@ -11,6 +11,7 @@ use crate::error::{Error, Exit, Result};
 use crate::model::name::identifiers;
 use crate::model::{Lsn, TableName};
 use crate::selection::{Selected, select};
+use crate::source::catalog::Sizes;
 use crate::source::catalog::Table;
 use crate::target::install::Flavour;
 use crate::{source, target};
@@ -61,7 +62,8 @@ pub async fn new_migration(source: &Client, target: &Client, asked: &Asked) -> R
 pub async fn check(source: &Client, target: &Client, asked: &Asked) -> Result<(Facts, Vec<Error>)> {
     let mut on_source = source::checks::abilities(source).await?;
     let on_target = target::checks::abilities(target).await?;
-    let Selected { selection, tables, .. } = select(source, asked.filters.as_ref(), asked.follow).await?;
+    let Selected { selection, tables, .. } =
+        select(source, asked.filters.as_ref(), asked.follow, Sizes::Estimates).await?;
     let moved: HashSet<&TableName> = selection.tables.iter().chain(&selection.sequences).collect();
     on_source.unreadable.retain(|name| moved.contains(name));
     on_source.hidden.retain(|name| moved.contains(name));
