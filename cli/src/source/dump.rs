@@ -139,7 +139,7 @@ impl Tools {
         command
     }
 
-    fn command(&self, name: &str) -> Command {
+    pub(super) fn command(&self, name: &str) -> Command {
         let mut command = Command::new(self.bin_dir.join(name));
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("PG") {
@@ -163,7 +163,7 @@ async fn major_of(pg_dump: &Path) -> Option<u32> {
     version.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
 }
 
-async fn output(mut command: Command, name: &str) -> Result<String> {
+pub(super) async fn output(mut command: Command, name: &str) -> Result<String> {
     let output = command.output().await.on_source(|| format!("start {name}"))?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr).trim().to_string();
