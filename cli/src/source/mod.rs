@@ -5,6 +5,7 @@ pub mod checks;
 pub mod columns;
 pub mod copy_out;
 pub mod dump;
+pub mod dump_ranges;
 pub mod inventory;
 pub mod large_objects;
 pub mod replication;
