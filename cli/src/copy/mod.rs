@@ -18,4 +18,5 @@ pub mod draft;
 pub mod parts;
 pub mod pool;
 pub mod steps;
+pub mod throttle;
 pub mod worker;

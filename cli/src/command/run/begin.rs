@@ -11,6 +11,7 @@ use crate::args::PluginArg;
 use crate::connect::Side;
 use crate::copy::draft::{self, draft};
 use crate::copy::steps::relax_identity;
+use crate::copy::throttle::Throttle;
 use crate::error::{Context, Error, Exit, Result};
 use crate::model::{Lsn, Phase, TableName};
 use crate::plan_db::PlanDb;
@@ -56,7 +57,7 @@ pub(super) async fn begin(config: Config, report: Reporter, source: Client, targ
     report.phase(Phase::Planned);
     report.info(format!("migration `{}`: {plugin} stream, {flavour} flavour", config.name));
     let filters = config.filters.clone();
-    Ok(Run { config, report, target, source, flavour, plan, filters })
+    Ok(Run { config, report, target, source, flavour, plan, filters, throttle: Throttle::default() })
 }
 
 /// What a slot that is gone sent is worth nothing.

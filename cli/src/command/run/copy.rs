@@ -66,6 +66,7 @@ impl Run {
             belongings: Belongings { owner: !self.config.leave.owner, acl: !self.config.leave.acl, comments: true },
             board: Arc::clone(board),
             report: self.report.clone(),
+            throttle: self.throttle.clone(),
         });
         let mut workers = Vec::new();
         for _ in 0..self.config.table_jobs {
