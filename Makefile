@@ -13,7 +13,7 @@ vpath %.sql sql/schema sql/extension
 CARGO ?= cargo
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-.PHONY: demo test unit it lint build extension install-extension deps clean
+.PHONY: demo test unit it lint build extension install-extension deps clean soak torture-cdc fuzz
 
 demo: build install-extension
 	./target/release/pgmig demo $(if $(wildcard ../shared/data/pagila.sql),--database ../shared/data/pagila.sql) $(DEMO)
@@ -30,6 +30,19 @@ unit: deps
 it: install-extension
 	$(CARGO) build -p pgmig
 	$(CARGO) test -p pgmig-tests --test it
+
+# Tests that take long, each with a bound of its own. SEEDS says how many random schemas.
+soak: install-extension
+	$(CARGO) build -p pgmig
+	$(CARGO) test -p pgmig-tests --test it -- --ignored --nocapture soak_
+
+torture-cdc: install-extension
+	$(CARGO) build -p pgmig
+	PGMIG_SEEDS=$(or $(SEEDS),20) $(CARGO) test -p pgmig-tests --test it -- --ignored --nocapture stream::differential::torture
+
+# ROUNDS of damaged messages through every decoder.
+fuzz:
+	PGMIG_FUZZ_ROUNDS=$(or $(ROUNDS),2000000) $(CARGO) test --release -p pgmig --lib -- --nocapture stream::fuzz
 
 lint: deps
 	$(CARGO) fmt --all --check

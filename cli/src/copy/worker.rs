@@ -9,8 +9,8 @@ use futures_util::SinkExt;
 use tokio_postgres::Client;
 
 use super::board::Board;
-use super::throttle::Throttle;
 use super::parts::LARGE_OBJECTS;
+use super::throttle::Throttle;
 use crate::config::Conninfo;
 use crate::connect::{self, Side};
 use crate::error::{Context, Error, Exit, Result};

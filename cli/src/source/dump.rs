@@ -264,8 +264,13 @@ impl<'a> Header<'a> {
 
 fn take_announced(announced: &mut BTreeMap<&str, VecDeque<Line>>, header: &Header<'_>) -> Option<Line> {
     let start = format!("{} {} {} ", header.kind, header.schema, header.tag);
-    // The owner is what is left: nothing of the tag may be in it.
-    let key = announced.range(start.as_str()..).next().map(|(line, _)| *line).filter(|line| line.starts_with(&start))?;
+    // The owner is what is left: nothing of the tag may be in it. Of `a` and `a b` both begin so: what is
+    // left of the right one has the fewest words.
+    let key = announced
+        .range(start.as_str()..)
+        .map(|(line, _)| *line)
+        .take_while(|line| line.starts_with(&start))
+        .min_by_key(|line| line[start.len()..].split(' ').count())?;
     let lines = announced.get_mut(key)?;
     let found = lines.pop_front();
     if lines.is_empty() {

@@ -18,7 +18,7 @@ mod work;
 async fn random_work_on_random_schemas_arrives_whole() -> Outcome {
     let first = seed();
     for number in 0..4 {
-        one(first.wrapping_add(number), 150).await;
+        one(first.wrapping_add(number), 100).await;
     }
     Ok(())
 }
@@ -47,15 +47,19 @@ async fn one(seed: u64, transactions: u64) {
     }
     let work = Work::start(&life.pair.source_uri(), &schema, 4, rng.fork()).await;
     work.more(20).await;
-    let mut run = life.run_with(&["--allow-insert-only", "--split-tables-larger-than", "64kB"]);
+    let mut run = life.run_with(&["--allow-insert-only", "--split-tables-larger-than", "1MB"]);
+    // Some of it before the copy, some beside it, some after it.
+    life.wait_for(&mut run, "the slot", "select startpos is not null from pgmig.progress").await;
+    work.allow(transactions);
     if rng.bool() {
         // Killed somewhere, and begun again.
-        let some = format!("select coalesce(max(applied_transactions), 0) >= {} from pgmig.progress", rng.u8(0..40));
+        let some = format!("select phase = 'follow' or applied_transactions >= {} from pgmig.progress", rng.u8(0..30));
         life.wait_for(&mut run, "some transactions", &some).await;
         life.kill(run).await;
-        run = life.run_with(&["--allow-insert-only", "--split-tables-larger-than", "64kB"]);
+        run = life.run_with(&["--allow-insert-only", "--split-tables-larger-than", "1MB"]);
     }
     life.wait_for(&mut run, "follow", "select phase = 'follow' from pgmig.progress").await;
+    work.may_truncate();
     work.more(transactions).await;
     work.stop().await;
     life.set_endpos(life.lsn().await).await;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::budget::Policy;
 use crate::apply::conflict::OnConflict;
-use crate::args::{FlavourArg, OnConflictArg, PluginArg, RunArgs, SplitArgs, SplitByArg, WhatArgs, WalBudgetPolicyArg};
+use crate::args::{FlavourArg, OnConflictArg, PluginArg, RunArgs, SplitArgs, SplitByArg, WalBudgetPolicyArg, WhatArgs};
 use crate::command::conninfo;
 use crate::config::Conninfo;
 use crate::config::filters::Filters;

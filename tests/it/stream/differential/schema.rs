@@ -39,8 +39,25 @@ pub struct Schema {
 }
 
 const TYPES: [&str; 19] = [
-    "text", "bytea", "int8", "int2", "bool", "timestamptz", "date", "interval", "uuid", "jsonb", "json", "text[]", "int4[]", "bit(5)",
-    "inet", "int4range", "char(4)", "mood", "pair",
+    "text",
+    "bytea",
+    "int8",
+    "int2",
+    "bool",
+    "timestamptz",
+    "date",
+    "interval",
+    "uuid",
+    "jsonb",
+    "json",
+    "text[]",
+    "int4[]",
+    "bit(5)",
+    "inet",
+    "int4range",
+    "char(4)",
+    "mood",
+    "pair",
 ];
 /// wal2json 2.5 is not let near these.
 const NUMBERS: [&str; 4] = ["float8", "float4", "numeric", "numeric(12,3)"];
@@ -111,7 +128,8 @@ impl Table {
             let leaf = |part: i32| quoted(&format!("{} leaf {part}", name.trim_matches('"')));
             all.push(format!("create table {} partition of {name} for values in (0)", leaf(0)));
             // With its columns in another order.
-            let mut others: Vec<String> = columns.iter().filter(|column| !column.starts_with("primary key")).cloned().collect();
+            let mut others: Vec<String> =
+                columns.iter().filter(|column| !column.starts_with("primary key")).cloned().collect();
             others.reverse();
             others.insert(1.min(others.len()), "gone int".into());
             all.push(format!("create table {} ({}, primary key (k, part))", leaf(1), others.join(", ")));
