@@ -15,6 +15,7 @@
 pub mod board;
 pub mod builder;
 pub mod draft;
+pub mod extension_data;
 pub mod parts;
 pub mod pool;
 pub mod steps;

@@ -228,14 +228,14 @@ impl Worker {
                 total += chunk.len() as u64;
                 self.shared.throttle.wait(chunk.len() as u64).await;
                 let bytes = chunk.split().freeze();
-                sink.as_mut().send(bytes).await.on_target(|| format!("store {part}"))?;
+                sink.as_mut().send(bytes).await.map_err(|err| copy_in::failed(err, part))?;
                 self.shared.report.send(Event::PartProgress { id: part.id, bytes: total });
             }
             if !more {
                 break;
             }
         }
-        let rows = sink.as_mut().finish().await.on_target(|| format!("store {part}"))?;
+        let rows = sink.as_mut().finish().await.map_err(|err| copy_in::failed(err, part))?;
         Ok(Copied { id: part.id, rows, bytes: total })
     }
 

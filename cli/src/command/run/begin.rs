@@ -9,7 +9,7 @@ use super::stream::Streaming;
 use super::{Config, Run, identity};
 use crate::args::PluginArg;
 use crate::connect::Side;
-use crate::copy::draft::{self, draft};
+use crate::copy::draft::{self, Roles, draft};
 use crate::copy::steps::relax_identity;
 use crate::copy::throttle::Throttle;
 use crate::error::{Context, Error, Exit, Result};
@@ -25,7 +25,7 @@ use crate::source::slot;
 use crate::source::snapshot::SnapshotHolder;
 use crate::target::install::Flavour;
 use crate::target::sentinel::{self, Begin, Sentinel};
-use crate::target::{install, queue};
+use crate::target::{checks, install, queue};
 
 /// Checks both sides, installs the schema `pgmig` and writes the sentinel.
 pub(super) async fn begin(config: Config, report: Reporter, source: Client, target: Client) -> Result<Run> {
@@ -37,8 +37,15 @@ pub(super) async fn begin(config: Config, report: Reporter, source: Client, targ
         allow_insert_only: config.allow_insert_only,
         filters: config.filters.clone(),
         endpos: config.endpos,
+        leave: config.leave,
+        requirements: config.requirements.clone(),
+        drop_if_exists: config.drop_if_exists,
+        role_passwords: config.roles == Some(true),
     };
     let facts = preflight::new_migration(&source, &target, &asked).await?;
+    for warning in &facts.warnings {
+        report.warning(warning.clone());
+    }
     // Found out before anything is changed, too.
     Tools::find((facts.source_version / 10_000) as u32).await?;
     let plugin = if config.follow { choose_plugin(&config, &facts, &source).await? } else { "none" };
@@ -195,7 +202,14 @@ impl Run {
             cut: self.config.cut,
             leave: self.config.leave,
             large_object_parts: self.config.large_object_parts,
+            requirements: self.config.requirements.as_ref(),
+            drop_if_exists: self.config.drop_if_exists,
+            roles: match self.config.roles {
+                Some(passwords) => Some(Roles { passwords, there: checks::roles(&self.target).await? }),
+                None => None,
+            },
             target_version: Some(self.target_version().await?),
+            target_database: Some(self.config.target.dbname.clone()),
         };
         let draft = draft(holder, &asked, &self.config.dir.join("schema.dump")).await?;
         for warning in draft.warnings(&asked) {

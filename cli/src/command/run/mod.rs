@@ -7,6 +7,7 @@ mod copy;
 mod drift;
 mod finish;
 mod follow;
+mod stages;
 mod stream;
 
 use std::time::Duration;
@@ -27,8 +28,9 @@ use crate::selection::select;
 use crate::source::catalog::Sizes;
 use crate::source::{self, slot};
 use crate::target::install::{self, Flavour};
+use crate::target::rounds::{self, Failed};
 use crate::target::{progress, queue, sentinel};
-pub use config::{Config, cutting, flavour, large_object_parts};
+pub use config::{Config, cutting, flavour, large_object_parts, leave};
 use stream::Streaming;
 
 /// What every phase needs: settings, a session with each side, and somebody to tell.
@@ -50,7 +52,7 @@ pub struct Run {
 struct Summary {
     endpos: Option<Lsn>,
     already: bool,
-    failed: Vec<(String, String, String, String)>,
+    failed: Vec<Failed>,
     /// Changes that did not fit the target and were passed over.
     conflicts: i64,
 }
@@ -98,8 +100,8 @@ fn tell(summary: &Summary) {
                 count => format!("{count} objects"),
             }
         );
-        for (kind, name, sqlstate, message) in &summary.failed {
-            eprintln!("  {} {name}: {message} ({sqlstate})", kind.to_lowercase());
+        for Failed { kind, name, sqlstate, message, statement } in &summary.failed {
+            eprintln!("  {} {name}: {message} ({sqlstate})\n    {statement}", kind.to_lowercase());
         }
     }
     if summary.conflicts > 0 {
@@ -245,7 +247,7 @@ impl Run {
         Ok(Summary {
             endpos: found.endpos.filter(|_| found.follow),
             already: false,
-            failed: queue::failed_steps(&self.target, &self.config.name).await?,
+            failed: rounds::failed(&self.target, &self.config.name).await?,
             conflicts: progress::progress(&self.target, Some(&self.config.name))
                 .await?
                 .iter()
