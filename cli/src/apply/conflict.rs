@@ -70,7 +70,8 @@ impl<W: Writer> Deciding<W> {
     async fn write_around(&mut self, client: &Client, ops: &[Op], advance: Option<&Advance>) -> Result<(u64, u64)> {
         let (mut rows, mut passed_over) = (0, 0);
         // Stretches still to be written, the next one last.
-        let mut rest = vec![0..ops.len()];
+        let mut rest = Vec::new();
+        rest.push(0..ops.len());
         while let Some(stretch) = rest.pop() {
             run(client, "savepoint pgmig_part").await?;
             match self.inner.write(client, &ops[stretch.clone()], None, true).await {

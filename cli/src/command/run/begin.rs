@@ -49,6 +49,13 @@ pub(super) async fn begin(config: Config, report: Reporter, source: Client, targ
     // Found out before anything is changed, too.
     Tools::find((facts.source_version / 10_000) as u32).await?;
     let plugin = if config.follow { choose_plugin(&config, &facts, &source).await? } else { "none" };
+    if config.follow {
+        for (table, firing) in crate::source::columns::firing(&source).await? {
+            if facts.tables.iter().any(|moved| moved.name == table) {
+                report.info(format!("{table} has what fires always: {firing}; on the target it is made at the end, and fires for no change of the source"));
+            }
+        }
+    }
     let plan = PlanDb::open(&config.dir, &identity(&facts.source_identity, &config.name))?;
     plan.begin(config.filters.as_ref())?;
     let flavour = install::install(&target, config.flavour).await?;
