@@ -19,7 +19,7 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 # Majors that are tested beside that of PG_CONFIG; `OTHERS=` tests it alone.
 OTHERS ?= 17 18
 
-.PHONY: demo bench bench-copy bench-cdc test unit it others lint build extension install-extension deps clean
+.PHONY: demo bench bench-copy bench-cdc test unit it others lint build extension install-extension deps clean soak torture-cdc fuzz
 
 demo: build install-extension
 	./target/release/pgmig demo $(if $(wildcard ../shared/data/pagila.sql),--database ../shared/data/pagila.sql) $(DEMO)
@@ -52,6 +52,19 @@ others: deps $(OTHERS:%=target/postgres/%/extension)
 target/postgres/%/extension: .ci/postgres $(wildcard pg_ext/src/*.rs pg_ext/* sql/schema/* sql/extension/*) Cargo.lock | deps
 	@bin=$$(.ci/postgres $* target/postgres/$*) || { echo "not tested: PostgreSQL $*" >&2; exit 0; }; \
 	  $(MAKE) install-extension PG_CONFIG=$$bin/pg_config DESTDIR= SUDO= && touch $@
+
+# Tests that take long, each with a bound of its own. SEEDS says how many random schemas.
+soak: install-extension
+	$(CARGO) build -p pgmig
+	$(CARGO) test -p pgmig-tests --test it -- --ignored --nocapture soak_
+
+torture-cdc: install-extension
+	$(CARGO) build -p pgmig
+	PGMIG_SEEDS=$(or $(SEEDS),20) $(CARGO) test -p pgmig-tests --test it -- --ignored --nocapture stream::differential::torture
+
+# ROUNDS of damaged messages through every decoder.
+fuzz:
+	PGMIG_FUZZ_ROUNDS=$(or $(ROUNDS),2000000) $(CARGO) test --release -p pgmig --lib -- --nocapture stream::fuzz
 
 lint: deps
 	$(CARGO) fmt --all --check

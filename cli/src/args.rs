@@ -68,6 +68,18 @@ pub enum PluginArg {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum WalBudgetPolicyArg {
+    Stop,
+    Drop,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum OnConflictArg {
+    Stop,
+    Warn,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum FlavourArg {
     Auto,
     Extension,
@@ -264,6 +276,10 @@ pub struct RunArgs {
     #[arg(long, help_heading = "What to migrate")]
     pub leave_new_tables: bool,
 
+    /// A change that finds no row, or a second one with its key: stop, or record it in pgmig.conflicts and go on
+    #[arg(long, value_enum, default_value = "stop", help_heading = "How")]
+    pub on_conflict: OnConflictArg,
+
     /// Output plugin of the source that says what changes
     #[arg(long, value_enum, default_value = "auto", help_heading = "How")]
     pub plugin: PluginArg,
@@ -298,6 +314,15 @@ pub struct RunArgs {
     /// Receive no more while changes of this size wait in --dir
     #[arg(long, default_value = "100GB", value_name = "SIZE", value_parser = size, help_heading = "Speed")]
     pub spool_limit: u64,
+
+    /// WAL that the source may keep for the migration: half of it is a warning, at three quarters the copy is
+    /// held back; 0 is as much as the source's max_slot_wal_keep_size
+    #[arg(long, default_value = "0", value_name = "SIZE", value_parser = size, help_heading = "Speed")]
+    pub wal_budget: u64,
+
+    /// When the WAL budget is spent: stop, or drop the slot too, so that the source survives and the migration does not
+    #[arg(long, value_enum, default_value = "stop", help_heading = "Speed")]
+    pub wal_budget_policy: WalBudgetPolicyArg,
 
     /// Print one JSON object a line on stdout
     #[arg(long, help_heading = "Output")]

@@ -9,4 +9,5 @@ mod life;
 mod schema;
 mod secrets;
 mod sql;
+mod stream;
 mod transcript;

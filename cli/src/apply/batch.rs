@@ -26,6 +26,8 @@ pub struct Batch {
     pub transactions: u64,
     /// End of the last whole transaction.
     pub last: Option<Commit>,
+    /// Each whole transaction in it: how many changes there are up to its end, and its commit.
+    pub ends: Vec<(usize, Commit)>,
     /// Whether a transaction has begun and not ended.
     pub open: bool,
     /// Where the open transaction's changes begin.
@@ -48,6 +50,7 @@ impl Batch {
         self.open = false;
         self.transactions += 1;
         self.last = Some(commit);
+        self.ends.push((self.ops.len(), commit));
     }
     /// Drops the changes of the open transaction.
     pub fn cut_open(&mut self) {

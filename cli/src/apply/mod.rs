@@ -9,6 +9,8 @@
 //! lock that `pgmig.set_endpos` takes, so neither can slip in between check and commit.
 
 pub mod batch;
+pub mod conflict;
+pub mod drift;
 pub mod extension;
 pub mod plain;
 
@@ -20,11 +22,12 @@ use tokio::sync::{RwLock, watch};
 use tokio_postgres::Client;
 
 use crate::error::{Context, Error, Exit, Result};
-use crate::model::wire::{Commit, Item, Shape};
+use crate::model::wire::{Commit, Item, Kind, Shape};
 use crate::model::{Lsn, SnapshotTag, TableName};
 use crate::stream::receive::Received;
 use crate::stream::spool::{Position, Spool, SpoolReader};
 use batch::{Batch, Op};
+use drift::Drift;
 
 /// SQLSTATE of `pgmig.advance` when apply is paused or endpos lies before the Batch.
 const REFUSED: &str = "PGM01";
@@ -55,6 +58,15 @@ pub struct Advance {
     pub transactions: u64,
     /// Rows that earlier pieces of the same target transaction changed.
     pub rows_before: u64,
+    /// Each transaction: how many changes there are up to its end, and its commit.
+    pub ends: Vec<(usize, Commit)>,
+}
+
+impl Advance {
+    /// Where the transaction of a change ends.
+    fn end_of(&self, change: usize) -> Option<Lsn> {
+        self.ends.iter().find(|(end, _)| change < *end).map(|(_, commit)| commit.end_lsn)
+    }
 }
 
 /// What a person can turn while apply runs, as it was last read from the sentinel.
@@ -96,6 +108,11 @@ pub struct Apply<W> {
     pub applied: watch::Sender<Applied>,
     /// Taken for reading by each target transaction; DDL that locks tables takes it for writing.
     pub gate: Arc<RwLock<()>>,
+    /// Holds changes against the target's columns.
+    pub drift: Drift,
+    /// The table whose change could not be applied since the source has it in another form, or since it
+    /// is not known at all.
+    pub drifted: Option<TableName>,
 }
 
 /// Which transactions a copy holds already.
@@ -225,16 +242,18 @@ impl<W: Writer> Apply<W> {
                     skip = Skip { xid: Some(xid), known: None };
                     batch.begin();
                 }
-                Item::Change(change) => {
-                    if self.wanted(&change.shape, &mut skip)? {
-                        batch.push(Op::Change(change));
-                    }
-                }
+                Item::Change(change) => match self.wanted(&change.shape, Some(change.kind), &mut skip).await {
+                    Ok(true) => batch.push(Op::Change(change)),
+                    Ok(false) => {}
+                    Err(err) => return self.stop_before(begun, batch, pieces, err).await,
+                },
                 Item::Truncate(shapes) => {
                     let mut wanted = Vec::with_capacity(shapes.len());
                     for shape in shapes {
-                        if self.wanted(&shape, &mut skip)? {
-                            wanted.push(shape);
+                        match self.wanted(&shape, None, &mut skip).await {
+                            Ok(true) => wanted.push(shape),
+                            Ok(false) => {}
+                            Err(err) => return self.stop_before(begun, batch, pieces, err).await,
                         }
                     }
                     if !wanted.is_empty() {
@@ -282,10 +301,32 @@ impl<W: Writer> Apply<W> {
         }
     }
 
+    /// Applies what was committed before the transaction that cannot be applied; it is the next one then,
+    /// and the error is told when nothing is left before it.
+    async fn stop_before(
+        &mut self,
+        begun: Position,
+        mut batch: Batch,
+        pieces: Option<Pieces>,
+        err: Error,
+    ) -> Result<Round> {
+        self.reader.seek(begun);
+        match pieces {
+            Some(pieces) => self.rollback(pieces).await?,
+            None if batch.transactions > 0 => {
+                batch.cut_open();
+                return self.flush(batch).await;
+            }
+            None => {}
+        }
+        Err(err)
+    }
+
     /// Whether a change to this relation is to be applied. Looked up once per transaction and relation.
-    fn wanted(&self, shape: &Arc<Shape>, skip: &mut Skip) -> Result<bool> {
-        if let Some((last, wanted)) = &skip.known
+    async fn wanted(&mut self, shape: &Arc<Shape>, kind: Option<Kind>, skip: &mut Skip) -> Result<bool> {
+        if let Some((last, of, wanted)) = &skip.known
             && Arc::ptr_eq(last, shape)
+            && *of == kind
         {
             return Ok(*wanted);
         }
@@ -293,21 +334,32 @@ impl<W: Writer> Apply<W> {
             Some(tag) => self.replay_lsn >= tag.lsn || !skip.xid.is_some_and(|xid| tag.snapshot.covers(xid)),
             None if self.ignored.contains(&shape.table) => false,
             None => {
+                self.drifted = Some(shape.table.clone());
                 return Err(Error::new(
                     Exit::Differ,
                     format!("{} has changed on the source and is not part of this migration", shape.table),
-                )
-                .hint("it was created after the migration was planned: begin again (pgmig cleanup --force, empty the target, pgmig run)"));
+                ));
             }
         };
-        skip.known = Some((Arc::clone(shape), wanted));
+        if let Some(kind) = kind.filter(|_| wanted)
+            && let Err(err) = self.drift.check(&self.client, shape, kind).await
+        {
+            self.drifted = (err.exit() == Exit::Differ).then(|| shape.table.clone());
+            return Err(err);
+        }
+        skip.known = Some((Arc::clone(shape), kind, wanted));
         Ok(wanted)
     }
 
     async fn flush(&mut self, batch: Batch) -> Result<Round> {
         let commit = batch.last.ok_or_else(|| Error::bug("a Batch without a commit"))?;
-        let advance =
-            Advance { migration: self.migration.clone(), commit, transactions: batch.transactions, rows_before: 0 };
+        let advance = Advance {
+            migration: self.migration.clone(),
+            commit,
+            transactions: batch.transactions,
+            rows_before: 0,
+            ends: batch.ends,
+        };
         let gate = Arc::clone(&self.gate);
         let _pass = gate.read().await;
         match self.writer.write(&self.client, &batch.ops, Some(&advance), false).await {
@@ -343,7 +395,13 @@ impl<W: Writer> Apply<W> {
 
     async fn finish_pieces(&mut self, pieces: Pieces, batch: Batch) -> Result<Round> {
         let commit = batch.last.ok_or_else(|| Error::bug("a piece without a commit"))?;
-        let advance = Advance { migration: self.migration.clone(), commit, transactions: 1, rows_before: pieces.rows };
+        let advance = Advance {
+            migration: self.migration.clone(),
+            commit,
+            transactions: 1,
+            rows_before: pieces.rows,
+            ends: batch.ends,
+        };
         match self.writer.write(&self.client, &batch.ops, Some(&advance), true).await {
             Ok(rows) => {
                 self.client.batch_execute("commit").await.on_target(|| "commit a large transaction".into())?;
@@ -388,7 +446,7 @@ struct Pieces {
 #[derive(Default)]
 struct Skip {
     xid: Option<u32>,
-    known: Option<(Arc<Shape>, bool)>,
+    known: Option<(Arc<Shape>, Option<Kind>, bool)>,
 }
 
 fn refused(err: Error) -> Result<Round> {
@@ -413,7 +471,7 @@ fn explain(err: Error) -> Error {
             (Exit::Differ, "the target holds a row that pgmig did not write; remove it, then run again")
         }
         Some("42P01" | "42703") => {
-            (Exit::Differ, "the table was altered on the source: run the same DDL on the target, then run again")
+            (Exit::Differ, "the table was altered on the target: make it what it is on the source, then run again")
         }
         Some("22021" | "22P05") => (
             Exit::Differ,

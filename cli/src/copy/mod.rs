@@ -19,4 +19,5 @@ pub mod extension_data;
 pub mod parts;
 pub mod pool;
 pub mod steps;
+pub mod throttle;
 pub mod worker;

@@ -1,6 +1,7 @@
 //! The vocabulary: values and pure functions. Nothing here reads or writes anything, and nothing
 //! here uses another module of ours.
 
+pub mod column;
 pub mod leave;
 pub mod left_out;
 pub mod lsn;
@@ -10,6 +11,7 @@ pub mod progress;
 pub mod snapshot;
 pub mod wire;
 
+pub use column::{Column, Form};
 pub use leave::Leave;
 pub use left_out::{LeftOut, What};
 pub use lsn::Lsn;

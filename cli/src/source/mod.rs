@@ -2,6 +2,7 @@
 
 pub mod catalog;
 pub mod checks;
+pub mod columns;
 pub mod copy_out;
 pub mod dump;
 pub mod dump_ranges;
@@ -13,4 +14,5 @@ pub mod roles;
 pub mod script;
 pub mod slot;
 pub mod snapshot;
+pub mod table_ddl;
 pub mod toc;

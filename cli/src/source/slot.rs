@@ -35,6 +35,19 @@ pub async fn find(client: &Client, name: &str) -> Result<Option<Slot>> {
     }))
 }
 
+/// Bytes of WAL that the source keeps for a slot; None where it does not tell.
+pub async fn kept_wal(client: &Client, name: &str) -> Result<Option<u64>> {
+    let row = client
+        .query_opt(
+            "select pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_insert_lsn(), restart_lsn)::bigint
+               from pg_catalog.pg_replication_slots where slot_name = $1",
+            &[&name],
+        )
+        .await
+        .on_source(|| format!("ask how much WAL slot `{name}` keeps"))?;
+    Ok(row.and_then(|row| row.get::<_, Option<i64>>(0)).map(|bytes| bytes.max(0) as u64))
+}
+
 /// Drops the slot if it is there. True if it was.
 pub async fn drop(client: &Client, name: &str) -> Result<bool> {
     let row = client
@@ -79,6 +92,52 @@ pub async fn create_publications(client: &Client, migration: &str, tables: &[(Ta
             })?;
     }
     Ok(())
+}
+
+/// Adds tables to the publications, each to its own; those that are there already stay.
+pub async fn publish(client: &Client, migration: &str, tables: &[(TableName, bool)]) -> Result<()> {
+    let [all, inserts] = publications(migration);
+    for (table, identified) in tables {
+        let publication = if *identified { &all } else { &inserts };
+        let row = client
+            .query_one(
+                "select exists (select from pg_catalog.pg_publication_tables
+                                 where pubname::text = $1 and schemaname::text = $2 and tablename::text = $3)",
+                &[publication, &table.schema, &table.table],
+            )
+            .await
+            .on_source(|| format!("look into publication `{publication}`"))?;
+        if !row.get::<_, bool>(0) {
+            let add = format!("alter publication {} add table only {}", identifier(publication), table.sql());
+            client.batch_execute(&add).await.map_err(|cause| {
+                Error::new(Exit::Source, format!("cannot add {table} to publication `{publication}` on the source"))
+                    .cause(cause)
+                    .hint("the role must own the table")
+            })?;
+        }
+    }
+    Ok(())
+}
+
+/// The first transaction id that nobody has yet.
+pub async fn next_xid(client: &Client) -> Result<String> {
+    let row = client
+        .query_one("select pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())::text", &[])
+        .await
+        .on_source(|| "read the next transaction id".into())?;
+    Ok(row.get(0))
+}
+
+/// Whether every transaction before this one has ended.
+pub async fn all_ended(client: &Client, before: &str) -> Result<bool> {
+    let row = client
+        .query_one(
+            "select pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot())::text::numeric >= $1::text::numeric",
+            &[&before],
+        )
+        .await
+        .on_source(|| "look for open transactions".into())?;
+    Ok(row.get(0))
 }
 
 /// Drops what is there of the publications; returns how many were.

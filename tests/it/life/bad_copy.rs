@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use harness::faults::{self, Proxy};
-use harness::{DATABASE, Finished, Outcome, assert_same, wait_until};
+use harness::{DATABASE, Finished, Outcome, assert_same};
 
 use super::{EXTENSION, Life, PLAIN, session};
 

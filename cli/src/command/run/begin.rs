@@ -11,6 +11,7 @@ use crate::args::PluginArg;
 use crate::connect::Side;
 use crate::copy::draft::{self, Roles, draft};
 use crate::copy::steps::relax_identity;
+use crate::copy::throttle::Throttle;
 use crate::error::{Context, Error, Exit, Result};
 use crate::model::{Lsn, Phase, TableName};
 use crate::plan_db::PlanDb;
@@ -48,6 +49,13 @@ pub(super) async fn begin(config: Config, report: Reporter, source: Client, targ
     // Found out before anything is changed, too.
     Tools::find((facts.source_version / 10_000) as u32).await?;
     let plugin = if config.follow { choose_plugin(&config, &facts, &source).await? } else { "none" };
+    if config.follow {
+        for (table, firing) in crate::source::columns::firing(&source).await? {
+            if facts.tables.iter().any(|moved| moved.name == table) {
+                report.info(format!("{table} has what fires always: {firing}; on the target it is made at the end, and fires for no change of the source"));
+            }
+        }
+    }
     let plan = PlanDb::open(&config.dir, &identity(&facts.source_identity, &config.name))?;
     plan.begin(config.filters.as_ref())?;
     let flavour = install::install(&target, config.flavour).await?;
@@ -63,7 +71,7 @@ pub(super) async fn begin(config: Config, report: Reporter, source: Client, targ
     report.phase(Phase::Planned);
     report.info(format!("migration `{}`: {plugin} stream, {flavour} flavour", config.name));
     let filters = config.filters.clone();
-    Ok(Run { config, report, target, source, flavour, plan, filters })
+    Ok(Run { config, report, target, source, flavour, plan, filters, throttle: Throttle::default() })
 }
 
 /// What a slot that is gone sent is worth nothing.

@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
-use crate::args::{FlavourArg, PluginArg, RunArgs, SplitArgs, SplitByArg, WhatArgs};
+use super::budget::Policy;
+use crate::apply::conflict::OnConflict;
+use crate::args::{FlavourArg, OnConflictArg, PluginArg, RunArgs, SplitArgs, SplitByArg, WalBudgetPolicyArg, WhatArgs};
 use crate::command::conninfo;
 use crate::config::Conninfo;
 use crate::config::filters::Filters;
@@ -43,6 +45,9 @@ pub struct Config {
     pub allow_insert_only: bool,
     pub filters: Option<Filters>,
     pub leave_new_tables: bool,
+    pub on_conflict: OnConflict,
+    pub wal_budget: Option<u64>,
+    pub wal_budget_policy: Policy,
 }
 
 impl Config {
@@ -74,6 +79,15 @@ impl Config {
             allow_insert_only: args.what.allow_insert_only,
             filters: args.what.filters.as_deref().map(Filters::read).transpose()?,
             leave_new_tables: args.leave_new_tables,
+            wal_budget: (args.wal_budget > 0).then_some(args.wal_budget),
+            wal_budget_policy: match args.wal_budget_policy {
+                WalBudgetPolicyArg::Stop => Policy::Stop,
+                WalBudgetPolicyArg::Drop => Policy::Drop,
+            },
+            on_conflict: match args.on_conflict {
+                OnConflictArg::Stop => OnConflict::Stop,
+                OnConflictArg::Warn => OnConflict::Warn,
+            },
         })
     }
 }

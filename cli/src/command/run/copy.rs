@@ -82,6 +82,7 @@ impl Run {
             },
             board: Arc::clone(board),
             report: self.report.clone(),
+            throttle: self.throttle.clone(),
         });
         let mut workers = Vec::new();
         for _ in 0..self.config.table_jobs {

@@ -1,8 +1,10 @@
 //! `pgmig run`: looks at the sentinel and goes on from there, phase by phase, to the end.
 
 mod begin;
+mod budget;
 mod config;
 mod copy;
+mod drift;
 mod finish;
 mod follow;
 mod stages;
@@ -16,17 +18,18 @@ use crate::args::RunArgs;
 use crate::command::{interrupted, terminal};
 use crate::config::filters::Filters;
 use crate::connect::{self, Side};
+use crate::copy::throttle::Throttle;
 use crate::error::{Context, Error, Exit, Result};
 use crate::model::{Lsn, Phase};
 use crate::plan_db::PlanDb;
 use crate::preflight;
 use crate::report::{self, Reporter, Style};
 use crate::selection::select;
-use crate::source;
 use crate::source::catalog::Sizes;
+use crate::source::{self, slot};
 use crate::target::install::{self, Flavour};
 use crate::target::rounds::{self, Failed};
-use crate::target::sentinel;
+use crate::target::{progress, queue, sentinel};
 pub use config::{Config, cutting, flavour, large_object_parts, leave};
 use stream::Streaming;
 
@@ -41,6 +44,8 @@ pub struct Run {
     plan: PlanDb,
     /// What the migration was begun with, whatever this run was given.
     filters: Option<Filters>,
+    /// Holds the copy back while the source keeps too much WAL.
+    throttle: Throttle,
 }
 
 /// How a run ended well.
@@ -48,6 +53,8 @@ struct Summary {
     endpos: Option<Lsn>,
     already: bool,
     failed: Vec<Failed>,
+    /// Changes that did not fit the target and were passed over.
+    conflicts: i64,
 }
 
 pub async fn run(args: RunArgs, quiet: bool) -> Result<Exit> {
@@ -97,6 +104,12 @@ fn tell(summary: &Summary) {
             eprintln!("  {} {name}: {message} ({sqlstate})\n    {statement}", kind.to_lowercase());
         }
     }
+    if summary.conflicts > 0 {
+        eprintln!(
+            "{} changes did not fit the target and were passed over; see: select * from pgmig.conflicts",
+            summary.conflicts
+        );
+    }
     eprintln!("next: point the application at the target, then remove what pgmig made with `pgmig cleanup`");
 }
 
@@ -117,7 +130,7 @@ async fn migrate(config: Config, report: Reporter) -> Result<Summary> {
         Some((flavour, found)) => {
             check_same(&config, &source, flavour, &found).await?;
             if found.phase == Phase::Done {
-                return Ok(Summary { endpos: found.endpos, already: true, failed: Vec::new() });
+                return Ok(Summary { endpos: found.endpos, already: true, failed: Vec::new(), conflicts: 0 });
             }
             let plan = PlanDb::open(&config.dir, &identity(&found.source_identity, &config.name))?;
             if !plan.is_begun()? {
@@ -137,11 +150,14 @@ async fn migrate(config: Config, report: Reporter) -> Result<Summary> {
             if !found.paused {
                 sentinel::set_phase(&target, &config.name, found.phase).await?;
             }
-            Run { config, report, target, source, flavour, plan, filters }
+            Run { config, report, target, source, flavour, plan, filters, throttle: Throttle::default() }
         }
         None => begin::begin(config, report, source, target).await?,
     };
-    let done = run.go().await;
+    let mut done = run.go().await;
+    if let Err(err) = done {
+        done = Err(run.explain_slot(err).await);
+    }
     if let Err(err) = &done
         && err.exit() != Exit::Stopped
     {
@@ -206,10 +222,14 @@ impl Run {
             (streaming, holder) = (began, Some(held));
             phase = Phase::Schema;
         } else if found.follow && phase < Phase::Cutover {
+            self.take_in_new_tables(&found).await?;
             streaming = Some(self.resume_stream(&found).await?);
             self.planned_event().await?;
         }
-        if phase <= Phase::Indexes {
+        // A table that has become part of the migration since then is copied late.
+        if phase <= Phase::Indexes
+            || streaming.is_some() && queue::parts_left(&self.target, &self.config.name).await? > 0
+        {
             let copying = self.copy(phase, holder, found.follow);
             match &mut streaming {
                 Some(streaming) => tokio::select! {
@@ -228,7 +248,30 @@ impl Run {
             endpos: found.endpos.filter(|_| found.follow),
             already: false,
             failed: rounds::failed(&self.target, &self.config.name).await?,
+            conflicts: progress::progress(&self.target, Some(&self.config.name))
+                .await?
+                .iter()
+                .map(|p| p.conflicts)
+                .sum(),
         })
+    }
+
+    /// A stream that breaks may have lost its slot: then that is what has happened.
+    async fn explain_slot(&self, err: Error) -> Error {
+        if err.exit() != Exit::Source {
+            return err;
+        }
+        let look = async {
+            let found = self.sentinel().await?;
+            let source = self.source_client("pgmig run").await?;
+            Ok::<_, Error>((found.follow && found.startpos.is_some(), slot::find(&source, &found.slot_name).await?))
+        };
+        match tokio::time::timeout(Duration::from_secs(5), look).await {
+            Ok(Ok((true, Some(slot)))) if slot.wal_status.as_deref() == Some("lost") => {
+                budget::lost(&self.config.slot_name).cause(err)
+            }
+            _ => err,
+        }
     }
 
     async fn sentinel(&self) -> Result<sentinel::Sentinel> {
