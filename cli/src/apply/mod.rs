@@ -1,30 +1,48 @@
 //! Apply: from the spool to the target, in commit order, exactly once.
 //!
+//! ```text
+//! SpoolReader ─► Gatherer ─► Batch ─► Merger ─► net effect ─► Writer ─► target
+//!                   whole transactions           │ a constraint is broken
+//!                                                └─► source's order, one transaction at a time
+//! ```
+//!
 //! Whole source transactions are gathered into a Batch; the Batch's rows and `replay_lsn` commit in
 //! one target transaction, so a crash at any instant leaves the target at the end of some source
 //! transaction, and says which. A transaction larger than a Batch is written in pieces inside one
-//! target transaction. Changes that a table's snapshot tag already shows are skipped.
+//! target transaction. Changes that a table's snapshot tag already shows are skipped. While the target
+//! writes a Batch, the next one is gathered.
 //!
 //! `endpos` is honoured by the target itself: `pgmig.advance` refuses to move past it under the row
 //! lock that `pgmig.set_endpos` takes, so neither can slip in between check and commit.
+//!
+//! While there is more to apply, commits do not wait for the disk: after a crash of the target its own
+//! `replay_lsn` says what is left. Segments of the spool are deleted only once a commit that did wait
+//! lies behind them.
 
 pub mod batch;
 pub mod extension;
+mod gather;
+pub mod merge;
 pub mod plain;
 
-use std::collections::{HashMap, HashSet};
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::task::Poll;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{RwLock, watch};
 use tokio_postgres::Client;
 
 use crate::error::{Context, Error, Exit, Result};
-use crate::model::wire::{Commit, Item, Shape};
-use crate::model::{Lsn, SnapshotTag, TableName};
+use crate::model::Lsn;
+use crate::model::wire::Commit;
 use crate::stream::receive::Received;
-use crate::stream::spool::{Position, Spool, SpoolReader};
+use crate::stream::spool::{Position, Spool};
 use batch::{Batch, Op};
+use gather::Gathered;
+pub use gather::{Gatherer, Tag};
+use merge::Merger;
 
 /// SQLSTATE of `pgmig.advance` when apply is paused or endpos lies before the Batch.
 const REFUSED: &str = "PGM01";
@@ -38,13 +56,21 @@ const REFUSALS: u32 = 60;
 /// SQLSTATE of a change that finds no row.
 const NO_ROW: &str = "P0002";
 
+/// How long commits may go without waiting for the disk.
+const DURABLE_EVERY: Duration = Duration::from_secs(1);
+
 /// Writes Batches on the target.
 #[expect(async_fn_in_trait, reason = "used inside this program only")]
 pub trait Writer {
+    /// Changes as this writer sends them; made while the target still writes those before.
+    type Work;
+    fn work(ops: Vec<Op>) -> Self::Work;
+
     /// Writes the changes and, if `advance` is given, moves `replay_lsn`: inside the session's open
     /// transaction, or in one of its own. Returns the rows changed. After an error an open
     /// transaction is the caller's to roll back.
-    async fn write(&mut self, client: &Client, ops: &[Op], advance: Option<&Advance>, open: bool) -> Result<u64>;
+    async fn write(&mut self, client: &Client, work: &Self::Work, advance: Option<&Advance>, open: bool)
+    -> Result<u64>;
 }
 
 /// How far a Batch moves the migration.
@@ -77,19 +103,26 @@ pub struct Applied {
 }
 
 /// Everything apply is made of.
-pub struct Apply<W> {
-    pub client: Client,
-    pub writer: W,
-    pub spool: Spool,
-    pub reader: SpoolReader,
-    pub migration: String,
-    /// Tables that are moved, each with the tag of its copy.
-    pub tags: HashMap<TableName, Tag>,
-    /// Relations whose changes may be in the stream and are known not to be moved: what was left out,
-    /// and what comes in other ways.
-    pub ignored: HashSet<TableName>,
+pub struct Apply<W: Writer> {
+    client: Client,
+    writer: W,
+    spool: Spool,
+    gatherer: Gatherer,
+    merger: Merger,
+    migration: String,
     /// Everything up to here is applied already.
-    pub replay_lsn: Lsn,
+    replay_lsn: Lsn,
+    watched: Watched,
+    /// What was gathered while the target wrote.
+    ahead: Option<Result<Next<W::Work>>>,
+    pieces: Option<Pieces>,
+    /// Whether the session's commits wait for the disk, and when one last did.
+    durable: bool,
+    durable_at: Instant,
+}
+
+/// What apply shares with the rest of the run.
+pub struct Watched {
     pub switches: watch::Receiver<Switches>,
     /// Every transaction whose commit ends at or before this is in the spool.
     pub received: watch::Receiver<Received>,
@@ -98,45 +131,113 @@ pub struct Apply<W> {
     pub gate: Arc<RwLock<()>>,
 }
 
-/// Which transactions a copy holds already.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Tag {
-    pub snapshot: SnapshotTag,
-    /// Behind this the snapshot says nothing any more: xids are compared modulo 2^32.
-    pub lsn: Lsn,
+/// What is to be done next, ready to be sent.
+struct Next<Work> {
+    gathered: Gathered,
+    work: Option<Work>,
+    /// The work is not in the source's order.
+    reordered: bool,
 }
 
-/// What one round of reading came to.
-enum Round {
-    /// A Batch was committed.
-    Applied,
-    /// The spool is read to its end, and all of it is applied.
-    Level,
-    /// The next transaction ends behind endpos.
-    Behind,
-    /// The target refused to move (paused, or endpos was moved), or asks to try again.
-    Refused(Error),
+impl<Work> Next<Work> {
+    fn gather<W: Writer<Work = Work>>(
+        gatherer: &mut Gatherer,
+        merger: &Merger,
+        endpos: Option<Lsn>,
+    ) -> Result<Next<Work>> {
+        let mut gathered = gatherer.gather(endpos)?;
+        let (work, reordered) = match &mut gathered {
+            Gathered::Batch(batch) => {
+                let net = merger.merge(&batch.ops);
+                (Some(W::work(net.ops)), net.reordered)
+            }
+            Gathered::Piece(batch) | Gathered::LastPiece(batch) => {
+                (Some(W::work(std::mem::take(&mut batch.ops))), false)
+            }
+            Gathered::Behind(_) | Gathered::Level | Gathered::Waiting => (None, false),
+        };
+        Ok(Next { gathered, work, reordered })
+    }
+    /// Whether it stays true while time goes by.
+    fn is_settled(&self) -> bool {
+        !matches!(self.gathered, Gathered::Level | Gathered::Waiting)
+    }
 }
+
+/// The target refused to move (paused, or endpos was moved), or asks to try again.
+struct Refused {
+    err: Error,
+    from: Position,
+}
+
+/// Rows written, unless refused.
+type Written = std::result::Result<(), Refused>;
 
 impl<W: Writer> Apply<W> {
+    pub fn new(
+        client: Client,
+        writer: W,
+        spool: Spool,
+        gatherer: Gatherer,
+        merger: Merger,
+        migration: String,
+        replay_lsn: Lsn,
+        watched: Watched,
+    ) -> Apply<W> {
+        let (ahead, pieces) = (None, None);
+        let (durable, durable_at) = (true, Instant::now());
+        Apply {
+            client,
+            writer,
+            spool,
+            gatherer,
+            merger,
+            migration,
+            replay_lsn,
+            watched,
+            ahead,
+            pieces,
+            durable,
+            durable_at,
+        }
+    }
+
     /// Applies until endpos is reached; returns it. Waits while apply is switched off.
     pub async fn run(&mut self) -> Result<Lsn> {
-        self.skip_applied()?;
+        self.ahead = None;
+        self.gatherer.skip_applied(self.replay_lsn)?;
         let mut refusals = 0;
         loop {
-            let switches = *self.switches.borrow_and_update();
-            if !switches.apply {
+            let switches = *self.watched.switches.borrow_and_update();
+            if !switches.apply && self.pieces.is_none() {
                 self.changed().await?;
                 continue;
             }
             // Looked at before the spool is: all that is in it up to here has been written.
-            let received = self.received.borrow_and_update().write_lsn;
-            let start = self.reader.position();
-            match self.round(switches).await? {
-                Round::Applied => refusals = 0,
-                Round::Level => {
-                    self.applied.send_modify(|applied| {
-                        applied.position = self.reader.position();
+            let received = self.watched.received.borrow_and_update().write_lsn;
+            let next = match self.ahead.take() {
+                Some(next) => next?,
+                None => Next::gather::<W>(&mut self.gatherer, &self.merger, switches.endpos)?,
+            };
+            let written = match (next.gathered, next.work) {
+                (Gathered::Batch(batch), Some(work)) => {
+                    self.write_batch(batch, work, next.reordered, switches.endpos).await?
+                }
+                (Gathered::Piece(piece), Some(work)) => self.write_piece(piece, work, switches.endpos).await?,
+                (Gathered::LastPiece(piece), Some(work)) => self.write_last_piece(piece, work).await?,
+                (Gathered::Behind(endpos), _) => {
+                    self.rollback().await?;
+                    return Ok(endpos);
+                }
+                (Gathered::Waiting, _) => {
+                    // The rest of the transaction is on its way.
+                    self.gatherer.reader.wait().await;
+                    continue;
+                }
+                _ => {
+                    let position = self.gatherer.reader.position();
+                    self.watched.applied.send_modify(|applied| {
+                        applied.position = position;
                         applied.level_with = applied.level_with.max(received);
                     });
                     if let Some(endpos) = switches.endpos
@@ -145,236 +246,182 @@ impl<W: Writer> Apply<W> {
                         return Ok(endpos);
                     }
                     self.wait().await?;
+                    continue;
                 }
-                Round::Behind => {
-                    let endpos = switches.endpos.ok_or_else(|| Error::bug("stopped at no endpos"))?;
-                    return Ok(endpos);
-                }
-                Round::Refused(err) => {
+            };
+            match written {
+                Ok(()) => refusals = 0,
+                Err(Refused { err, from }) => {
                     refusals += 1;
                     if refusals > REFUSALS {
                         return Err(explain(err));
                     }
-                    self.reader.seek(start);
-                    let _ = tokio::time::timeout(AGAIN_AFTER, self.switches.changed()).await;
+                    self.ahead = None;
+                    self.gatherer.rewind(from, self.replay_lsn);
+                    let _ = tokio::time::timeout(AGAIN_AFTER, self.watched.switches.changed()).await;
                 }
             }
         }
-    }
-
-    /// Puts the reader behind what the target says is applied. Commit order is the spool's order, so
-    /// the first transaction that ends behind `replay_lsn` and all after it are to be applied.
-    fn skip_applied(&mut self) -> Result<()> {
-        let mut begun = self.reader.position();
-        loop {
-            let at = self.reader.position();
-            match self.reader.next().during(Exit::Dir, || "read the spool".into())? {
-                Some(Item::Begin { .. }) => begun = at,
-                Some(Item::Commit(commit)) if commit.end_lsn > self.replay_lsn => break,
-                Some(Item::Commit(_)) => begun = self.reader.position(),
-                Some(_) => {}
-                None => break,
-            }
-        }
-        self.reader.seek(begun);
-        Ok(())
     }
 
     /// Waits for more to apply, or for a switch.
     async fn wait(&mut self) -> Result<()> {
         tokio::select! {
-            () = self.reader.wait() => Ok(()),
-            changed = self.received.changed() => changed.map_err(|_| Error::new(Exit::Stopped, "receiving has ended")),
-            changed = self.switches.changed() => changed.map_err(|_| Error::new(Exit::Stopped, "the run is ending")),
+            () = self.gatherer.reader.wait() => Ok(()),
+            changed = self.watched.received.changed() => changed.map_err(|_| Error::new(Exit::Stopped, "receiving has ended")),
+            changed = self.watched.switches.changed() => changed.map_err(|_| Error::new(Exit::Stopped, "the run is ending")),
         }
     }
     async fn changed(&mut self) -> Result<()> {
-        self.switches.changed().await.map_err(|_| Error::new(Exit::Stopped, "the run is ending"))
+        self.watched.switches.changed().await.map_err(|_| Error::new(Exit::Stopped, "the run is ending"))
     }
 
-    /// Reads one Batch, or one large transaction in pieces, and writes it.
-    async fn round(&mut self, switches: Switches) -> Result<Round> {
-        let mut batch = Batch::default();
-        // Where the transaction that is being read began.
-        let mut begun = self.reader.position();
-        let mut skip = Skip::default();
-        let mut pieces: Option<Pieces> = None;
-        loop {
-            let at = self.reader.position();
-            let item = self.reader.next().during(Exit::Dir, || "read the spool".into())?;
-            let Some(item) = item else {
-                if pieces.is_some() || batch.open {
-                    if pieces.is_none() && batch.transactions > 0 {
-                        batch.cut_open();
-                        self.reader.seek(begun);
-                        return self.flush(batch).await;
-                    }
-                    // The rest of the transaction is on its way.
-                    self.reader.wait().await;
-                    continue;
-                }
-                return if batch.transactions == 0 { Ok(Round::Level) } else { self.flush(batch).await };
-            };
-            match item {
-                Item::Change(_) | Item::Truncate(_) | Item::Commit(_) if !batch.open => {
-                    return Err(Error::new(Exit::Dir, "the spool lacks the beginning of a transaction")
-                        .hint("was the target restored from a backup? Begin again: pgmig cleanup --force, empty the target, pgmig run"));
-                }
-                Item::Begin { xid } => {
-                    begun = at;
-                    skip = Skip { xid: Some(xid), known: None };
-                    batch.begin();
-                }
-                Item::Change(change) => {
-                    if self.wanted(&change.shape, &mut skip)? {
-                        batch.push(Op::Change(change));
-                    }
-                }
-                Item::Truncate(shapes) => {
-                    let mut wanted = Vec::with_capacity(shapes.len());
-                    for shape in shapes {
-                        if self.wanted(&shape, &mut skip)? {
-                            wanted.push(shape);
-                        }
-                    }
-                    if !wanted.is_empty() {
-                        batch.push(Op::Truncate(wanted));
-                    }
-                }
-                Item::Commit(commit) => {
-                    let applied_already = commit.end_lsn <= self.replay_lsn;
-                    let behind = !applied_already && switches.endpos.is_some_and(|endpos| commit.end_lsn > endpos);
-                    if let Some(pieces) = pieces {
-                        if behind {
-                            self.rollback(pieces).await?;
-                            self.reader.seek(begun);
-                            return Ok(Round::Behind);
-                        }
-                        batch.commit(commit);
-                        return self.finish_pieces(pieces, batch).await;
-                    }
-                    if applied_already {
-                        batch.cut_open();
-                        continue;
-                    }
-                    if behind {
-                        batch.cut_open();
-                        self.reader.seek(begun);
-                        return if batch.transactions == 0 { Ok(Round::Behind) } else { self.flush(batch).await };
-                    }
-                    batch.commit(commit);
-                    if batch.is_full() {
-                        return self.flush(batch).await;
-                    }
-                }
-            }
-            if batch.open && batch.is_full() {
-                if pieces.is_none() && batch.transactions > 0 {
-                    batch.cut_open();
-                    self.reader.seek(begun);
-                    return self.flush(batch).await;
-                }
-                pieces = match self.write_piece(pieces, &mut batch).await? {
-                    Ok(pieces) => Some(pieces),
-                    Err(round) => return Ok(round),
-                };
-            }
-        }
-    }
-
-    /// Whether a change to this relation is to be applied. Looked up once per transaction and relation.
-    fn wanted(&self, shape: &Arc<Shape>, skip: &mut Skip) -> Result<bool> {
-        if let Some((last, wanted)) = &skip.known
-            && Arc::ptr_eq(last, shape)
-        {
-            return Ok(*wanted);
-        }
-        let wanted = match self.tags.get(&shape.table) {
-            Some(tag) => self.replay_lsn >= tag.lsn || !skip.xid.is_some_and(|xid| tag.snapshot.covers(xid)),
-            None if self.ignored.contains(&shape.table) => false,
-            None => {
-                return Err(Error::new(
-                    Exit::Differ,
-                    format!("{} has changed on the source and is not part of this migration", shape.table),
-                )
-                .hint("it was created after the migration was planned: begin again (pgmig cleanup --force, empty the target, pgmig run)"));
-            }
-        };
-        skip.known = Some((Arc::clone(shape), wanted));
-        Ok(wanted)
-    }
-
-    async fn flush(&mut self, batch: Batch) -> Result<Round> {
-        let commit = batch.last.ok_or_else(|| Error::bug("a Batch without a commit"))?;
-        let advance =
-            Advance { migration: self.migration.clone(), commit, transactions: batch.transactions, rows_before: 0 };
-        let gate = Arc::clone(&self.gate);
+    async fn write_batch(
+        &mut self,
+        batch: Batch,
+        work: W::Work,
+        reordered: bool,
+        endpos: Option<Lsn>,
+    ) -> Result<Written> {
+        let commit = batch.last().ok_or_else(|| Error::bug("a Batch without a commit"))?;
+        let transactions = batch.ends.len() as u64;
+        let advance = Advance { migration: self.migration.clone(), commit, transactions, rows_before: 0 };
+        let behind = self.gatherer.reader.has_more();
+        self.commit_durably(!behind || self.durable_at.elapsed() >= DURABLE_EVERY).await?;
+        let gate = Arc::clone(&self.watched.gate);
         let _pass = gate.read().await;
-        match self.writer.write(&self.client, &batch.ops, Some(&advance), false).await {
+        let write = self.writer.write(&self.client, &work, Some(&advance), false);
+        let gather = || Next::gather::<W>(&mut self.gatherer, &self.merger, endpos);
+        let (written, ahead) = overlapped(write, gather).await;
+        self.ahead = ahead.filter(|next| next.as_ref().is_ok_and(Next::is_settled));
+        match written {
             Ok(rows) => {
-                self.moved(&advance, rows);
-                Ok(Round::Applied)
+                self.moved(&advance, rows, Some(batch.to));
+                Ok(Ok(()))
             }
-            Err(err) => refused(err),
+            Err(err) if is_unfit(&err) && (reordered || transactions > 1) => {
+                tracing::debug!(error = %err.chain(), transactions, "a batch is applied again in the source's order");
+                let again = self.one_by_one(&batch).await?;
+                if reordered
+                    && again.is_ok()
+                    && let Some((schema, table)) = err.table()
+                {
+                    self.merger.keep_order(schema, table);
+                }
+                Ok(again)
+            }
+            Err(err) => refused(err, batch.from),
         }
     }
 
-    /// Writes what the Batch holds of an open transaction; the target may ask to try all of it again.
-    async fn write_piece(&mut self, pieces: Option<Pieces>, batch: &mut Batch) -> Result<Result<Pieces, Round>> {
-        let mut pieces = match pieces {
-            Some(pieces) => pieces,
-            None => {
-                let pass = Arc::clone(&self.gate).read_owned().await;
-                self.client.batch_execute("begin").await.on_target(|| "begin a large transaction".into())?;
-                Pieces { rows: 0, _pass: pass }
+    /// Each transaction of a Batch by itself, in the source's order.
+    async fn one_by_one(&mut self, batch: &Batch) -> Result<Written> {
+        let mut begin = 0;
+        for &(end, commit) in &batch.ends {
+            let work = W::work(batch.ops[begin..end].to_vec());
+            let advance = Advance { migration: self.migration.clone(), commit, transactions: 1, rows_before: 0 };
+            match self.writer.write(&self.client, &work, Some(&advance), false).await {
+                Ok(rows) => self.moved(&advance, rows, (end == batch.ops.len()).then_some(batch.to)),
+                Err(err) => return refused(err, batch.from),
             }
-        };
-        match self.writer.write(&self.client, &batch.ops, None, true).await {
-            Ok(rows) => pieces.rows += rows,
-            Err(err) => {
-                self.rollback(pieces).await?;
-                return refused(err).map(Err);
-            }
+            begin = end;
         }
-        batch.ops.clear();
-        batch.bytes = 0;
-        Ok(Ok(pieces))
+        Ok(Ok(()))
     }
 
-    async fn finish_pieces(&mut self, pieces: Pieces, batch: Batch) -> Result<Round> {
-        let commit = batch.last.ok_or_else(|| Error::bug("a piece without a commit"))?;
-        let advance = Advance { migration: self.migration.clone(), commit, transactions: 1, rows_before: pieces.rows };
-        match self.writer.write(&self.client, &batch.ops, Some(&advance), true).await {
+    /// Writes a part of a large transaction; the target may ask to try all of it again.
+    async fn write_piece(&mut self, piece: Batch, work: W::Work, endpos: Option<Lsn>) -> Result<Written> {
+        if self.pieces.is_none() {
+            self.commit_durably(true).await?;
+            let pass = Arc::clone(&self.watched.gate).read_owned().await;
+            self.client.batch_execute("begin").await.on_target(|| "begin a large transaction".into())?;
+            self.pieces = Some(Pieces { rows: 0, _pass: pass });
+        }
+        let write = self.writer.write(&self.client, &work, None, true);
+        let gather = || Next::gather::<W>(&mut self.gatherer, &self.merger, endpos);
+        let (written, ahead) = overlapped(write, gather).await;
+        self.ahead = ahead.filter(|next| next.as_ref().is_ok_and(Next::is_settled));
+        match (written, &mut self.pieces) {
+            (Ok(rows), Some(pieces)) => {
+                pieces.rows += rows;
+                Ok(Ok(()))
+            }
+            (Ok(_), None) => Err(Error::bug("a piece of no transaction")),
+            (Err(err), _) => {
+                self.rollback().await?;
+                refused(err, piece.from)
+            }
+        }
+    }
+
+    async fn write_last_piece(&mut self, piece: Batch, work: W::Work) -> Result<Written> {
+        let commit = piece.last().ok_or_else(|| Error::bug("a piece without a commit"))?;
+        let rows_before = self.pieces.as_ref().map_or(0, |pieces| pieces.rows);
+        let advance = Advance { migration: self.migration.clone(), commit, transactions: 1, rows_before };
+        match self.writer.write(&self.client, &work, Some(&advance), true).await {
             Ok(rows) => {
                 self.client.batch_execute("commit").await.on_target(|| "commit a large transaction".into())?;
-                self.moved(&advance, rows + pieces.rows);
-                Ok(Round::Applied)
+                self.pieces = None;
+                self.moved(&advance, rows + rows_before, Some(piece.to));
+                Ok(Ok(()))
             }
             Err(err) => {
-                self.rollback(pieces).await?;
-                refused(err)
+                self.rollback().await?;
+                refused(err, piece.from)
             }
         }
     }
 
-    async fn rollback(&self, _pieces: Pieces) -> Result<()> {
-        self.client.batch_execute("rollback").await.on_target(|| "roll back a large transaction".into())
+    /// Ends the large transaction, if one is open.
+    async fn rollback(&mut self) -> Result<()> {
+        match self.pieces.take() {
+            Some(_pieces) => {
+                self.client.batch_execute("rollback").await.on_target(|| "roll back a large transaction".into())
+            }
+            None => Ok(()),
+        }
     }
 
-    fn moved(&mut self, advance: &Advance, rows: u64) {
+    /// Lets the commits that follow wait for the disk, or not.
+    async fn commit_durably(&mut self, wanted: bool) -> Result<()> {
+        if wanted != self.durable {
+            let set = if wanted { "reset synchronous_commit" } else { "set synchronous_commit = off" };
+            self.client.batch_execute(set).await.on_target(|| "set synchronous_commit".into())?;
+            self.durable = wanted;
+        }
+        Ok(())
+    }
+
+    /// Notes that the target has committed; `position` is known at the end of a Batch.
+    fn moved(&mut self, advance: &Advance, rows: u64, position: Option<Position>) {
         self.replay_lsn = advance.commit.end_lsn;
-        let position = self.reader.position();
-        self.applied.send_modify(|applied| {
+        self.watched.applied.send_modify(|applied| {
             applied.replay_lsn = advance.commit.end_lsn;
             applied.level_with = applied.level_with.max(advance.commit.end_lsn);
-            applied.position = position;
+            applied.position = position.unwrap_or(applied.position);
             applied.transactions += advance.transactions;
             applied.rows += rows;
         });
-        if let Err(err) = self.spool.prune(position) {
-            tracing::warn!(%err, "cannot delete an applied segment of the spool");
+        if let Some(position) = position.filter(|_| self.durable) {
+            self.durable_at = Instant::now();
+            if let Err(err) = self.spool.prune(position) {
+                tracing::warn!(%err, "cannot delete an applied segment of the spool");
+            }
         }
         tracing::debug!(replay_lsn = %advance.commit.end_lsn, transactions = advance.transactions, rows, "batch applied");
+    }
+}
+
+/// Starts `work`, does something else while it waits for an answer, and finishes it.
+async fn overlapped<T, M>(work: impl Future<Output = T>, meanwhile: impl FnOnce() -> M) -> (T, Option<M>) {
+    let mut work = pin!(work);
+    match poll_fn(|context| Poll::Ready(work.as_mut().poll(context))).await {
+        Poll::Ready(done) => (done, None),
+        Poll::Pending => {
+            // What carries the request runs on the other threads.
+            let meanwhile = tokio::task::block_in_place(meanwhile);
+            (work.await, Some(meanwhile))
+        }
     }
 }
 
@@ -384,19 +431,17 @@ struct Pieces {
     _pass: tokio::sync::OwnedRwLockReadGuard<()>,
 }
 
-/// Whether the relation last looked at is wanted, for the open transaction.
-#[derive(Default)]
-struct Skip {
-    xid: Option<u32>,
-    known: Option<(Arc<Shape>, bool)>,
+/// Whether a Batch may have failed for being one, or for its order.
+fn is_unfit(err: &Error) -> bool {
+    err.sqlstate().is_some_and(|code| code.starts_with("23") || code == NO_ROW)
 }
 
-fn refused(err: Error) -> Result<Round> {
+fn refused(err: Error, from: Position) -> Result<Written> {
     match err.sqlstate() {
-        Some(REFUSED) => Ok(Round::Refused(err)),
+        Some(REFUSED) => Ok(Err(Refused { err, from })),
         Some(passing) if PASSING.contains(&passing) => {
             tracing::info!(sqlstate = passing, "a batch met other work on the target and is tried again");
-            Ok(Round::Refused(err))
+            Ok(Err(Refused { err, from }))
         }
         _ => Err(explain(err)),
     }

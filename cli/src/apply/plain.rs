@@ -44,7 +44,12 @@ struct Lookup {
 }
 
 impl Writer for PlainWriter {
-    async fn write(&mut self, client: &Client, ops: &[Op], advance: Option<&Advance>, open: bool) -> Result<u64> {
+    type Work = Vec<Op>;
+    fn work(ops: Vec<Op>) -> Vec<Op> {
+        ops
+    }
+
+    async fn write(&mut self, client: &Client, ops: &Vec<Op>, advance: Option<&Advance>, open: bool) -> Result<u64> {
         let (begin, again, end) = if open {
             ("savepoint pgmig", "rollback to savepoint pgmig", "release savepoint pgmig")
         } else {

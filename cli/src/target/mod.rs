@@ -3,6 +3,7 @@
 pub mod checks;
 pub mod copy_in;
 pub mod install;
+pub mod keys;
 pub mod large_objects;
 pub mod objects;
 pub mod progress;

@@ -9,8 +9,9 @@ use tokio::sync::{RwLock, watch};
 use super::Run;
 use super::stream::Streaming;
 use crate::apply::extension::ExtensionWriter;
+use crate::apply::merge::Merger;
 use crate::apply::plain::PlainWriter;
-use crate::apply::{Applied, Apply, Tag, Writer};
+use crate::apply::{Applied, Apply, Gatherer, Tag, Watched, Writer};
 use crate::error::{Context, Error, Exit, Result};
 use crate::model::{Lsn, Phase, SnapshotTag, TableName};
 use crate::report::Event;
@@ -18,7 +19,7 @@ use crate::source::{catalog, slot};
 use crate::stream::spool::Spool;
 use crate::target::install::Flavour;
 use crate::target::objects::{self, Outcome};
-use crate::target::{checks, queue, sentinel};
+use crate::target::{checks, keys, queue, sentinel};
 
 /// Apply is level with the source when less than this waits in the spool, in bytes.
 const LEVEL_BYTES: u64 = 1 << 20;
@@ -56,22 +57,24 @@ impl Run {
         }
         let settings = [&[("session_replication_role", "replica")], settings].concat();
         let gate = Arc::new(RwLock::new(()));
-        let mut apply = Apply {
-            client: self.target_client("pgmig apply", &settings).await?,
+        let gatherer = Gatherer::new(streaming.spool.reader(), self.tags().await?, self.ignored().await?);
+        let newest = gatherer.newest_tag();
+        let merger = Merger::new(keys::unique_keys(&self.target).await?, keys::loud_tables(&self.target).await?);
+        let mut apply = Apply::new(
+            self.target_client("pgmig apply", &settings).await?,
             writer,
-            reader: streaming.spool.reader(),
-            spool: streaming.spool.clone(),
-            migration: self.config.name.clone(),
-            tags: self.tags().await?,
-            ignored: self.ignored().await?,
-            replay_lsn: found.replay_lsn.unwrap_or_default(),
-            switches: streaming.switches.clone(),
-            received: streaming.received.clone(),
-            applied: streaming.applied.clone(),
-            gate: Arc::clone(&gate),
-        };
-        // Before this position the tables are not at one point in time.
-        let newest = apply.tags.values().map(|tag| tag.lsn).max().unwrap_or_default();
+            streaming.spool.clone(),
+            gatherer,
+            merger,
+            self.config.name.clone(),
+            found.replay_lsn.unwrap_or_default(),
+            Watched {
+                switches: streaming.switches.clone(),
+                received: streaming.received.clone(),
+                applied: streaming.applied.clone(),
+                gate: Arc::clone(&gate),
+            },
+        );
         let caught_up = self.when_level(streaming.applied.subscribe(), streaming.spool.clone(), barrier, gate);
         let mut caught_up = std::pin::pin!(caught_up);
         loop {
