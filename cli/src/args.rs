@@ -131,12 +131,51 @@ pub struct WhatArgs {
     pub no_acl: bool,
 
     /// Leave large objects behind
-    #[arg(long, help_heading = "What to migrate")]
+    #[arg(long, alias = "skip-blobs", help_heading = "What to migrate")]
     pub skip_large_objects: bool,
 
     /// Accept tables without a key, of which only inserts are followed, no UPDATE or DELETE
     #[arg(long, help_heading = "What to migrate")]
     pub allow_insert_only: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum SplitByArg {
+    /// By ctid where the source is PostgreSQL 14 or later, else by key
+    Auto,
+    /// Ranges of heap blocks
+    Ctid,
+    /// Ranges of the leading column of the primary key, or of another unique index
+    Key,
+}
+
+/// How large tables are cut into Parts: the same for a run and for its plan.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Speed")]
+pub struct SplitArgs {
+    /// Copy tables larger than this in Parts of about this size; 0 cuts none
+    #[arg(long, alias = "split-at", default_value = "10GB", value_name = "SIZE", value_parser = size, help_heading = "Speed")]
+    pub split_tables_larger_than: u64,
+
+    /// Cut no table into more Parts than this; 0 sets no limit
+    #[arg(long, default_value_t = 0, value_name = "N", help_heading = "Speed")]
+    pub split_max_parts: u64,
+
+    /// What tables are cut by
+    #[arg(long, value_enum, default_value = "auto", help_heading = "Speed")]
+    pub split_by: SplitByArg,
+
+    /// Cut by key ranges only: --split-by key
+    #[arg(long, conflicts_with = "split_by", help_heading = "Speed")]
+    pub skip_split_by_ctid: bool,
+
+    /// Take the sizes of tables from the last ANALYZE: quicker where tables are many
+    #[arg(long, help_heading = "Speed")]
+    pub estimate_table_sizes: bool,
+
+    /// How many Parts large objects are copied in, at once
+    #[arg(long, default_value_t = 4, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=128), help_heading = "Speed")]
+    pub large_objects_jobs: u16,
 }
 
 #[derive(Debug, Args)]
@@ -189,9 +228,12 @@ pub struct RunArgs {
     #[arg(long, default_value_t = 4, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256), help_heading = "Speed")]
     pub index_jobs: u16,
 
-    /// Copy tables larger than this in Parts of about this size; 0 cuts none
-    #[arg(long, default_value = "10GB", value_name = "SIZE", value_parser = size, help_heading = "Speed")]
-    pub split_tables_larger_than: u64,
+    /// Memory for each index build on the target, unless the server allows more
+    #[arg(long, default_value = "1GB", value_name = "SIZE", value_parser = size, help_heading = "Speed")]
+    pub maintenance_work_mem: u64,
+
+    #[command(flatten)]
+    pub split: SplitArgs,
 
     /// Receive no more while changes of this size wait in --dir
     #[arg(long, default_value = "100GB", value_name = "SIZE", value_parser = size, help_heading = "Speed")]
@@ -230,9 +272,8 @@ pub struct PlanArgs {
     #[arg(long, value_enum, default_value = "auto", help_heading = "How")]
     pub plugin: PluginArg,
 
-    /// Cut tables larger than this into Parts of about this size; 0 cuts none
-    #[arg(long, default_value = "10GB", value_name = "SIZE", value_parser = size, help_heading = "Speed")]
-    pub split_tables_larger_than: u64,
+    #[command(flatten)]
+    pub split: SplitArgs,
 
     /// One JSON object
     #[arg(long, help_heading = "Output")]

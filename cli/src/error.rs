@@ -100,6 +100,25 @@ impl Error {
         }
         None
     }
+    /// Whether the connection went away, rather than the server said no.
+    pub fn connection_lost(&self) -> bool {
+        let mut next: Option<&(dyn StdError + 'static)> = Some(self);
+        while let Some(err) = next {
+            let closed = err.downcast_ref::<tokio_postgres::Error>().is_some_and(|e| e.is_closed());
+            if closed || err.is::<std::io::Error>() || err.is::<crate::connect::explain::Network>() {
+                return true;
+            }
+            next = err.source();
+        }
+        // Connection exceptions, and a server that ends the session or shuts down (manual, appendix A).
+        self.sqlstate().is_some_and(|code| code.starts_with("08") || ["57P01", "57P02", "57P03"].contains(&code))
+    }
+    /// Whether the same may go well in a moment: the connection was lost, a deadlock or a lock was in
+    /// the way, or the server had no room for a session or a lock.
+    pub fn passing(&self) -> bool {
+        self.connection_lost()
+            || self.sqlstate().is_some_and(|code| code.starts_with("40") || ["55P03", "53200", "53300"].contains(&code))
+    }
     /// Every message from the outermost to the innermost, on one line.
     pub fn chain(&self) -> String {
         let mut text = self.to_string();

@@ -81,7 +81,7 @@ create table pgmig.part
     finished_at   timestamptz,
     unique (migration, schema_name, table_name, part_number)
 );
-create index part_queue on pgmig.part (migration, bytes desc, part_id) where state = 'pending';
+create index part_queue on pgmig.part (migration, bytes, part_id) where state = 'pending';
 comment on table pgmig.part is 'the copy, Part by Part; a Part is done in the transaction that stored its rows';
 comment on column pgmig.part.part_id is 'number of the Part; its session is named pgmig part <part_id>';
 comment on column pgmig.part.migration is 'migration it belongs to';

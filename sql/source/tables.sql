@@ -1,11 +1,25 @@
 -- Every table whose rows pgmig moves: ordinary tables and leaf partitions, of no extension.
+-- $1: sizes are taken from pg_class as the last VACUUM or ANALYZE left them; asking the files takes long
+-- where tables are many.
 select c.oid,
        n.nspname::text as schema_name,
        c.relname::text as table_name,
        c.relpersistence::text as persistence,
        c.relreplident::text as replica_identity,
-       pg_catalog.pg_table_size(c.oid) as bytes,
-       pg_catalog.pg_relation_size(c.oid) / current_setting('block_size')::bigint as blocks,
+       case when $1::boolean
+            then (greatest(c.relpages, 0)
+                  + coalesce((select greatest(t.relpages, 0) from pg_catalog.pg_class t where t.oid = c.reltoastrelid), 0))
+                 * current_setting('block_size')::bigint
+            else pg_catalog.pg_table_size(c.oid)
+       end as bytes,
+       case when $1::boolean
+            then greatest(c.relpages, 0)::bigint
+            else pg_catalog.pg_relation_size(c.oid) / current_setting('block_size')::bigint
+       end as blocks,
+       -- What key ranges are cut by: the leading column of the primary key, or of another unique index
+       -- that leaves no row out.
+       k.attname::text as split_key,
+       pg_catalog.format_type(k.atttypid, k.atttypmod) as split_key_type,
        -- Columns that are copied: generated ones are computed again on the target.
        array(select a.attname::text
                from pg_catalog.pg_attribute a
@@ -39,6 +53,15 @@ select c.oid,
        c.relrowsecurity as row_security
   from pg_catalog.pg_class c
        join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+       left join lateral (select a.attname, a.atttypid, a.atttypmod
+                            from pg_catalog.pg_index i
+                                 join pg_catalog.pg_attribute a on a.attrelid = i.indrelid and a.attnum = i.indkey[0]
+                                 join pg_catalog.pg_class x on x.oid = i.indexrelid
+                                 join pg_catalog.pg_am m on m.oid = x.relam
+                           where i.indrelid = c.oid and i.indisunique and i.indisvalid and i.indpred is null
+                             and a.attnotnull and m.amname = 'btree'
+                           order by i.indisprimary desc, i.indnkeyatts, i.indexrelid
+                           limit 1) k on true
  where c.relkind = 'r'
    and c.relpersistence in ('p', 'u')
    and n.nspname !~ '^pg_' and n.nspname not in ('information_schema', 'pgmig')

@@ -14,6 +14,7 @@ use std::fmt::Display;
 use std::time::{Duration, Instant};
 
 use harness::{Finished, Pair, Pgmig, assert_same};
+use pgmig::embedded::{Builder, Cluster};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
 
@@ -22,78 +23,83 @@ static TURNS: Semaphore = Semaphore::const_new(4);
 
 /// How changes are written and how they are read.
 #[derive(Debug, Clone, Copy)]
-struct Way {
-    flavour: &'static str,
-    plugin: &'static str,
+pub struct Way {
+    pub flavour: &'static str,
+    pub plugin: &'static str,
 }
 
-const EXTENSION: Way = Way { flavour: "extension", plugin: "pgoutput" };
-const PLAIN: Way = Way { flavour: "plain", plugin: "pgoutput" };
-const EXTENSION_WAL2JSON: Way = Way { flavour: "extension", plugin: "wal2json" };
-const PLAIN_WAL2JSON: Way = Way { flavour: "plain", plugin: "wal2json" };
+pub const EXTENSION: Way = Way { flavour: "extension", plugin: "pgoutput" };
+pub const PLAIN: Way = Way { flavour: "plain", plugin: "pgoutput" };
+pub const EXTENSION_WAL2JSON: Way = Way { flavour: "extension", plugin: "wal2json" };
+pub const PLAIN_WAL2JSON: Way = Way { flavour: "plain", plugin: "wal2json" };
 
 /// One migration between two servers of its own.
-struct Life {
-    pair: Pair,
-    way: Way,
-    dir: tempfile::TempDir,
-    source: Client,
-    target: Client,
+pub struct Life {
+    pub pair: Pair,
+    pub way: Way,
+    pub dir: tempfile::TempDir,
+    pub source: Client,
+    pub target: Client,
     /// Texts that may stand in warnings of `run`.
-    allowed: &'static [&'static str],
+    pub allowed: &'static [&'static str],
     _turn: SemaphorePermit<'static>,
 }
 
 impl Life {
     /// With the source made by `sql`, statement by statement, each its own transaction.
-    async fn begin(way: Way, sql: &str) -> Life {
+    pub async fn begin(way: Way, sql: &str) -> Life {
         let life = Life::empty(way).await;
         life.source.batch_execute(sql).await.unwrap_or_else(|e| panic!("make the source: {e:?}"));
         life
     }
 
-    async fn empty(way: Way) -> Life {
+    pub async fn empty(way: Way) -> Life {
+        Life::with(way, Cluster::builder()).await
+    }
+
+    /// With a source of its own make.
+    pub async fn with(way: Way, source: Builder) -> Life {
         let turn = TURNS.acquire().await.expect("nobody closes the semaphore");
-        let pair = Pair::start().await.expect("two servers start");
+        let pair = Pair::start_with(source, Cluster::builder()).await.expect("two servers start");
         let (source, target) = (session(&pair.source_uri()).await, session(&pair.target_uri()).await);
         let dir = tempfile::tempdir().expect("a temporary folder can be made");
         Life { pair, way, dir, source, target, allowed: &[], _turn: turn }
     }
 
     /// `pgmig` with both databases in its environment.
-    fn pgmig<S: AsRef<str>>(&self, args: &[S]) -> Pgmig {
+    pub fn pgmig<S: AsRef<str>>(&self, args: &[S]) -> Pgmig {
         self.pgmig_from(&self.pair.source_uri(), args)
     }
-    fn pgmig_from<S: AsRef<str>>(&self, source: &str, args: &[S]) -> Pgmig {
+    pub fn pgmig_from<S: AsRef<str>>(&self, source: &str, args: &[S]) -> Pgmig {
         let bin = self.pair.source.bin_dir().path().display().to_string();
         let target = self.pair.target_uri();
         Pgmig::start(args, &[("PGMIG_SOURCE", source), ("PGMIG_TARGET", &target), ("PGMIG_PG_BIN", &bin)])
     }
-    fn run(&self) -> Pgmig {
+    pub fn run(&self) -> Pgmig {
         self.run_with(&[])
     }
-    fn run_with(&self, more: &[&str]) -> Pgmig {
+    pub fn run_with(&self, more: &[&str]) -> Pgmig {
         self.run_from(&self.pair.source_uri(), more)
     }
     /// With the source behind another address.
-    fn run_from(&self, source: &str, more: &[&str]) -> Pgmig {
+    pub fn run_from(&self, source: &str, more: &[&str]) -> Pgmig {
         let dir = self.dir.path().display().to_string();
         let mut args = vec!["run", "--flavour", self.way.flavour, "--plugin", self.way.plugin, "--dir", &dir];
         args.extend(more);
         self.pgmig_from(source, &args)
     }
     /// Runs until changes are followed.
-    async fn follow(&self) -> Pgmig {
+    pub async fn follow(&self) -> Pgmig {
         self.follow_with(&[]).await
     }
-    async fn follow_with(&self, more: &[&str]) -> Pgmig {
+    pub async fn follow_with(&self, more: &[&str]) -> Pgmig {
         let mut run = self.run_with(more);
         self.wait_for(&mut run, "follow", "select phase = 'follow' from pgmig.progress").await;
         run
     }
 
     /// Waits until the target says yes, for as long as the run goes on.
-    async fn wait_for(&self, run: &mut Pgmig, what: &str, query: &str) {
+    pub async fn wait_for(&self, run: &mut Pgmig, what: &str, query: &str) {
         let start = Instant::now();
         // Before the schema pgmig is there the query fails.
         while self.try_value(query).await.as_deref() != Some("t") {
@@ -102,52 +108,52 @@ impl Life {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
-    async fn try_value(&self, query: &str) -> Option<String> {
+    pub async fn try_value(&self, query: &str) -> Option<String> {
         first(self.target.simple_query(query).await.ok()?)
     }
 
     /// The first value of a query on the source; empty for null.
-    async fn on_source(&self, sql: &str) -> String {
+    pub async fn on_source(&self, sql: &str) -> String {
         value(&self.source, sql).await
     }
-    async fn on_target(&self, sql: &str) -> String {
+    pub async fn on_target(&self, sql: &str) -> String {
         value(&self.target, sql).await
     }
     /// Where the source's WAL is written to: at or behind the end of every commit that was answered.
-    async fn lsn(&self) -> String {
+    pub async fn lsn(&self) -> String {
         self.on_source("select pg_current_wal_lsn()").await
     }
-    async fn set_endpos(&self, lsn: impl Display) -> String {
+    pub async fn set_endpos(&self, lsn: impl Display) -> String {
         self.on_target(&format!("select pgmig.set_endpos('{lsn}')")).await
     }
 
     /// Ends the migration where the source stands, and compares.
-    async fn end(&self, run: Pgmig) -> Finished {
+    pub async fn end(&self, run: Pgmig) -> Finished {
         self.set_endpos(self.lsn().await).await;
         let done = self.finish(run).await;
         assert_same(&self.pair).await;
         done
     }
     /// Waits for a good end.
-    async fn finish(&self, run: Pgmig) -> Finished {
+    pub async fn finish(&self, run: Pgmig) -> Finished {
         let done = run.finish(self.allowed).await.expect_code(0);
         assert_eq!(self.on_target("select phase from pgmig.progress").await, "done");
         done
     }
     /// kill -9, and a look at what it had said.
-    async fn kill(&self, mut run: Pgmig) {
+    pub async fn kill(&self, mut run: Pgmig) {
         run.kill();
         assert_eq!(run.finish(self.allowed).await.code(), 128 + 9);
     }
 }
 
-async fn session(uri: &str) -> Client {
+pub async fn session(uri: &str) -> Client {
     let (client, connection) = tokio_postgres::connect(uri, NoTls).await.expect("a throwaway server lets us in");
     tokio::spawn(connection);
     client
 }
 
-async fn value(client: &Client, sql: &str) -> String {
+pub async fn value(client: &Client, sql: &str) -> String {
     first(client.simple_query(sql).await.unwrap_or_else(|e| panic!("{sql}: {e:?}"))).unwrap_or_default()
 }
 

@@ -8,4 +8,5 @@ mod layers;
 mod life;
 mod secrets;
 mod sql;
+mod stream;
 mod transcript;

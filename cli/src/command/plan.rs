@@ -1,14 +1,17 @@
 //! `pgmig plan`: draws up the same plan as `run`, shows it and forgets it. Both sides are only read.
 
+use std::collections::HashMap;
 use std::io::Write;
 
 use crate::args::{PlanArgs, PluginArg};
 use crate::command::conninfo;
+use crate::command::run::{cutting, large_object_parts};
 use crate::config::filters::Filters;
 use crate::connect::{self, Side};
 use crate::copy::draft::{self, Draft};
 use crate::copy::parts::LARGE_OBJECTS;
 use crate::error::{Context, Error, Exit, Result};
+use crate::model::TableName;
 use crate::preflight;
 use crate::report::plan::{Counts, Plan, Refusal, Table};
 use crate::report::{json, plan};
@@ -41,9 +44,9 @@ pub async fn plan(args: PlanArgs) -> Result<Exit> {
         source: &source,
         filters: filters.as_ref(),
         follow: !args.no_follow,
-        split: (args.split_tables_larger_than > 0).then_some(args.split_tables_larger_than),
+        cut: cutting(&args.split),
         leave: Leave { owner: args.what.no_owner, acl: args.what.no_acl },
-        skip_large_objects: args.what.skip_large_objects,
+        large_object_parts: large_object_parts(&args.split, &args.what),
         target_version,
     };
     let folder = tempfile::tempdir().during(Exit::Dir, || "make a temporary folder".into())?;
@@ -66,22 +69,24 @@ fn shown(draft: &Draft, asked: &draft::Asked<'_>, refused: Option<Vec<Error>>) -
     let mut parts: Vec<_> = draft.parts.iter().enumerate().collect();
     parts.sort_by_key(|(at, part)| (std::cmp::Reverse(part.bytes), *at));
     let mut tables: Vec<Table> = Vec::new();
+    let mut known: HashMap<&TableName, usize> = HashMap::new();
     for (_, part) in parts {
         if (part.table.schema.as_str(), part.table.table.as_str()) == LARGE_OBJECTS {
             continue;
         }
-        match tables.iter_mut().find(|table| table.name == part.table) {
-            Some(table) => {
-                table.bytes += part.bytes as u64;
-                table.parts += 1;
-            }
-            None => tables.push(Table {
+        let at = *known.entry(&part.table).or_insert_with(|| {
+            tables.push(Table {
                 name: part.table.clone(),
-                bytes: part.bytes as u64,
-                parts: 1,
+                bytes: 0,
+                parts: 0,
                 format: if part.binary { "binary" } else { "text" },
-            }),
-        }
+                ranges: Vec::new(),
+            });
+            tables.len() - 1
+        });
+        tables[at].bytes += part.bytes as u64;
+        tables[at].parts += 1;
+        tables[at].ranges.extend(part.predicate.clone());
     }
     let steps = |stage: &str| draft.steps.iter().filter(|step| step.stage == stage).count() as u64;
     let selection = &draft.selected.selection;
@@ -95,7 +100,7 @@ fn shown(draft: &Draft, asked: &draft::Asked<'_>, refused: Option<Vec<Error>>) -
             foreign_keys: steps("foreign_key"),
             sequences: selection.sequences.len() as u64,
             materialized_views: steps("refresh"),
-            large_objects: if asked.skip_large_objects { 0 } else { draft.large_objects as u64 },
+            large_objects: if asked.large_object_parts == 0 { 0 } else { draft.large_objects as u64 },
         },
         left_out: selection.left_out.clone(),
         unmatched: draft.selected.unmatched.clone(),

@@ -75,18 +75,7 @@ pub async fn client(
     settings: &[(&str, &str)],
 ) -> Result<Client> {
     let client = dial::connect(conninfo, side, &Sql { conninfo, application_name }).await?;
-    let calls: Vec<String> = SETTINGS
-        .iter()
-        .chain(settings)
-        .map(|(name, value)| {
-            format!("pg_catalog.set_config({}, {}, false)", escape_literal(name), escape_literal(value))
-        })
-        .collect();
-    let statements = format!(
-        "select {};\nselect pg_catalog.set_config(name, '0', false)\n  from pg_catalog.pg_settings\n where name in ({NEWER_TIMEOUTS})",
-        calls.join(", ")
-    );
-    client.batch_execute(&statements).await.map_err(|err| {
+    client.batch_execute(&settings_sql(settings)).await.map_err(|err| {
         let hint = explain::of_setting(&err, &conninfo.user, side);
         let doing = Error::new(side.exit(), format!("cannot prepare a session on the {side} {conninfo}")).cause(err);
         match hint {
@@ -95,6 +84,21 @@ pub async fn client(
         }
     })?;
     Ok(client)
+}
+
+/// The statements that give a session the usual settings, then `settings`.
+pub(crate) fn settings_sql(settings: &[(&str, &str)]) -> String {
+    let calls: Vec<String> = SETTINGS
+        .iter()
+        .chain(settings)
+        .map(|(name, value)| {
+            format!("pg_catalog.set_config({}, {}, false)", escape_literal(name), escape_literal(value))
+        })
+        .collect();
+    format!(
+        "select {};\nselect pg_catalog.set_config(name, '0', false)\n  from pg_catalog.pg_settings\n where name in ({NEWER_TIMEOUTS})",
+        calls.join(", ")
+    )
 }
 
 /// Asks the server to cancel what the token's session is doing. With a list of hosts each is asked:

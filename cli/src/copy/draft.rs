@@ -4,13 +4,13 @@
 
 use std::path::Path;
 
-use super::parts::{self, Cut, parts};
+use super::parts::{self, Cut, SplitBy, parts};
 use super::steps::steps;
 use crate::config::Conninfo;
 use crate::config::filters::Filters;
 use crate::error::{Context, Result};
 use crate::selection::{self, Selected};
-use crate::source::catalog;
+use crate::source::catalog::{self, Sizes};
 use crate::source::dump::{Leave, Section, Tools};
 use crate::source::large_objects;
 use crate::source::snapshot::SnapshotHolder;
@@ -21,12 +21,24 @@ pub struct Asked<'a> {
     pub source: &'a Conninfo,
     pub filters: Option<&'a Filters>,
     pub follow: bool,
-    /// Tables larger than this are cut.
-    pub split: Option<u64>,
+    pub cut: Cutting,
     pub leave: Leave,
-    pub skip_large_objects: bool,
+    /// In how many Parts large objects are copied; 0 leaves them behind.
+    pub large_object_parts: usize,
     /// None where no target is known: it is taken to be of the source's version.
     pub target_version: Option<i32>,
+}
+
+/// How large tables are to be cut.
+#[derive(Debug, Clone, Copy)]
+pub struct Cutting {
+    /// Tables larger than this are, in bytes.
+    pub larger_than: Option<u64>,
+    /// No table into more Parts than this.
+    pub parts_max: u64,
+    /// None: by ctid where the source reads a range of it without the rest.
+    pub by: Option<SplitBy>,
+    pub sizes: Sizes,
 }
 
 pub struct Draft {
@@ -45,16 +57,30 @@ pub async fn draft(holder: &SnapshotHolder, asked: &Asked<'_>, file: &Path) -> R
         .await
         .on_source(|| "read the version of the source".into())?;
     let version: i32 = row.get(0);
+    let by_version = if version >= 140_000 { SplitBy::Ctid } else { SplitBy::Key };
     let cut = Cut {
-        larger_than: asked.split,
+        larger_than: asked.cut.larger_than,
+        parts_max: asked.cut.parts_max,
+        by: asked.cut.by.unwrap_or(by_version),
         binary: asked.target_version.is_none_or(|target| version / 10_000 == target / 10_000),
-        by_ctid: version >= 140_000,
     };
-    let selected = selection::select(client, asked.filters, asked.follow).await?;
-    let mut all: Vec<Part> = selected.tables.iter().flat_map(|table| parts(table, cut)).collect();
+    let selected = selection::select(client, asked.filters, asked.follow, asked.cut.sizes).await?;
+    let mut all: Vec<Part> = Vec::new();
+    for table in &selected.tables {
+        let keys = match &table.split_key {
+            Some(key) if cut.by == SplitBy::Key && cut.count(table) > 1 => {
+                catalog::key_bounds(client, table, key, cut.count(table)).await?
+            }
+            _ => Vec::new(),
+        };
+        all.extend(parts(table, cut, &keys));
+    }
     let (large_objects, bytes) = large_objects::size(client).await?;
-    if large_objects > 0 && !asked.skip_large_objects {
-        all.push(parts::large_objects(bytes));
+    if large_objects > 0 && asked.large_object_parts > 0 {
+        // A few are not worth a cut.
+        let most = (large_objects as usize).div_ceil(1000);
+        let ranges = large_objects::ranges(client, asked.large_object_parts.min(most)).await?;
+        all.extend(parts::large_objects(ranges, bytes));
     }
     let mut objects = catalog::objects(client).await?;
     selected.selection.mark_unchecked(&mut objects);
@@ -79,7 +105,7 @@ impl Draft {
             return warnings;
         }
         if self.large_objects > 0 {
-            let how = match asked.skip_large_objects {
+            let how = match asked.large_object_parts == 0 {
                 true => "left behind",
                 false => "copied; what changes in them later is not followed",
             };

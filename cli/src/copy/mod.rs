@@ -12,6 +12,8 @@
 //! reconciled by the stream, which skips what a tag already shows. Beside the workers, index builders
 //! take the steps of tables whose last Part is done. This module never uses `stream`.
 
+pub mod board;
+pub mod builder;
 pub mod draft;
 pub mod parts;
 pub mod pool;

@@ -1,61 +1,91 @@
 //! Cuts tables into Parts. Pure.
 
 use crate::model::TableName;
+use crate::model::name::identifier;
 use crate::source::catalog::Table;
 use crate::target::queue::Part;
+
+/// What large tables are cut by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SplitBy {
+    /// Ranges of heap blocks. TID range scans came with PostgreSQL 14: before, each Part would read the
+    /// whole table.
+    Ctid,
+    /// Ranges of the leading column of a unique index.
+    Key,
+}
 
 /// How to cut.
 #[derive(Debug, Clone, Copy)]
 pub struct Cut {
     /// Tables larger than this many bytes are cut into Parts of about this size; None cuts nothing.
     pub larger_than: Option<u64>,
+    /// No table is cut finer.
+    pub parts_max: u64,
+    pub by: SplitBy,
     /// Whether both servers are of one major version, so that a safe type has one binary form.
     pub binary: bool,
-    /// TID range scans came with PostgreSQL 14: before, each Part would read the whole table.
-    pub by_ctid: bool,
+}
+
+impl Cut {
+    /// Into how many Parts the table should be cut.
+    pub fn count(&self, table: &Table) -> u64 {
+        match self.larger_than {
+            Some(size) if size > 0 && table.bytes > size => {
+                table.bytes.div_ceil(size).min(table.blocks).min(self.parts_max).clamp(1, PARTS_MAX)
+            }
+            _ => 1,
+        }
+    }
 }
 
 /// The table whose Part stands for all large objects. Its rows are not copied as they are: not every
 /// role may read or write it.
 pub const LARGE_OBJECTS: (&str, &str) = ("pg_catalog", "pg_largeobject");
 
-/// The Part of the large objects.
-pub fn large_objects(bytes: i64) -> Part {
+/// The Parts of the large objects, by conditions on their oids.
+pub fn large_objects(ranges: Vec<Option<String>>, bytes: i64) -> Vec<Part> {
     let (schema, table) = LARGE_OBJECTS;
-    Part {
-        id: 0,
-        table: TableName::new(schema, table),
-        number: 1,
-        parts: 1,
-        predicate: None,
-        columns: Vec::new(),
-        binary: true,
-        bytes,
-    }
+    let count = ranges.len();
+    ranges
+        .into_iter()
+        .enumerate()
+        .map(|(at, predicate)| Part {
+            id: 0,
+            table: TableName::new(schema, table),
+            number: at as i32 + 1,
+            parts: count as i32,
+            predicate,
+            columns: Vec::new(),
+            binary: true,
+            bytes: bytes / count as i64,
+        })
+        .collect()
 }
 
-/// No table is cut finer, whatever its size.
+/// No table is cut finer, whatever its size and whatever was asked for.
 const PARTS_MAX: u64 = 1024;
 
-/// The Parts of a table: one, or ranges of heap blocks. The first and the last are open, so that
-/// blocks that came after planning, and whatever else the bounds missed, belong to one of them.
-pub fn parts(table: &Table, cut: Cut) -> Vec<Part> {
-    let count = match cut.larger_than {
-        Some(size) if size > 0 && cut.by_ctid && table.bytes > size => {
-            table.bytes.div_ceil(size).min(table.blocks).clamp(1, PARTS_MAX)
+/// The Parts of a table: one, or ranges of heap blocks, or of `keys` where some are given. The first and
+/// the last are open, so that blocks and keys that came after planning, and whatever else the bounds
+/// missed, belong to one of them.
+pub fn parts(table: &Table, cut: Cut, keys: &[String]) -> Vec<Part> {
+    let by_key = table.split_key.as_ref().filter(|_| cut.by == SplitBy::Key);
+    let (column, bounds): (String, Vec<String>) = match by_key {
+        Some(key) => (identifier(&key.column), keys.to_vec()),
+        None if cut.by == SplitBy::Key => (String::new(), Vec::new()),
+        None => {
+            let count = cut.count(table);
+            let bound = |number: u64| format!("'({},0)'::tid", table.blocks * number / count);
+            ("ctid".into(), (1..count).map(bound).collect())
         }
-        _ => 1,
     };
-    let bound = |number: u64| table.blocks * number / count;
+    let count = bounds.len() as u64 + 1;
     (0..count)
         .map(|number| {
-            let mut conditions = Vec::new();
-            if number > 0 {
-                conditions.push(format!("ctid >= '({},0)'::tid", bound(number)));
-            }
-            if number + 1 < count {
-                conditions.push(format!("ctid < '({},0)'::tid", bound(number + 1)));
-            }
+            let lower = number.checked_sub(1).map(|at| format!("{column} >= {}", bounds[at as usize]));
+            let upper = bounds.get(number as usize).map(|bound| format!("{column} < {bound}"));
+            let conditions: Vec<String> = lower.into_iter().chain(upper).collect();
             Part {
                 id: 0,
                 table: table.name.clone(),
@@ -73,6 +103,7 @@ pub fn parts(table: &Table, cut: Cut) -> Vec<Part> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::source::catalog::SplitKey;
 
     fn table(bytes: u64, blocks: u64) -> Table {
         Table {
@@ -85,15 +116,16 @@ mod tests {
             identified: true,
             float_column: None,
             logged: true,
+            split_key: Some(SplitKey { column: "Id".into(), type_name: "bigint".into() }),
         }
     }
     fn cut(larger_than: u64) -> Cut {
-        Cut { larger_than: Some(larger_than), binary: false, by_ctid: true }
+        Cut { larger_than: Some(larger_than), parts_max: 100, by: SplitBy::Ctid, binary: false }
     }
 
     #[test]
     fn the_first_and_the_last_part_are_open_and_the_rest_touch() {
-        let parts = parts(&table(1000, 10), cut(300));
+        let parts = parts(&table(1000, 10), cut(300), &[]);
         let predicates: Vec<_> = parts.iter().map(|part| part.predicate.clone().unwrap()).collect();
         assert_eq!(
             predicates,
@@ -109,10 +141,28 @@ mod tests {
 
     #[test]
     fn a_small_table_and_one_with_few_blocks_stay_whole() {
-        assert_eq!(parts(&table(300, 10), cut(300)).len(), 1);
+        assert_eq!(parts(&table(300, 10), cut(300), &[]).len(), 1);
         // All in TOAST: one block of heap cannot be cut.
-        assert_eq!(parts(&table(1 << 40, 1), cut(300)).len(), 1);
-        assert_eq!(parts(&table(0, 0), cut(300)).len(), 1);
-        assert!(parts(&table(300, 10), cut(300))[0].predicate.is_none());
+        assert_eq!(parts(&table(1 << 40, 1), cut(300), &[]).len(), 1);
+        assert_eq!(parts(&table(0, 0), cut(300), &[]).len(), 1);
+        assert!(parts(&table(300, 10), cut(300), &[])[0].predicate.is_none());
+    }
+
+    #[test]
+    fn keys_cut_a_table_into_ranges_that_leave_out_nothing() {
+        let keys = ["'-9'::bigint".to_string(), "'-1'::bigint".to_string()];
+        let parts = parts(&table(1000, 10), Cut { by: SplitBy::Key, ..cut(300) }, &keys);
+        let predicates: Vec<_> = parts.iter().map(|part| part.predicate.clone().unwrap()).collect();
+        assert_eq!(
+            predicates,
+            [r#""Id" < '-9'::bigint"#, r#""Id" >= '-9'::bigint and "Id" < '-1'::bigint"#, r#""Id" >= '-1'::bigint"#]
+        );
+    }
+
+    #[test]
+    fn no_table_is_cut_finer_than_asked_for() {
+        assert_eq!(parts(&table(1000, 10), Cut { parts_max: 2, ..cut(100) }, &[]).len(), 2);
+        let without_key = Table { split_key: None, ..table(1000, 10) };
+        assert_eq!(parts(&without_key, Cut { by: SplitBy::Key, ..cut(100) }, &[]).len(), 1);
     }
 }

@@ -1,83 +1,187 @@
-//! Copies one Part. Bytes are gathered and passed on as they are, never decoded, and at most a few
-//! hundred KiB are in memory.
+//! A copy worker: takes Parts, pipes their rows from source to target, never decoded, and marks them
+//! done in the transaction that stored them. At most a few hundred KiB of rows are in memory.
 
-use bytes::{Bytes, BytesMut};
-use futures_util::{SinkExt, TryStreamExt};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use futures_util::SinkExt;
 use tokio_postgres::Client;
 
+use super::board::Board;
 use super::parts::LARGE_OBJECTS;
+use crate::config::Conninfo;
+use crate::connect::{self, Side};
 use crate::error::{Context, Error, Exit, Result};
-use crate::model::Lsn;
-use crate::model::name::literal;
+use crate::model::{Lsn, TableName};
 use crate::report::{Event, Reporter};
 use crate::source::copy_out::{self, Rows};
-use crate::source::{slot, snapshot};
+use crate::source::large_objects::{self as source_objects, Belongings};
+use crate::source::replication::CopyClient;
 use crate::target::copy_in;
-use crate::target::queue::{self, Part};
-use crate::{source, target};
+use crate::target::large_objects as target_objects;
+use crate::target::queue::{self, Copied, FRONT, Part, Place};
 
 /// Bytes sent to the target at once. Row by row costs ten times the CPU.
 const CHUNK: usize = 128 << 10;
+/// A Part of less is copied together with others, in one transaction; in bytes.
+pub const SMALL: i64 = 1 << 20;
+/// How many small Parts share a transaction: bounds its locks.
+const TOGETHER: i64 = 16;
 /// How often a table that was replaced on the source is read again before that is an error.
 const READ_AGAIN: usize = 5;
+/// How long the target may make a worker wait for a lock. A few tries stay below half a minute.
+const LOCK_TIMEOUT: &str = "5s";
+/// How long a worker with nothing to take waits before it looks again.
+const IDLE: Duration = Duration::from_millis(200);
+/// Waits before a Part is tried again after something that may pass.
+const WAITS: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(2), Duration::from_secs(4)];
 
-/// The two sessions of a worker: the source's is under the migration's snapshot.
-pub struct Worker {
-    pub source: Client,
-    pub target: Client,
+/// What all workers of a run share.
+pub struct Shared {
+    pub source: Conninfo,
+    pub target: Conninfo,
     pub migration: String,
     /// The snapshot, as its holder exported it.
     pub exported: String,
-    /// Tag of the snapshot.
-    pub tag: String,
     /// Whatever the snapshot shows was committed before this.
-    pub tag_lsn: Lsn,
+    pub lsn: Lsn,
+    pub belongings: Belongings,
+    pub board: Arc<Board>,
     pub report: Reporter,
 }
 
+/// The two sessions of a worker: the source's is under the migration's snapshot.
+pub struct Worker {
+    shared: Arc<Shared>,
+    source: CopyClient,
+    target: Client,
+    /// The target's backend.
+    target_pid: i32,
+    /// Tag of the snapshot.
+    tag: String,
+    place: Place,
+    /// Parts that failed and are tried again, each by itself.
+    again: Vec<i64>,
+    /// Failures since the last Part that went well.
+    failures: usize,
+}
+
+/// What was copied in one transaction, with the tag it is marked with.
+struct Bundle {
+    parts: Vec<Part>,
+    copied: Vec<Copied>,
+    tag: (String, Lsn),
+}
+
 impl Worker {
-    /// Copies Parts until nobody has one left to give.
-    pub async fn run(mut self) -> Result<()> {
-        while self.copy_one().await? {}
-        Ok(())
+    /// # Errors
+    /// Either side cannot be reached, or the snapshot is gone.
+    pub async fn connect(shared: Arc<Shared>) -> Result<Worker> {
+        let Sessions { source, target, target_pid, tag } = sessions(&shared).await?;
+        Ok(Worker { shared, source, target, target_pid, tag, place: FRONT, again: Vec::new(), failures: 0 })
     }
 
-    /// Takes a Part and copies it in one transaction of the target. False if there was none.
-    async fn copy_one(&mut self) -> Result<bool> {
+    /// Copies Parts until nobody has one left to give. What may pass is tried again a few times.
+    ///
+    /// # Errors
+    /// What stopped it; nothing half-copied is marked done.
+    pub async fn run(mut self) -> Result<()> {
+        loop {
+            let mut taken = Vec::new();
+            match self.bundle(&mut taken).await {
+                Ok(true) => self.failures = 0,
+                // What others have in hand may come back.
+                Ok(false) if self.nothing_left().await? => return Ok(()),
+                Ok(false) => tokio::time::sleep(IDLE).await,
+                Err(err) => self.recover(err, &taken).await?,
+            }
+        }
+    }
+
+    async fn nothing_left(&self) -> Result<bool> {
+        Ok(queue::parts_left(&self.target, &self.shared.migration).await? == 0)
+    }
+
+    /// Takes Parts, copies them in one transaction of the target and offers the tables that are whole
+    /// then. False if there was none. `taken` says which, also after a failure.
+    async fn bundle(&mut self, taken: &mut Vec<Part>) -> Result<bool> {
         self.target.batch_execute("begin").await.on_target(|| "begin a Part".into())?;
-        let Some(part) = queue::take_part(&self.target, &self.migration).await? else {
+        *taken = self.take().await?;
+        if taken.is_empty() {
             self.target.batch_execute("rollback").await.on_target(|| "end the copy".into())?;
             return Ok(false);
+        }
+        let bundle = match taken.as_slice() {
+            [part] if is_large_objects(part) => self.copy_large_objects(part).await?,
+            parts => self.copy_tables(parts).await?,
         };
-        self.report.send(Event::PartStarted { id: part.id, name: part.to_string(), bytes: part.bytes as u64 });
-        self.target
-            .batch_execute(&format!("set local application_name = {}", literal(&format!("pgmig part {}", part.id))))
-            .await
-            .on_target(|| "name the session".into())?;
-        let large_objects = (part.table.schema.as_str(), part.table.table.as_str()) == LARGE_OBJECTS;
-        let (rows, bytes) = if large_objects {
-            let copied = self.copy_large_objects(&part).await?;
-            queue::finish_part(&self.target, &part, copied.0, copied.1, &self.tag, self.tag_lsn).await?;
-            copied
-        } else {
-            self.copy_table(&part).await?
-        };
-        self.target.batch_execute("commit").await.on_target(|| format!("commit {part}"))?;
-        self.report.send(Event::PartDone { id: part.id, rows, bytes });
+        queue::finish_parts(&self.target, &bundle.copied, &bundle.tag.0, bundle.tag.1).await?;
+        let commit =
+            async { self.target.batch_execute("commit").await.on_target(|| format!("commit {}", names(taken))) };
+        // The locks on what was read are let go, so that DDL on the source waits for one Part at most.
+        let exported = self.shared.exported.clone();
+        let release = copy_out::begin_under(&mut self.source, Some(&exported));
+        let (committed, released) = tokio::join!(commit, release);
+        committed?;
+        for copied in &bundle.copied {
+            let (id, rows, bytes) = (copied.id, copied.rows, copied.bytes);
+            self.shared.report.send(Event::PartDone { id, rows, bytes });
+        }
+        self.offer(&bundle.parts).await?;
+        released?;
         Ok(true)
     }
 
-    /// Copies the Part and marks it done. Neither TRUNCATE nor a rewrite on the source keeps the rows that
-    /// an older snapshot should see; a table that was replaced since is read again under a snapshot of
-    /// its own, and the stream reconciles it by its tag.
-    async fn copy_table(&self, part: &Part) -> Result<(u64, u64)> {
-        let doing = || format!("store {part}");
-        self.target.batch_execute("savepoint pgmig").await.on_target(doing)?;
-        let copied = self.pipe(part).await?;
-        if !copy_out::replaced(&self.source, &part.table).await? {
-            queue::finish_part(&self.target, part, copied.0, copied.1, &self.tag, self.tag_lsn).await?;
-            return Ok(copied);
+    async fn take(&mut self) -> Result<Vec<Part>> {
+        let migration = &self.shared.migration;
+        while let Some(id) = self.again.pop() {
+            if let Some(part) = queue::take_part(&self.target, id).await? {
+                return Ok(vec![part]);
+            }
         }
+        let mut parts = queue::take_parts(&self.target, migration, self.place, i64::MAX, 1).await?;
+        if parts.is_empty() && self.place != FRONT {
+            // Somebody may have given one back.
+            self.place = FRONT;
+            parts = queue::take_parts(&self.target, migration, self.place, i64::MAX, 1).await?;
+        }
+        if let [first] = parts.as_slice() {
+            self.place = (first.bytes, first.id);
+            if small(first) {
+                let more = queue::take_parts(&self.target, migration, self.place, SMALL, TOGETHER - 1).await?;
+                parts.extend(more);
+                // The large objects go by themselves; their lock ends with the transaction.
+                parts.retain(|part| part.parts == 1 && !is_large_objects(part));
+                if let Some(last) = parts.last() {
+                    self.place = (last.bytes, last.id);
+                }
+            }
+        }
+        Ok(parts)
+    }
+
+    async fn copy_tables(&mut self, parts: &[Part]) -> Result<Bundle> {
+        self.target.batch_execute("savepoint pgmig").await.on_target(|| format!("store {}", names(parts)))?;
+        let mut copied = Vec::with_capacity(parts.len());
+        for part in parts {
+            copied.push(self.pipe(part).await?);
+        }
+        let tables: Vec<&TableName> = parts.iter().map(|part| &part.table).collect();
+        let replaced = copy_out::replaced(&mut self.source, &tables).await?;
+        let whole = |copied| Bundle { parts: parts.to_vec(), copied, tag: (self.tag.clone(), self.shared.lsn) };
+        match (replaced.first(), parts) {
+            (None, _) => Ok(whole(copied)),
+            (Some(_), [part]) => self.copy_replaced(part).await,
+            // Each by itself: one snapshot of its own does not fit the others.
+            (Some(table), _) => Err(Error::new(Exit::Source, format!("{table} was replaced")).cause(Replaced)),
+        }
+    }
+
+    /// Neither TRUNCATE nor a rewrite on the source keeps the rows that an older snapshot should see; a
+    /// table that was replaced since is read again under a snapshot of its own, and the stream reconciles
+    /// it by its tag.
+    async fn copy_replaced(&mut self, part: &Part) -> Result<Bundle> {
         if part.parts > 1 {
             return Err(Error::new(
                 Exit::Source,
@@ -87,82 +191,244 @@ impl Worker {
         }
         tracing::debug!(table = %part.table, "replaced on the source since the snapshot: read again");
         for _ in 0..READ_AGAIN {
-            self.target.batch_execute("rollback to savepoint pgmig").await.on_target(doing)?;
-            self.source.batch_execute("rollback").await.on_source(|| "leave the snapshot".into())?;
-            snapshot::begin_under(&self.source, None).await?;
-            let tag = snapshot::tag(&self.source).await?;
-            let tag_lsn = slot::current_lsn(&self.source).await?;
+            let again = "rollback to savepoint pgmig";
+            self.target.batch_execute(again).await.on_target(|| format!("store {part}"))?;
+            copy_out::begin_under(&mut self.source, None).await?;
+            let tag = copy_out::tag(&mut self.source).await?;
             let copied = self.pipe(part).await?;
-            if !copy_out::replaced(&self.source, &part.table).await? {
-                self.source.batch_execute("rollback").await.on_source(|| "leave the snapshot".into())?;
-                snapshot::begin_under(&self.source, Some(&self.exported)).await?;
-                queue::finish_part(&self.target, part, copied.0, copied.1, &tag, tag_lsn).await?;
-                return Ok(copied);
+            if copy_out::replaced(&mut self.source, &[&part.table]).await?.is_empty() {
+                return Ok(Bundle { parts: vec![part.clone()], copied: vec![copied], tag });
             }
         }
         Err(Error::new(Exit::Source, format!("{} is truncated or rewritten on the source again and again", part.table))
             .hint("run the same command again when that is over"))
     }
 
-    /// Copies every large object; returns how many, and their bytes.
-    async fn copy_large_objects(&self, part: &Part) -> Result<(u64, u64)> {
-        let oids = source::large_objects::list(&self.source).await?;
-        let mut total = 0;
-        for &oid in &oids {
-            target::large_objects::create(&self.target, oid).await?;
-            let mut offset = 0;
-            loop {
-                let bytes = source::large_objects::read(&self.source, oid, offset).await?;
-                if !bytes.is_empty() {
-                    target::large_objects::write(&self.target, oid, offset, &bytes).await?;
-                }
-                offset += bytes.len() as i64;
-                total += bytes.len() as u64;
-                self.report.send(Event::PartProgress { id: part.id, bytes: total });
-                if bytes.len() < source::large_objects::CHUNK as usize {
-                    break;
-                }
-            }
-        }
-        Ok((oids.len() as u64, total))
-    }
-
-    /// Pipes the rows; returns how many, and the bytes of the stream.
-    async fn pipe(&self, part: &Part) -> Result<(u64, u64)> {
+    /// Pipes the rows of a Part.
+    async fn pipe(&mut self, part: &Part) -> Result<Copied> {
+        self.started(part);
         let rows = Rows {
             table: &part.table,
             columns: &part.columns,
             predicate: part.predicate.as_deref(),
             binary: part.binary,
         };
-        let sink = copy_in::open(&self.target, part).await?;
-        let out = copy_out::open(&self.source, &rows).await?;
-        let (mut sink, mut out) = (std::pin::pin!(sink), std::pin::pin!(out));
+        let (sink, opened) = tokio::join!(copy_in::open(&self.target, part), copy_out::open(&mut self.source, &rows));
+        // A lock on the target is the likelier reason, and the one that passes.
+        let mut sink = std::pin::pin!(sink?);
+        opened?;
         let mut total = 0;
         let mut chunk = BytesMut::with_capacity(CHUNK + (CHUNK >> 1));
         loop {
-            let row: Option<Bytes> = out.try_next().await.on_source(|| format!("read {part}"))?;
-            let end = row.is_none();
-            if let Some(row) = row {
-                if row.len() >= CHUNK && chunk.is_empty() {
-                    // A large value goes as it came, without another copy of it in memory.
-                    total += row.len() as u64;
-                    sink.as_mut().send(row).await.on_target(|| format!("store {part}"))?;
-                    self.report.send(Event::PartProgress { id: part.id, bytes: total });
-                    continue;
-                }
-                chunk.extend_from_slice(&row);
-            }
-            if chunk.len() >= CHUNK || (end && !chunk.is_empty()) {
+            let more = self.source.chunk(&mut chunk, CHUNK, || format!("read {part}")).await?;
+            if !chunk.is_empty() {
                 total += chunk.len() as u64;
-                sink.as_mut().send(chunk.split().freeze()).await.on_target(|| format!("store {part}"))?;
-                self.report.send(Event::PartProgress { id: part.id, bytes: total });
+                let bytes = chunk.split().freeze();
+                sink.as_mut().send(bytes).await.on_target(|| format!("store {part}"))?;
+                self.shared.report.send(Event::PartProgress { id: part.id, bytes: total });
             }
-            if end {
+            if !more {
                 break;
             }
         }
         let rows = sink.as_mut().finish().await.on_target(|| format!("store {part}"))?;
-        Ok((rows, total))
+        Ok(Copied { id: part.id, rows, bytes: total })
+    }
+
+    async fn copy_large_objects(&mut self, part: &Part) -> Result<Bundle> {
+        self.started(part);
+        let predicate = part.predicate.as_deref();
+        let oids = source_objects::list(&mut self.source, predicate).await?;
+        let mut bytes = 0;
+        for oids in oids.chunks(source_objects::TOGETHER) {
+            let heads = source_objects::read_heads(&mut self.source, oids).await?;
+            target_objects::store(&self.target, &heads).await?;
+            bytes += heads.iter().map(|(_, head)| head.len() as u64).sum::<u64>();
+            for (oid, head) in heads.iter().filter(|(_, head)| head.len() == source_objects::SMALL) {
+                let mut offset = head.len() as i64;
+                loop {
+                    let piece = source_objects::read(&mut self.source, *oid, offset).await?;
+                    if !piece.is_empty() {
+                        target_objects::write(&self.target, *oid, offset, &piece).await?;
+                    }
+                    offset += piece.len() as i64;
+                    bytes += piece.len() as u64;
+                    self.shared.report.send(Event::PartProgress { id: part.id, bytes });
+                    if piece.len() < source_objects::CHUNK {
+                        break;
+                    }
+                }
+            }
+            self.shared.report.send(Event::PartProgress { id: part.id, bytes });
+        }
+        let statements = source_objects::belongings(&mut self.source, predicate, self.shared.belongings).await?;
+        for (statement, answer) in target_objects::furnish(&self.target, &statements).await? {
+            self.shared.report.warning(format!("{statement}: {answer}"));
+        }
+        let copied = vec![Copied { id: part.id, rows: oids.len() as u64, bytes }];
+        Ok(Bundle { parts: vec![part.clone()], copied, tag: (self.tag.clone(), self.shared.lsn) })
+    }
+
+    fn started(&self, part: &Part) {
+        self.shared.report.send(Event::PartStarted { id: part.id, name: part.to_string(), bytes: part.bytes as u64 });
+    }
+
+    /// Gives tables whose last Part is done to the builders. Two workers that end the last two Parts of
+    /// a table at once both look after their commit, so that at least one of them sees it whole.
+    async fn offer(&self, parts: &[Part]) -> Result<()> {
+        let (split, single): (Vec<&Part>, Vec<&Part>) =
+            parts.iter().filter(|part| !is_large_objects(part)).partition(|part| part.parts > 1);
+        let ready = single.iter().map(|part| (Some(part.table.clone()), part.bytes));
+        self.shared.board.offer(ready);
+        for part in split {
+            let tables = [part.table.clone()];
+            if !queue::whole(&self.target, &self.shared.migration, &tables).await?.is_empty() {
+                self.shared.board.offer([(Some(part.table.clone()), part.bytes * i64::from(part.parts))]);
+            }
+        }
+        Ok(())
+    }
+
+    /// After a failure: connects again and goes on if that may help.
+    ///
+    /// # Errors
+    /// The failure, if it does not.
+    async fn recover(&mut self, err: Error, taken: &[Part]) -> Result<()> {
+        if let [part] = taken
+            && err.exit() == Exit::Source
+            && err.sqlstate() == Some(UNDEFINED_TABLE)
+        {
+            self.connect_again().await?;
+            return self.leave_dropped(part, err).await;
+        }
+        if taken.len() > 1 && !err.connection_lost() {
+            // Found again by itself, so that it is told, and waited for, of the right table.
+            tracing::debug!(error = %err.chain(), "each Part of a bundle is copied by itself");
+        } else {
+            let wait = WAITS.get(self.failures).filter(|_| err.passing());
+            let Some(wait) = wait else { return Err(explained(err)) };
+            self.failures += 1;
+            self.tell(&err, taken, *wait).await;
+            tokio::time::sleep(*wait).await;
+        }
+        self.connect_again().await?;
+        self.again.extend(taken.iter().rev().map(|part| part.id));
+        Ok(())
+    }
+
+    /// Says why a Part waits, and for whom.
+    async fn tell(&self, err: &Error, taken: &[Part], wait: Duration) {
+        let mut why = err.chain();
+        if let (Some(LOCK_NOT_AVAILABLE), [part]) = (err.sqlstate(), taken)
+            && let Ok(client) = connect::client(&self.shared.target, Side::Target, "pgmig copy", &[]).await
+            && let Ok(holders) = copy_in::holders(&client, &part.table).await
+            && !holders.is_empty()
+        {
+            why = format!("{why}; it is locked by {}", holders.join(", "));
+        }
+        self.shared.report.warning(format!("{why}; tried again in {} s", wait.as_secs()));
+    }
+
+    /// New sessions in place of broken ones; what the old ones had taken is free then.
+    async fn connect_again(&mut self) -> Result<()> {
+        loop {
+            let connected = async {
+                let fresh = sessions(&self.shared).await?;
+                queue::end_session(&fresh.target, self.target_pid).await?;
+                Ok::<_, Error>(fresh)
+            };
+            match connected.await {
+                Ok(fresh) => {
+                    let Sessions { source, target, target_pid, tag } = fresh;
+                    (self.source, self.target, self.target_pid, self.tag) = (source, target, target_pid, tag);
+                    return Ok(());
+                }
+                Err(err) => {
+                    let Some(wait) = WAITS.get(self.failures).filter(|_| err.passing()) else {
+                        return Err(explained(err));
+                    };
+                    self.failures += 1;
+                    self.tell(&err, &[], *wait).await;
+                    tokio::time::sleep(*wait).await;
+                }
+            }
+        }
+    }
+
+    /// A table that the source dropped since it was planned stays empty: what the stream still holds of
+    /// it lies before the tag it gets.
+    async fn leave_dropped(&mut self, part: &Part, err: Error) -> Result<()> {
+        copy_out::begin_under(&mut self.source, None).await?;
+        let (tag, lsn) = copy_out::tag(&mut self.source).await?;
+        if copy_out::exists(&mut self.source, &part.table).await? {
+            return Err(explained(err));
+        }
+        queue::finish_dropped(&self.target, &self.shared.migration, &part.table, &tag, lsn).await?;
+        let table = &part.table;
+        self.shared.report.warning(format!("{table} was dropped or renamed on the source: it is empty on the target"));
+        self.shared.report.send(Event::PartDone { id: part.id, rows: 0, bytes: 0 });
+        self.shared.board.offer([(Some(table.clone()), 0)]);
+        copy_out::begin_under(&mut self.source, Some(&self.shared.exported)).await
+    }
+}
+
+const UNDEFINED_TABLE: &str = "42P01";
+const LOCK_NOT_AVAILABLE: &str = "55P03";
+
+/// A table of a bundle was replaced: the bundle is copied again, one by one.
+#[derive(Debug, thiserror::Error)]
+#[error("its file is another one than under the snapshot")]
+struct Replaced;
+
+struct Sessions {
+    source: CopyClient,
+    target: Client,
+    target_pid: i32,
+    tag: String,
+}
+
+async fn sessions(shared: &Shared) -> Result<Sessions> {
+    let mut source = CopyClient::connect(&shared.source, "pgmig copy").await?;
+    copy_out::begin_under(&mut source, Some(&shared.exported)).await?;
+    let (tag, _) = copy_out::tag(&mut source).await?;
+    // A crash of the target takes a Part and its mark together, flushed or not.
+    let settings = [("lock_timeout", LOCK_TIMEOUT), ("synchronous_commit", "off")];
+    let target = connect::client(&shared.target, Side::Target, "pgmig copy", &settings).await?;
+    let target_pid = queue::session_pid(&target).await?;
+    Ok(Sessions { source, target, target_pid, tag })
+}
+
+/// The failure with what to do about it, where the server's answer does not say.
+fn explained(err: Error) -> Error {
+    let hint = match (err.exit(), err.sqlstate()) {
+        (Exit::Source, Some("22023")) => {
+            "the snapshot ended with the session that held it: run the same command again, which goes on under another"
+        }
+        (Exit::Target, Some("53100")) => "make room on the target's disk, then run the same command again",
+        (Exit::Target, Some("22021" | "22P05")) => {
+            "the source holds bytes that are no text in the target's encoding: mend them there, or leave the table out"
+        }
+        (Exit::Source, Some("42703")) => {
+            "the table was altered since it was planned: begin again (pgmig cleanup --force, empty the target, pgmig run)"
+        }
+        _ if err.passing() => "run the same command again: what is copied stays",
+        _ => return err,
+    };
+    let exit = err.exit();
+    Error::new(exit, "the copy stopped").cause(err).hint(hint)
+}
+
+fn is_large_objects(part: &Part) -> bool {
+    (part.table.schema.as_str(), part.table.table.as_str()) == LARGE_OBJECTS
+}
+
+fn small(part: &Part) -> bool {
+    part.bytes <= SMALL && part.parts == 1 && !is_large_objects(part)
+}
+
+fn names(parts: &[Part]) -> String {
+    match parts {
+        [part] => part.to_string(),
+        parts => format!("{} small tables", parts.len()),
     }
 }

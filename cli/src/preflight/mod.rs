@@ -11,6 +11,7 @@ use crate::error::{Error, Exit, Result};
 use crate::model::name::identifiers;
 use crate::model::{Lsn, TableName};
 use crate::selection::{Selected, select};
+use crate::source::catalog::Sizes;
 use crate::source::catalog::Table;
 use crate::target::install::Flavour;
 use crate::{source, target};
@@ -61,7 +62,8 @@ pub async fn new_migration(source: &Client, target: &Client, asked: &Asked) -> R
 pub async fn check(source: &Client, target: &Client, asked: &Asked) -> Result<(Facts, Vec<Error>)> {
     let mut on_source = source::checks::abilities(source).await?;
     let on_target = target::checks::abilities(target).await?;
-    let Selected { selection, tables, .. } = select(source, asked.filters.as_ref(), asked.follow).await?;
+    let Selected { selection, tables, .. } =
+        select(source, asked.filters.as_ref(), asked.follow, Sizes::Estimates).await?;
     let moved: HashSet<&TableName> = selection.tables.iter().chain(&selection.sequences).collect();
     on_source.unreadable.retain(|name| moved.contains(name));
     on_source.hidden.retain(|name| moved.contains(name));
@@ -99,13 +101,12 @@ pub async fn check(source: &Client, target: &Client, asked: &Asked) -> Result<(F
                 .hint("give the primary"),
         );
     }
-    if on_source.encoding == "SQL_ASCII" || on_target.encoding != "UTF8" {
+    // A source in SQL_ASCII may hold anything. What is not UTF-8 there is refused by the server that
+    // sends it, in the copy and in the stream.
+    if on_target.encoding != "UTF8" {
         wrong.push(
-            Error::new(
-                Exit::Source,
-                format!("databases in {} and {} do not fit", on_source.encoding, on_target.encoding),
-            )
-            .hint("make the target database with encoding UTF8; a source in SQL_ASCII is not supported yet"),
+            Error::new(Exit::Target, format!("the target database is in {}", on_target.encoding))
+                .hint("make it with encoding UTF8, which holds what any other can"),
         );
     }
     if !on_source.closed.is_empty() {

@@ -30,6 +30,8 @@ pub struct Table {
     pub parts: u64,
     /// Of the COPY stream.
     pub format: &'static str,
+    /// Of each Part, as SQL, where there are several.
+    pub ranges: Vec<String>,
 }
 
 #[derive(Debug, Default, Serialize)]

@@ -16,7 +16,7 @@ use tokio_postgres::Client;
 use crate::config::filters::Filters;
 use crate::error::{Error, Result};
 use crate::model::{LeftOut, TableName, What};
-use crate::source::catalog::{self, Objects, Table};
+use crate::source::catalog::{self, Objects, Sizes, Table};
 use crate::source::dump::Entry;
 use crate::source::inventory::{self, Inventory, Object, Relation, class};
 use resolve::Resolved;
@@ -68,7 +68,7 @@ pub struct Selected {
 }
 
 /// Resolves the filters on the source. `follow`: changes are moved too.
-pub async fn select(client: &Client, filters: Option<&Filters>, follow: bool) -> Result<Selected> {
+pub async fn select(client: &Client, filters: Option<&Filters>, follow: bool, sizes: Sizes) -> Result<Selected> {
     let (inventory, resolved) = match filters {
         None => {
             (Inventory { relations: inventory::relations(client).await?, ..Inventory::default() }, Resolved::default())
@@ -87,7 +87,7 @@ pub async fn select(client: &Client, filters: Option<&Filters>, follow: bool) ->
     let by_name: HashMap<&TableName, &Relation> = inventory.relations.iter().map(|r| (&r.name, r)).collect();
     let moves =
         |name: &TableName| by_name.get(name).is_none_or(|r| !gone(r.oid) && !resolved.without_rows.contains(&r.oid));
-    selected.tables = catalog::tables(client).await?;
+    selected.tables = catalog::tables(client, sizes).await?;
     selected.tables.retain(|table| !gone(table.oid) && !resolved.without_rows.contains(&table.oid));
     selected.always_identity = catalog::always_identity(client).await?;
     selected.always_identity.retain(|(table, _)| by_name.get(table).is_none_or(|r| !gone(r.oid)));

@@ -7,6 +7,7 @@ use tokio_postgres::Client;
 
 use crate::error::{Context, Result};
 use crate::model::TableName;
+use crate::model::name::{identifier, literal};
 
 /// A table whose rows are moved.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -27,11 +28,30 @@ pub struct Table {
     pub float_column: Option<String>,
     /// Unlogged tables are copied; their changes are not in the stream.
     pub logged: bool,
+    /// Column that key ranges are cut by.
+    pub split_key: Option<SplitKey>,
 }
 
-pub async fn tables(client: &Client) -> Result<Vec<Table>> {
+/// The leading column of an index that holds every row once.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SplitKey {
+    pub column: String,
+    /// Its type, as SQL.
+    pub type_name: String,
+}
+
+/// Where the sizes of tables come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sizes {
+    /// The files: exact, and slow where tables are many.
+    Files,
+    /// The catalog, as the last VACUUM or ANALYZE left it.
+    Estimates,
+}
+
+pub async fn tables(client: &Client, sizes: Sizes) -> Result<Vec<Table>> {
     let rows = client
-        .query(include_str!("../../../sql/source/tables.sql"), &[])
+        .query(include_str!("../../../sql/source/tables.sql"), &[&(sizes == Sizes::Estimates)])
         .await
         .on_source(|| "read the tables of the source".into())?;
     let table = |row: tokio_postgres::Row| Table {
@@ -44,8 +64,36 @@ pub async fn tables(client: &Client) -> Result<Vec<Table>> {
         identified: row.get("identified"),
         float_column: row.get("float_column"),
         logged: row.get::<_, String>("persistence") == "p",
+        split_key: row
+            .get::<_, Option<String>>("split_key")
+            .map(|column| SplitKey { column, type_name: row.get("split_key_type") }),
     };
     Ok(rows.into_iter().map(table).collect())
+}
+
+/// Blocks that are read to find where a table's keys lie.
+const SAMPLE_BLOCKS: f64 = 1000.0;
+
+/// Up to `parts - 1` keys, ascending and distinct, that cut the table into about equal ranges, each as
+/// SQL. Drawn from a sample of its rows, so that gaps between keys do no harm.
+pub async fn key_bounds(client: &Client, table: &Table, key: &SplitKey, parts: u64) -> Result<Vec<String>> {
+    let fractions: Vec<f64> = (1..parts).map(|part| part as f64 / parts as f64).collect();
+    let percent = (100.0 * SAMPLE_BLOCKS / table.blocks.max(1) as f64).clamp(0.0001, 100.0);
+    let column = identifier(&key.column);
+    let row = client
+        .query_one(
+            &format!(
+                "select (percentile_disc($1::float8[]) within group (order by {column}))::text[]
+                   from only {} tablesample system ({percent})",
+                table.name.sql()
+            ),
+            &[&fractions],
+        )
+        .await
+        .on_source(|| format!("find key ranges of {}", table.name))?;
+    let mut bounds: Vec<String> = row.get::<_, Option<Vec<String>>>(0).unwrap_or_default();
+    bounds.dedup();
+    Ok(bounds.iter().map(|bound| format!("{}::{}", literal(bound), key.type_name)).collect())
 }
 
 pub async fn sequences(client: &Client) -> Result<Vec<TableName>> {

@@ -1,10 +1,9 @@
-//! Rows of a Part, as raw COPY bytes.
+//! Rows of a Part, as raw COPY bytes, under the migration's snapshot.
 
-use tokio_postgres::{Client, CopyOutStream};
-
-use crate::error::{Context, Result};
-use crate::model::TableName;
-use crate::model::name::identifiers;
+use super::replication::CopyClient;
+use crate::error::{Context, Exit, Result};
+use crate::model::name::{identifiers, literal};
+use crate::model::{Lsn, TableName};
 
 /// What is read of a table.
 pub struct Rows<'a> {
@@ -15,8 +14,8 @@ pub struct Rows<'a> {
     pub binary: bool,
 }
 
-/// Begins the COPY in a session that is under the migration's snapshot.
-pub async fn open(client: &Client, rows: &Rows<'_>) -> Result<CopyOutStream> {
+/// Begins the COPY. Next: [`CopyClient::chunk`].
+pub async fn open(client: &mut CopyClient, rows: &Rows<'_>) -> Result<()> {
     let table = rows.table.sql();
     let columns = identifiers(rows.columns);
     let what = match rows.predicate {
@@ -26,24 +25,50 @@ pub async fn open(client: &Client, rows: &Rows<'_>) -> Result<CopyOutStream> {
         None => format!("{table} ({columns})"),
     };
     let format = if rows.binary { "binary" } else { "text" };
-    client
-        .copy_out(&format!("copy {what} to stdout (format {format})"))
-        .await
-        .on_source(|| format!("read {}", rows.table))
+    client.copy_out(&format!("copy {what} to stdout (format {format})"), || format!("read {}", rows.table)).await
 }
 
-/// Whether the table's file has been replaced since the session's snapshot was taken: pg_class shows
-/// the snapshot's file, pg_relation_filenode() the one that COPY has read. The lock that COPY took
+/// Ends the transaction that is open, if one is, and begins a read-only one under the exported
+/// snapshot, or under one of its own. Locks on what was read until now are let go.
+pub async fn begin_under(client: &mut CopyClient, exported: Option<&str>) -> Result<()> {
+    let mut sql = "rollback; begin transaction isolation level repeatable read, read only".to_string();
+    if let Some(exported) = exported {
+        sql.push_str(&format!("; set transaction snapshot {}", literal(exported)));
+    }
+    client.query(&sql, || "read under the snapshot of the migration".into()).await.map(drop)
+}
+
+/// The tag of what this session reads from now on, and a position that whatever it sees was committed
+/// before.
+pub async fn tag(client: &mut CopyClient) -> Result<(String, Lsn)> {
+    let doing = || "read the tag of the snapshot".to_string();
+    let sql = "select pg_catalog.pg_current_snapshot()::text, pg_catalog.pg_current_wal_insert_lsn()::text";
+    let rows = client.query(sql, doing).await?;
+    let lsn = rows.value(0, 1)?.unwrap_or_default().parse().during(Exit::Source, doing)?;
+    Ok((rows.value(0, 0)?.unwrap_or_default().to_string(), lsn))
+}
+
+/// Which of the tables have had their file replaced since the session's snapshot was taken: pg_class
+/// shows the snapshot's file, pg_relation_filenode() the one that COPY has read. The lock that COPY took
 /// keeps it from changing again.
-pub async fn replaced(client: &Client, table: &TableName) -> Result<bool> {
-    let row = client
-        .query_one(
-            "select c.relfilenode is distinct from pg_catalog.pg_relation_filenode(c.oid)
-               from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
-              where n.nspname = $1 and c.relname = $2",
-            &[&table.schema, &table.table],
-        )
-        .await
-        .on_source(|| format!("look whether {table} was replaced"))?;
-    Ok(row.get(0))
+pub async fn replaced(client: &mut CopyClient, tables: &[&TableName]) -> Result<Vec<TableName>> {
+    let names: Vec<String> =
+        tables.iter().map(|name| format!("({}, {})", literal(&name.schema), literal(&name.table))).collect();
+    let sql = format!(
+        "select n.nspname, c.relname
+           from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+          where (n.nspname, c.relname) in ({})
+            and c.relfilenode is distinct from pg_catalog.pg_relation_filenode(c.oid)",
+        names.join(", ")
+    );
+    let rows = client.query(&sql, || "look whether a table was replaced".into()).await?;
+    let name = |row: &Vec<Option<String>>| Some(TableName::new(row.first()?.clone()?, row.get(1)?.clone()?));
+    Ok(rows.rows.iter().filter_map(name).collect())
+}
+
+/// Whether the table is there now, whatever the snapshot shows.
+pub async fn exists(client: &mut CopyClient, table: &TableName) -> Result<bool> {
+    let sql = format!("select pg_catalog.to_regclass({}) is not null", literal(&table.sql()));
+    let rows = client.query(&sql, || format!("look for {table}")).await?;
+    Ok(rows.value(0, 0)? == Some("t"))
 }

@@ -91,6 +91,8 @@ impl Tools {
         }
         command
             .args(["--no-password", "--schema-only", "--format=custom", "--exclude-schema=pgmig", "--no-subscriptions"])
+            // Names in the source's own encoding would be no text here.
+            .arg("--encoding=UTF8")
             .arg(format!("--snapshot={snapshot}"))
             .args(without.iter().map(|name| format!("--exclude-table={}", name.sql())))
             .arg("--file")

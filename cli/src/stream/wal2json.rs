@@ -39,15 +39,24 @@ struct Column<'a> {
     value: &'a RawValue,
 }
 
-/// What is known of a table from its changes so far.
+/// The shapes of a table's changes so far, the last one used in front. A message lists the columns
+/// that it has: of an UPDATE all but the unchanged TOAST values. What it lists is its shape, and
+/// nothing is kept from earlier messages, since a column that is absent may have been dropped.
 #[derive(Default)]
 struct Known {
-    /// Every column seen: unchanged TOAST columns are absent from a message, not from the table.
-    columns: Vec<String>,
-    insert: Option<(Vec<String>, ShapeId)>,
-    update: Option<(Vec<String>, ShapeId)>,
-    delete: Option<(Vec<String>, ShapeId)>,
+    insert: Vec<Listed>,
+    update: Vec<Listed>,
+    delete: Vec<Listed>,
 }
+
+struct Listed {
+    columns: Vec<String>,
+    key: Vec<String>,
+    shape: ShapeId,
+}
+
+/// Shapes that are remembered for a table and kind. Each set of unchanged columns is one.
+const SHAPES: usize = 32;
 
 #[derive(Default)]
 pub struct Wal2Json {
@@ -80,50 +89,40 @@ impl Wal2Json {
         }
         let known = self.known.get_mut(schema).and_then(|tables| tables.get_mut(table));
         let known = known.ok_or_else(|| DecodeError::new("table lost"))?;
-        let names = TableName::new(schema, table);
-        let key = &message.identity;
-        let (cached, listed) = match kind {
-            Kind::Insert => (&mut known.insert, &message.columns),
-            Kind::Update => (&mut known.update, key),
-            Kind::Delete => (&mut known.delete, key),
+        let listed = match kind {
+            Kind::Insert => &mut known.insert,
+            Kind::Update => &mut known.update,
+            Kind::Delete => &mut known.delete,
         };
-        let grown = kind == Kind::Update
-            && message.columns.iter().chain(key).any(|column| !known.columns.iter().any(|name| *name == column.name));
-        if let Some((columns, id)) = cached
-            && !grown
-            && columns.iter().map(String::as_str).eq(listed.iter().map(|column| &*column.name))
+        let lists = |names: &[String], columns: &[Column<'_>]| {
+            names.len() == columns.len() && names.iter().zip(columns).all(|(name, column)| *name == column.name)
+        };
+        if let Some(at) =
+            listed.iter().position(|l| lists(&l.columns, &message.columns) && lists(&l.key, &message.identity))
         {
-            return Ok(*id);
+            listed.swap(0, at);
+            return Ok(listed[0].shape);
         }
-        if kind != Kind::Insert && key.is_empty() {
+        let names = TableName::new(schema, table);
+        if kind != Kind::Insert && message.identity.is_empty() {
             return Err(DecodeError::new(format!("change of {names} without the key of its row")));
         }
         let own = |columns: &[Column<'_>]| columns.iter().map(|column| column.name.to_string()).collect::<Vec<_>>();
-        let columns = match kind {
-            Kind::Insert => {
-                known.columns = own(&message.columns);
-                known.columns.clone()
-            }
-            Kind::Update => {
-                for column in message.columns.iter().chain(key) {
-                    if !known.columns.iter().any(|name| *name == column.name) {
-                        known.columns.push(column.name.to_string());
-                    }
-                }
-                known.columns.clone()
-            }
-            Kind::Delete => own(key),
-        };
+        let mut columns = own(&message.columns);
+        columns.extend(only_in_key(message).map(|column| column.name.to_string()));
         let position = |column: &Column<'_>| columns.iter().position(|name| *name == column.name);
-        let key: Vec<u16> = key.iter().filter_map(position).map(|at| at as u16).collect();
-        let listed = own(listed);
-        let id = into.intern(Shape { table: names, columns, key });
-        *cached = Some((listed, id));
-        if kind == Kind::Insert {
-            known.update = None;
-        }
-        Ok(id)
+        let key: Vec<u16> = message.identity.iter().filter_map(position).map(|at| at as u16).collect();
+        let shape = into.intern(Shape { table: names, columns, key });
+        listed.truncate(SHAPES - 1);
+        listed.insert(0, Listed { columns: own(&message.columns), key: own(&message.identity), shape });
+        Ok(shape)
     }
+}
+
+/// Columns of the old row that the new one does not list: all of a deleted row, and of an updated
+/// one, with replica identity FULL, the TOAST values that stay.
+fn only_in_key<'m, 'a>(message: &'m Message<'a>) -> impl Iterator<Item = &'m Column<'a>> {
+    message.identity.iter().filter(|key| !message.columns.iter().any(|column| column.name == key.name))
 }
 
 impl Decoder for Wal2Json {
@@ -146,24 +145,11 @@ impl Decoder for Wal2Json {
             }
             "U" => {
                 let shape = self.shape(&message, Kind::Update, into)?;
-                let (schema, table) = table_of(&message)?;
-                let known = &self.known[schema][table];
                 let row = into.change(Kind::Update, shape);
-                for column in &message.identity {
+                for column in message.identity.iter().chain(&message.columns) {
                     with_value(column, |value| row.value(value))?;
                 }
-                let mut next = message.columns.iter().peekable();
-                for name in &known.columns {
-                    // Columns come in the table's order; look further only where that has changed.
-                    let column = match next.peek() {
-                        Some(column) if *column.name == **name => next.next(),
-                        _ => message.columns.iter().find(|column| *column.name == **name),
-                    };
-                    match column {
-                        Some(column) => with_value(column, |value| row.value(value))?,
-                        None => row.value(Value::Unchanged),
-                    }
-                }
+                only_in_key(&message).for_each(|_| row.value(Value::Unchanged));
             }
             "D" => {
                 let shape = self.shape(&message, Kind::Delete, into)?;
@@ -275,11 +261,19 @@ mod tests {
     }
 
     #[test]
-    fn an_absent_column_of_an_update_is_unchanged() {
+    fn a_column_that_an_update_does_not_list_is_not_part_of_it() {
         let insert = r#"{"action":"I","schema":"s","table":"t","columns":[{"name":"id","value":1},{"name":"big","value":"x"},{"name":"n","value":1}]}"#;
         let update = r#"{"action":"U","schema":"s","table":"t","columns":[{"name":"id","value":1},{"name":"n","value":2}],"identity":[{"name":"id","value":1}]}"#;
         let items = decode(&[BEGIN, insert, update, COMMIT]);
-        assert_eq!(row(&items[2]), [Value::Text(b"1"), Value::Text(b"1"), Value::Unchanged, Value::Text(b"2")]);
+        // It may be an unchanged TOAST value, or have been dropped.
+        assert_eq!(row(&items[2]), [Value::Text(b"1"), Value::Text(b"1"), Value::Text(b"2")]);
+        let Item::Change(update) = &items[2] else { panic!() };
+        assert_eq!(update.shape.columns, ["id", "n"]);
+        // The old row of replica identity FULL has it all the same.
+        let full = r#"{"action":"U","schema":"s","table":"t","columns":[{"name":"id","value":1},{"name":"n","value":2}],"identity":[{"name":"id","value":1},{"name":"big","value":"x"},{"name":"n","value":1}]}"#;
+        let items = decode(&[BEGIN, full, COMMIT]);
+        let text = |text: &'static str| Value::Text(text.as_bytes());
+        assert_eq!(row(&items[1]), [text("1"), text("x"), text("1"), text("1"), text("2"), Value::Unchanged]);
     }
 
     #[test]

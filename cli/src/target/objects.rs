@@ -97,6 +97,19 @@ async fn run_together(client: &Client, steps: &[Step]) -> Result<bool> {
     Ok(true)
 }
 
+/// Gives the session's index builds this much memory, in bytes, unless they have more.
+pub async fn more_maintenance_work_mem(client: &Client, bytes: u64) -> Result<()> {
+    client
+        .batch_execute(&format!(
+            "select pg_catalog.set_config('maintenance_work_mem',
+                    greatest({}, pg_catalog.pg_size_bytes(current_setting('maintenance_work_mem')) / 1024)::text, false)",
+            // In kB; 2 GB less one kB is the most that every platform takes.
+            (bytes / 1024).clamp(1024, 2_097_151)
+        ))
+        .await
+        .on_target(|| "give index builds memory".into())
+}
+
 /// Puts sequences where those of the source stand.
 pub async fn set_sequences(client: &Client, values: &[(TableName, i64, bool)]) -> Result<()> {
     for values in values.chunks(200) {

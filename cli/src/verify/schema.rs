@@ -62,7 +62,7 @@ pub async fn selected_statements(
 /// What pg_dump prints of a side's schema.
 async fn dump(side: &Side, pg_dump: Command, args: &[String]) -> Result<String> {
     let mut command = tokio::process::Command::from(pg_dump);
-    command.args(["--schema-only", "--exclude-schema=pgmig", "--no-password"]).args(args);
+    command.args(["--schema-only", "--encoding=UTF8", "--exclude-schema=pgmig", "--no-password"]).args(args);
     let config = side.config();
     let hosts: Vec<String> = config.get_hosts().iter().map(host).collect();
     let ports: Vec<String> = config.get_ports().iter().map(u16::to_string).collect();

@@ -17,6 +17,7 @@ use crate::plan_db::PlanDb;
 use crate::preflight::{self, Asked, Facts};
 use crate::report::Reporter;
 use crate::selection::select;
+use crate::source::catalog::Sizes;
 use crate::source::dump::Tools;
 use crate::source::replication::{ReplicationClient, Snapshot};
 use crate::source::slot;
@@ -137,7 +138,7 @@ impl Run {
         empty_spool(&self.config.dir)?;
         let mut published = Vec::new();
         if found.plugin == "pgoutput" {
-            published = select(&self.source, self.filters.as_ref(), true).await?.tables;
+            published = select(&self.source, self.filters.as_ref(), true, Sizes::Estimates).await?.tables;
             let tables: Vec<(TableName, bool)> =
                 published.iter().filter(|t| t.logged).map(|t| (t.name.clone(), t.identified)).collect();
             slot::create_publications(&self.source, &self.config.name, &tables).await?;
@@ -153,7 +154,7 @@ impl Run {
         let holder = SnapshotHolder::new(self.source_client("pgmig snapshot").await?, snapshot).await?;
         sentinel::set_startpos(&self.target, &self.config.name, created.consistent_point).await?;
         if found.plugin == "pgoutput" {
-            let under_snapshot = select(&holder.client, self.filters.as_ref(), true).await?.tables;
+            let under_snapshot = select(&holder.client, self.filters.as_ref(), true, Sizes::Estimates).await?.tables;
             let missing = under_snapshot.iter().find(|t| t.logged && !published.iter().any(|p| p.name == t.name));
             if let Some(table) = missing {
                 return Err(Error::new(Exit::Source, format!("{} was created while the migration began", table.name))
@@ -190,9 +191,9 @@ impl Run {
             source: &self.config.source,
             filters: self.filters.as_ref(),
             follow: found.follow,
-            split: self.config.split,
+            cut: self.config.cut,
             leave: self.config.leave,
-            skip_large_objects: self.config.skip_large_objects,
+            large_object_parts: self.config.large_object_parts,
             target_version: Some(self.target_version().await?),
         };
         let draft = draft(holder, &asked, &self.config.dir.join("schema.dump")).await?;

@@ -2,12 +2,15 @@
 
 use std::path::PathBuf;
 
-use crate::args::{FlavourArg, PluginArg, RunArgs};
+use crate::args::{FlavourArg, PluginArg, RunArgs, SplitArgs, SplitByArg, WhatArgs};
 use crate::command::conninfo;
 use crate::config::Conninfo;
 use crate::config::filters::Filters;
+use crate::copy::draft::Cutting;
+use crate::copy::parts::SplitBy;
 use crate::error::Result;
 use crate::model::Lsn;
+use crate::source::catalog::Sizes;
 use crate::source::dump::Leave;
 use crate::target::install::Flavour;
 
@@ -24,10 +27,13 @@ pub struct Config {
     pub flavour: Option<Flavour>,
     pub table_jobs: usize,
     pub index_jobs: usize,
-    pub split: Option<u64>,
+    /// Bytes for each index build.
+    pub maintenance_work_mem: u64,
+    pub cut: Cutting,
+    /// 0 leaves large objects behind.
+    pub large_object_parts: usize,
     pub spool_limit: u64,
     pub leave: Leave,
-    pub skip_large_objects: bool,
     pub allow_insert_only: bool,
     pub filters: Option<Filters>,
     pub leave_new_tables: bool,
@@ -49,15 +55,34 @@ impl Config {
             flavour: flavour(args.flavour),
             table_jobs: usize::from(args.table_jobs),
             index_jobs: usize::from(args.index_jobs),
-            split: (args.split_tables_larger_than > 0).then_some(args.split_tables_larger_than),
+            maintenance_work_mem: args.maintenance_work_mem,
+            cut: cutting(&args.split),
             spool_limit: args.spool_limit.max(1 << 20),
             leave: Leave { owner: args.what.no_owner, acl: args.what.no_acl },
-            skip_large_objects: args.what.skip_large_objects,
+            large_object_parts: large_object_parts(&args.split, &args.what),
             allow_insert_only: args.what.allow_insert_only,
             filters: args.what.filters.as_deref().map(Filters::read).transpose()?,
             leave_new_tables: args.leave_new_tables,
         })
     }
+}
+
+pub fn cutting(args: &SplitArgs) -> Cutting {
+    Cutting {
+        larger_than: (args.split_tables_larger_than > 0).then_some(args.split_tables_larger_than),
+        parts_max: if args.split_max_parts > 0 { args.split_max_parts } else { u64::MAX },
+        by: match args.split_by {
+            _ if args.skip_split_by_ctid => Some(SplitBy::Key),
+            SplitByArg::Auto => None,
+            SplitByArg::Ctid => Some(SplitBy::Ctid),
+            SplitByArg::Key => Some(SplitBy::Key),
+        },
+        sizes: if args.estimate_table_sizes { Sizes::Estimates } else { Sizes::Files },
+    }
+}
+
+pub fn large_object_parts(split: &SplitArgs, what: &WhatArgs) -> usize {
+    if what.skip_large_objects { 0 } else { usize::from(split.large_objects_jobs) }
 }
 
 pub fn flavour(arg: FlavourArg) -> Option<Flavour> {

@@ -1,12 +1,17 @@
 //! The phases schema, copy and indexes of a run.
 
+use std::sync::Arc;
+
 use super::Run;
+use crate::copy::board::Board;
+use crate::copy::builder::Builder;
 use crate::copy::pool;
-use crate::copy::worker::Worker;
+use crate::copy::worker::{Shared, Worker};
 use crate::error::{Error, Result};
 use crate::model::Phase;
 use crate::report::Event;
-use crate::source::snapshot::{self, SnapshotHolder};
+use crate::source::large_objects::Belongings;
+use crate::source::snapshot::SnapshotHolder;
 use crate::target::objects::{self, Outcome};
 use crate::target::queue;
 
@@ -23,6 +28,7 @@ impl Run {
         } else {
             self.report.phase(phase);
         }
+        let board = Arc::new(Board::default());
         // Kept until the copy is over: a worker that leaves the snapshot for a while comes back to it.
         let mut held = None;
         let workers = if queue::parts_left(&self.target, name).await? == 0 {
@@ -32,40 +38,48 @@ impl Run {
                 Some(holder) => holder,
                 None => self.new_snapshot(follow).await?,
             };
-            let workers = self.workers(&holder).await?;
+            let workers = self.workers(&holder, &board).await?;
             held = Some(holder);
             workers
         };
         let mut builders = Vec::new();
         for _ in 0..self.config.index_jobs {
-            builders.push(self.target_client("pgmig index", &[]).await?);
+            builders.push(self.builder(&board).await?);
         }
+        board.offer(queue::tables_to_build(&self.target, name).await?);
         let copied = async || {
             drop(held);
             if phase <= Phase::Copy { self.enter(Phase::Indexes).await } else { Ok(()) }
         };
-        pool::run(workers, builders, name, &self.report, copied).await?;
+        pool::run(workers, builders, &board, copied).await?;
         self.stage("attach").await?;
         self.stage("rest").await
     }
 
-    async fn workers(&self, holder: &SnapshotHolder) -> Result<Vec<Worker>> {
+    async fn workers(&self, holder: &SnapshotHolder, board: &Arc<Board>) -> Result<Vec<Worker>> {
+        let shared = Arc::new(Shared {
+            source: self.config.source.clone(),
+            target: self.config.target.clone(),
+            migration: self.config.name.clone(),
+            exported: holder.exported.clone(),
+            lsn: holder.lsn,
+            belongings: Belongings { owner: !self.config.leave.owner, acl: !self.config.leave.acl, comments: true },
+            board: Arc::clone(board),
+            report: self.report.clone(),
+        });
         let mut workers = Vec::new();
         for _ in 0..self.config.table_jobs {
-            let source = self.source_client("pgmig copy").await?;
-            snapshot::begin_under(&source, Some(&holder.exported)).await?;
-            let tag = snapshot::tag(&source).await?;
-            workers.push(Worker {
-                source,
-                target: self.target_client("pgmig copy", &[]).await?,
-                migration: self.config.name.clone(),
-                tag,
-                tag_lsn: holder.lsn,
-                exported: holder.exported.clone(),
-                report: self.report.clone(),
-            });
+            workers.push(Worker::connect(Arc::clone(&shared)).await?);
         }
         Ok(workers)
+    }
+
+    async fn builder(&self, board: &Arc<Board>) -> Result<Builder> {
+        // A crash of the target takes an object and its mark together, flushed or not.
+        let client = self.target_client("pgmig index", &[("synchronous_commit", "off")]).await?;
+        objects::more_maintenance_work_mem(&client, self.config.maintenance_work_mem).await?;
+        let (migration, report) = (self.config.name.clone(), self.report.clone());
+        Ok(Builder { client, migration, board: Arc::clone(board), report })
     }
 
     /// The snapshot of the run that began the copy died with it. What is copied from now on carries

@@ -15,7 +15,8 @@ use crate::apply::{Applied, Apply, Gatherer, Tag, Watched, Writer};
 use crate::error::{Context, Error, Exit, Result};
 use crate::model::{Lsn, Phase, SnapshotTag, TableName};
 use crate::report::Event;
-use crate::source::{catalog, slot};
+use crate::source::catalog::{self, Sizes};
+use crate::source::slot;
 use crate::stream::spool::Spool;
 use crate::target::install::Flavour;
 use crate::target::objects::{self, Outcome};
@@ -120,7 +121,7 @@ impl Run {
         let mut known = queue::tables(&self.target, &self.config.name).await?;
         known.extend(self.ignored().await?);
         let client = self.source_client("pgmig run").await?;
-        let new: Vec<String> = catalog::tables(&client)
+        let new: Vec<String> = catalog::tables(&client, Sizes::Estimates)
             .await?
             .into_iter()
             .filter(|table| table.logged && !known.contains(&table.name))

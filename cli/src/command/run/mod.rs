@@ -22,9 +22,10 @@ use crate::preflight;
 use crate::report::{self, Reporter, Style};
 use crate::selection::select;
 use crate::source;
+use crate::source::catalog::Sizes;
 use crate::target::install::{self, Flavour};
 use crate::target::{queue, sentinel};
-pub use config::{Config, flavour};
+pub use config::{Config, cutting, flavour, large_object_parts};
 use stream::Streaming;
 
 /// What every phase needs: settings, a session with each side, and somebody to tell.
@@ -121,7 +122,7 @@ async fn migrate(config: Config, report: Reporter) -> Result<Summary> {
                 // Lost with its disk. The catalog says the same again, unless it was changed.
                 report.warning(format!("the plan in {} is lost and is made anew", config.dir.display()));
                 plan.begin(config.filters.as_ref())?;
-                let selected = select(&source, config.filters.as_ref(), found.follow).await?;
+                let selected = select(&source, config.filters.as_ref(), found.follow, Sizes::Estimates).await?;
                 plan.store_selection(&selected.selection)?;
             }
             let filters = plan.filters()?;

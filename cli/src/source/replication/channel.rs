@@ -13,7 +13,7 @@ use crate::connect::explain::Network;
 use crate::error::ServerError;
 
 /// One read from the socket; what the buffer shrinks back to.
-const CHUNK: usize = 256 << 10;
+pub(super) const CHUNK: usize = 256 << 10;
 /// A buffer that grew for frames above this is given back.
 const LARGE: usize = 4 << 20;
 

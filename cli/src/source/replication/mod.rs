@@ -3,6 +3,7 @@
 //! decides what to confirm.
 
 mod channel;
+mod copy;
 mod hint;
 pub mod message;
 mod startup;
@@ -18,6 +19,7 @@ use crate::connect::{Side, dial};
 use crate::error::{Error, Result};
 use crate::model::lsn::Lsn;
 use channel::{Broken, Channel};
+pub use copy::CopyClient;
 pub use message::{Keepalive, Message, XLogData};
 
 /// Whether `CREATE_REPLICATION_SLOT` leaves a snapshot that other sessions can use.
@@ -69,7 +71,8 @@ impl ReplicationClient {
     /// # Errors
     /// Exit 3 or 4 by `side`, with a hint.
     pub async fn connect(conninfo: &Conninfo, side: Side, application_name: &str) -> Result<ReplicationClient> {
-        dial::connect(conninfo, side, &startup::Startup { conninfo, side, application_name }).await
+        let startup = startup::Startup { conninfo, side, application_name, replication: true };
+        dial::connect(conninfo, side, &startup).await
     }
 
     /// The server's process, to find it in `pg_stat_replication` or end it from another session.

@@ -14,9 +14,8 @@ use crate::connect::dial::{Failure, Open, ROLE_QUERY, Role, Wire};
 use crate::connect::explain::NoPassword;
 use crate::error::ServerError;
 
-/// Output plugins print values with these.
+/// Output plugins and COPY print values with these.
 const PARAMETERS: &[(&str, &str)] = &[
-    ("replication", "database"),
     ("client_encoding", "UTF8"),
     ("DateStyle", "ISO"),
     ("IntervalStyle", "postgres"),
@@ -36,6 +35,8 @@ pub(super) struct Startup<'a> {
     pub conninfo: &'a Conninfo,
     pub side: Side,
     pub application_name: &'a str,
+    /// Whether the session takes replication commands.
+    pub replication: bool,
 }
 
 impl Open for Startup<'_> {
@@ -94,7 +95,9 @@ impl Startup<'_> {
             ("application_name", self.application_name),
             ("options", &options),
         ];
-        frontend::startup_message(ours.into_iter().chain(PARAMETERS.iter().copied()), &mut channel.outbox)?;
+        let replication = self.replication.then_some(("replication", "database"));
+        let all = ours.into_iter().chain(replication).chain(PARAMETERS.iter().copied());
+        frontend::startup_message(all, &mut channel.outbox)?;
         channel.flush().await?;
         self.authenticate(&mut channel, endpoint, binding).await?;
         let mut client = ReplicationClient {
