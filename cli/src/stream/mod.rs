@@ -18,6 +18,7 @@
 pub mod assemble;
 pub mod pgoutput;
 pub mod receive;
+mod scan;
 pub mod spool;
 pub mod wal2json;
 

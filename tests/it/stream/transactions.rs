@@ -48,8 +48,16 @@ async fn transactions_of_every_kind(way: Way) {
     value(&c, "begin; savepoint one; insert into t values (1003, 'c'); savepoint two; delete from t where id between 60 and 70; rollback to two").await;
     value(&b, "update t set n = n + 1 where id = 3; commit; update t set n = n * 2 where id = 3").await;
     value(&a, "update t set n = n + 10 where id = 3; commit").await;
-    value(&c, "update t set n = n * 3 where id = 3; release one; savepoint three; insert into t values (1004, 'c'); commit").await;
-    value(&a, "begin; truncate uniques; rollback; begin; insert into t values (1, 'taken') on conflict do nothing; commit").await;
+    value(
+        &c,
+        "update t set n = n * 3 where id = 3; release one; savepoint three; insert into t values (1004, 'c'); commit",
+    )
+    .await;
+    value(
+        &a,
+        "begin; truncate uniques; rollback; begin; insert into t values (1, 'taken') on conflict do nothing; commit",
+    )
+    .await;
     do_all(
         &life,
         &[

@@ -29,16 +29,32 @@ const NUMBERS: &[(&str, &[&str])] = &[
     (
         "float8",
         &[
-            "'NaN'", "'Infinity'", "'-Infinity'", "'-0'", "5e-324", "1.7976931348623157e308", "0.1", "948.6848791880262",
-            "1e-307", "0.30000000000000004", "9007199254740993",
+            "'NaN'",
+            "'Infinity'",
+            "'-Infinity'",
+            "'-0'",
+            "5e-324",
+            "1.7976931348623157e308",
+            "0.1",
+            "948.6848791880262",
+            "1e-307",
+            "0.30000000000000004",
+            "9007199254740993",
         ],
     ),
     ("float4", &["'NaN'", "'Infinity'", "'-Infinity'", "1e-45", "3.4028235e38", "1e-40", "0.1", "16777217"]),
     (
         "numeric",
         &[
-            "'NaN'", "'Infinity'", "'-Infinity'", "0.000", "1.10", "-0.00000000000000000000000000000000000000000001",
-            "1234567890123456789012345678901234567890.1", "10::numeric ^ 1000", "1 / (10::numeric ^ 300)",
+            "'NaN'",
+            "'Infinity'",
+            "'-Infinity'",
+            "0.000",
+            "1.10",
+            "-0.00000000000000000000000000000000000000000001",
+            "1234567890123456789012345678901234567890.1",
+            "10::numeric ^ 1000",
+            "1 / (10::numeric ^ 300)",
         ],
     ),
     ("numeric(20,4)", &["12345678901234.5678", "'NaN'", "0", "-1.1"]),
@@ -54,9 +70,22 @@ const OTHERS: &[(&str, &[&str])] = &[
     (
         "text",
         &[
-            "''", "'null'", "'NULL'", r"'\N'", r"E'\\'", r#"'"'"#, "''''", r"E'\x01\x02\x1f\x7f'", r"E'a\tb\nc\rd\be\ff'",
-            "'☃ é 𝄞 🙂'", r"E'\u2028\u2029\uFEFF'", r#"'\u0041 \x41 {"a"}'"#, "' lead and trail '", "repeat('long ☃', 3000)",
-            "E'\\U0010FFFF'", "'$1 %s ?'",
+            "''",
+            "'null'",
+            "'NULL'",
+            r"'\N'",
+            r"E'\\'",
+            r#"'"'"#,
+            "''''",
+            r"E'\x01\x02\x1f\x7f'",
+            r"E'a\tb\nc\rd\be\ff'",
+            "'☃ é 𝄞 🙂'",
+            r"E'\u2028\u2029\uFEFF'",
+            r#"'\u0041 \x41 {"a"}'"#,
+            "' lead and trail '",
+            "repeat('long ☃', 3000)",
+            "E'\\U0010FFFF'",
+            "'$1 %s ?'",
         ],
     ),
     ("varchar(12)", &["''", "'  x  '", "'ééééééééé'"]),
@@ -65,7 +94,15 @@ const OTHERS: &[(&str, &[&str])] = &[
     ("name", &["'Weird \"Name\\'", "repeat('x', 63)", "''"]),
     (
         "bytea",
-        &[r"'\x'", r"'\x00'", r"'\x00ff005c27220a'", "decode(repeat('00ff', 3000), 'hex')", r"'\x5c78'", "'null'", r"'\x6e756c6c'"],
+        &[
+            r"'\x'",
+            r"'\x00'",
+            r"'\x00ff005c27220a'",
+            "decode(repeat('00ff', 3000), 'hex')",
+            r"'\x5c78'",
+            "'null'",
+            r"'\x6e756c6c'",
+        ],
     ),
     ("bit(9)", &["B'000000000'", "B'111111111'", "B'100000001'"]),
     ("varbit", &["B''", "B'1'", "B'0000000000000000000000000000000001'"]),
@@ -75,30 +112,61 @@ const OTHERS: &[(&str, &[&str])] = &[
     ("timetz", &["'00:00:00+15:59:59'", "'24:00:00-15:59:59'", "'12:00:00.000001+05:30'"]),
     (
         "timestamp",
-        &["'infinity'", "'-infinity'", "'4713-01-01 00:00:00 BC'", "'294276-12-31 23:59:59.999999'", "'2000-01-01 00:00:00.000001'"],
+        &[
+            "'infinity'",
+            "'-infinity'",
+            "'4713-01-01 00:00:00 BC'",
+            "'294276-12-31 23:59:59.999999'",
+            "'2000-01-01 00:00:00.000001'",
+        ],
     ),
     (
         "timestamptz",
-        &["'infinity'", "'-infinity'", "'4713-01-02 00:00:00+00 BC'", "'294276-12-31 23:59:59.999999+00'", "'1883-11-18 12:03:58-00'"],
+        &[
+            "'infinity'",
+            "'-infinity'",
+            "'4713-01-02 00:00:00+00 BC'",
+            "'294276-12-31 23:59:59.999999+00'",
+            "'1883-11-18 12:03:58-00'",
+        ],
     ),
     (
         "interval",
         &[
-            "'-178000000 years'", "'178000000 years'", "'1 year -1 month 1 day -1 hour 0.000001 s'", "'-1 day +24:00'", "'0'",
-            "'1 mon -30 days'", "'-00:00:00.000001'",
+            "'-178000000 years'",
+            "'178000000 years'",
+            "'1 year -1 month 1 day -1 hour 0.000001 s'",
+            "'-1 day +24:00'",
+            "'0'",
+            "'1 mon -30 days'",
+            "'-00:00:00.000001'",
         ],
     ),
     ("uuid", &["'00000000-0000-0000-0000-000000000000'", "'ffffffff-ffff-ffff-ffff-ffffffffffff'"]),
     (
         "json",
         &[
-            r#"'{"b": 1, "a": 2, "b": 3}'"#, "'null'", r#"'"null"'"#, r#"' { "x" : 1.0e5, "☃":"\u0041\ud834\udd1e" } '"#,
-            "'123456789012345678901234567890.10'", "'[]'", r#"'"\\ \" \/ \b"'"#, r#"'{"n":1E400}'"#, r#"'"\u0000"'"#,
+            r#"'{"b": 1, "a": 2, "b": 3}'"#,
+            "'null'",
+            r#"'"null"'"#,
+            r#"' { "x" : 1.0e5, "☃":"\u0041\ud834\udd1e" } '"#,
+            "'123456789012345678901234567890.10'",
+            "'[]'",
+            r#"'"\\ \" \/ \b"'"#,
+            r#"'{"n":1E400}'"#,
+            r#"'"\u0000"'"#,
         ],
     ),
     (
         "jsonb",
-        &[r#"'{"b": 1, "a": 2, "b": 3}'"#, "'null'", "'1.10'", "'1E400'", r#"'[null, true, "☃", {"": {}}]'"#, "'9007199254740993'"],
+        &[
+            r#"'{"b": 1, "a": 2, "b": 3}'"#,
+            "'null'",
+            "'1.10'",
+            "'1E400'",
+            r#"'[null, true, "☃", {"": {}}]'"#,
+            "'9007199254740993'",
+        ],
     ),
     ("jsonpath", &["'$.a[*] ? (@ > 1)'", r#"'strict $."a b"'"#]),
     ("xml", &["'<a>&lt; ☃</a>'", "'<a/><b/>'", "'text'", r#"'<?xml version="1.0"?><r/>'"#]),
@@ -131,7 +199,14 @@ const OTHERS: &[(&str, &[&str])] = &[
     ("int8multirange", &["'{}'", "'{[1,3),[9007199254740993,)}'"]),
     ("tstzmultirange", &["'{[2024-01-01 00:00+00,2024-02-01 00:00+00)}'"]),
     ("int4[]", &["'{}'", "'[-2:0]={1,NULL,3}'", "'[5:6][0:1]={{1,2},{3,4}}'"]),
-    ("text[]", &[r#"array['', null, 'NULL', 'a,b', '"', '\', '{}', ' ', '☃']"#, "array[array['a', 'b'], array[null, 'd']]", "'{}'"]),
+    (
+        "text[]",
+        &[
+            r#"array['', null, 'NULL', 'a,b', '"', '\', '{}', ' ', '☃']"#,
+            "array[array['a', 'b'], array[null, 'd']]",
+            "'{}'",
+        ],
+    ),
     ("bytea[]", &[r"array['\x00'::bytea, null, '\x5c22']"]),
     ("float8[]", &["'{NaN,Infinity,-Infinity,5e-324,-0,0.1}'"]),
     ("numeric[]", &["'{NaN,1.10,1e-40}'"]),
@@ -167,7 +242,8 @@ const MADE: &str = r#"
 /// A table of these types: row n holds value n of each, or null.
 fn table(name: &str, key: &str, types: &[(&str, &[&str])]) -> Vec<String> {
     let columns: Vec<String> = types.iter().enumerate().map(|(n, (of, _))| format!("c{n} {of}")).collect();
-    let mut made = vec![format!("create table {name} (id int {key}, touched int not null default 0, {})", columns.join(", "))];
+    let mut made =
+        vec![format!("create table {name} (id int {key}, touched int not null default 0, {})", columns.join(", "))];
     if key.is_empty() {
         made.push(format!("alter table {name} replica identity full"));
     }
@@ -284,7 +360,11 @@ async fn a_source_in_another_encoding_arrives_as_what_it_says() -> Outcome {
         }
         let rows = "select string_agg(id || \"ü\" || coalesce(v, '-'), ' ' order by id) from \"é\" where id <> 3";
         assert_eq!(life.on_target(rows).await, "1ÄÖÜ éé 4ßx", "{encoding}");
-        assert_eq!(life.on_target("select string_agg(a || b, ' ' order by b) from full_é").await, "éx éü", "{encoding}");
+        assert_eq!(
+            life.on_target("select string_agg(a || b, ' ' order by b) from full_é").await,
+            "éx éü",
+            "{encoding}"
+        );
         assert_eq!(life.on_target("select length(\"ü\") from \"é\" where id = 3").await, "9000");
     }
     Ok(())
