@@ -105,7 +105,7 @@ impl Error {
         let mut next: Option<&(dyn StdError + 'static)> = Some(self);
         while let Some(err) = next {
             let closed = err.downcast_ref::<tokio_postgres::Error>().is_some_and(|e| e.is_closed());
-            if closed || err.is::<std::io::Error>() || err.is::<crate::connect::explain::Network>() {
+            if closed || err.is::<std::io::Error>() || err.is::<Network>() {
                 return true;
             }
             next = err.source();
@@ -173,6 +173,19 @@ impl fmt::Debug for Error {
 impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         self.0.cause.as_ref().map(|cause| &**cause as &(dyn StdError + 'static))
+    }
+}
+
+/// The network's answer, without the number that `std::io::Error` appends.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", without_number(.0))]
+pub(crate) struct Network(pub std::io::Error);
+
+fn without_number(err: &std::io::Error) -> String {
+    let text = err.to_string();
+    match text.split_once(" (os error ") {
+        Some((text, _)) => text.to_lowercase(),
+        None => text,
     }
 }
 

@@ -17,7 +17,7 @@ use tokio_postgres::tls::{ChannelBinding, TlsConnect, TlsStream};
 
 use super::{Side, explain, tls};
 use crate::config::conninfo::{Conninfo, Endpoint, Host, SessionAttrs, SslMode};
-use crate::error::{Error, Result};
+use crate::error::{Error, Network, Result};
 
 /// Says who the server is, for `target_session_attrs`: two columns, both booleans.
 pub(crate) const ROLE_QUERY: &str =
@@ -74,7 +74,7 @@ impl Failure {
         Failure { cause: cause.into(), other_wire: false, other_host: false }
     }
     pub(crate) fn network(err: io::Error) -> Failure {
-        Failure::unreachable(explain::Network(err))
+        Failure::unreachable(Network(err))
     }
     fn tls(cause: impl Into<Box<dyn StdError + Send + Sync>>) -> Failure {
         Failure { cause: cause.into(), other_wire: true, other_host: true }
@@ -250,10 +250,8 @@ impl Attempt<'_> {
                 };
             }
         }
-        let (stream, binding) = tls
-            .handshake(stream, &self.endpoint.host.to_string())
-            .await
-            .map_err(|err| Failure::tls(explain::Network(err)))?;
+        let (stream, binding) =
+            tls.handshake(stream, &self.endpoint.host.to_string()).await.map_err(|err| Failure::tls(Network(err)))?;
         Ok(Wire { io: Box::new(stream), binding })
     }
 
@@ -289,7 +287,7 @@ impl Wire {
         self.binding.clone()
     }
     #[cfg(test)]
-    pub(crate) fn over(io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> Wire {
+    pub(crate) fn over(io: impl AsyncRead + AsyncWrite + Unpin + Send + Sync + 'static) -> Wire {
         Wire { io: Box::new(io), binding: None }
     }
 }

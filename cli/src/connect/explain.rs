@@ -9,6 +9,7 @@ use tokio_rustls::rustls::{AlertDescription, CertificateError, Error as TlsError
 
 use super::Side;
 use crate::config::conninfo::{Conninfo, Host, SslMode};
+use crate::error::Network;
 use crate::error::ServerError;
 
 #[derive(Debug, thiserror::Error)]
@@ -26,19 +27,6 @@ pub(super) struct NoTls;
 #[derive(Debug, thiserror::Error)]
 #[error("the server is not of the kind that target_session_attrs asks for")]
 pub(super) struct WrongRole;
-
-/// The network's answer, without the number that `io::Error` appends.
-#[derive(Debug, thiserror::Error)]
-#[error("{}", without_number(.0))]
-pub(crate) struct Network(pub io::Error);
-
-fn without_number(err: &io::Error) -> String {
-    let text = err.to_string();
-    match text.split_once(" (os error ") {
-        Some((text, _)) => text.to_lowercase(),
-        None => text,
-    }
-}
 
 /// The server wants a password and none is known.
 #[derive(Debug, thiserror::Error)]

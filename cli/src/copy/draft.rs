@@ -12,6 +12,7 @@ use crate::error::{Context, Result};
 use crate::selection::{self, Selected};
 use crate::source::catalog::{self, Sizes};
 use crate::source::dump::{Leave, Section, Tools};
+use crate::source::dump_ranges;
 use crate::source::large_objects;
 use crate::source::snapshot::SnapshotHolder;
 use crate::target::queue::{Part, Step};
@@ -85,9 +86,14 @@ pub async fn draft(holder: &SnapshotHolder, asked: &Asked<'_>, file: &Path) -> R
     let mut objects = catalog::objects(client).await?;
     selected.selection.mark_unchecked(&mut objects);
     let tools = Tools::find((version / 10_000) as u32).await?;
-    tools.dump(asked.source, &holder.exported, &selected.selection.unreadable, file).await?;
-    let mut pre = tools.entries(file, Section::PreData, asked.leave).await?;
-    let mut post = tools.entries(file, Section::PostData, asked.leave).await?;
+    let (mut pre, mut post) = (Vec::new(), Vec::new());
+    for patterns in dump_ranges::ranges(client).await? {
+        tools.dump(asked.source, &holder.exported, &selected.selection.unreadable, &patterns, file).await?;
+        pre.push(tools.entries(file, Section::PreData, asked.leave).await?);
+        post.push(tools.entries(file, Section::PostData, asked.leave).await?);
+    }
+    let needs = if pre.len() > 1 { dump_ranges::relation_needs(client).await? } else { Default::default() };
+    let (mut pre, mut post) = (dump_ranges::merge(pre, &needs), dump_ranges::merge(post, &needs));
     let toc = selected.selection.toc();
     pre.retain(|entry| toc.keeps(entry));
     post.retain(|entry| toc.keeps(entry));

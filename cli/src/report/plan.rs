@@ -163,8 +163,20 @@ mod tests {
         let plan = Plan {
             format: 1,
             tables: vec![
-                Table { name: TableName::new("public", "orders"), bytes: 3 << 30, parts: 3, format: "binary" },
-                Table { name: TableName::new("public", "T 1"), bytes: 8192, parts: 1, format: "text" },
+                Table {
+                    name: TableName::new("public", "orders"),
+                    bytes: 3 << 30,
+                    parts: 3,
+                    format: "binary",
+                    ranges: Vec::new(),
+                },
+                Table {
+                    name: TableName::new("public", "T 1"),
+                    bytes: 8192,
+                    parts: 1,
+                    format: "text",
+                    ranges: Vec::new(),
+                },
             ],
             counts: Counts { parts: 4, indexes: 2, sequences: 1, ..Counts::default() },
             left_out: vec![

@@ -2,7 +2,7 @@
 //! kind of object; we only cut its text at the entries of its own table of contents. Connection
 //! settings go through the environment: no password is ever in the process list.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
@@ -83,8 +83,15 @@ impl Tools {
     }
 
     /// Dumps the schema under an exported snapshot into `file` (custom format). `without`: relations
-    /// that pg_dump must not even lock.
-    pub async fn dump(&self, source: &Conninfo, snapshot: &str, without: &[TableName], file: &Path) -> Result<()> {
+    /// that pg_dump must not even lock; `patterns`: what another dump holds.
+    pub async fn dump(
+        &self,
+        source: &Conninfo,
+        snapshot: &str,
+        without: &[TableName],
+        patterns: &[String],
+        file: &Path,
+    ) -> Result<()> {
         let mut command = self.command("pg_dump");
         for (name, value) in source.libpq_env() {
             command.env(name, value);
@@ -95,6 +102,7 @@ impl Tools {
             .arg("--encoding=UTF8")
             .arg(format!("--snapshot={snapshot}"))
             .args(without.iter().map(|name| format!("--exclude-table={}", name.sql())))
+            .args(patterns.iter().map(|pattern| format!("--exclude-table={pattern}")))
             .arg("--file")
             .arg(file);
         output(command, "pg_dump").await.map(drop)
@@ -179,7 +187,7 @@ type Line = (u32, u32, u32);
 /// header is not in the list, or its entry has been seen already.
 fn cut(list: &str, text: &str) -> Vec<Entry> {
     // dumpId; catalog oid kind schema tag owner
-    let mut announced: HashMap<&str, Vec<Line>> = HashMap::new();
+    let mut announced: BTreeMap<&str, VecDeque<Line>> = BTreeMap::new();
     for line in list.lines().filter(|line| !line.starts_with(';')) {
         let mut words = line.splitn(4, ' ');
         let (id, catalog, oid, rest) = (words.next(), words.next(), words.next(), words.next());
@@ -188,11 +196,9 @@ fn cut(list: &str, text: &str) -> Vec<Entry> {
             (id.map(str::parse), catalog.map(str::parse), oid.map(str::parse), rest)
         {
             // The owner is last and has no spaces that the header shows: compare without it.
-            announced.entry(rest).or_default().push((id, catalog, oid));
+            announced.entry(rest).or_default().push_back((id, catalog, oid));
         }
     }
-    let mut by_start: Vec<(&str, Vec<Line>)> = announced.into_iter().collect();
-    by_start.sort_unstable();
     let mut entries: Vec<Entry> = Vec::new();
     let mut settings = Settings::default();
     let mut lines = text.lines().peekable();
@@ -200,7 +206,7 @@ fn cut(list: &str, text: &str) -> Vec<Entry> {
     while let Some(line) = lines.next() {
         if line == "--"
             && let Some(header) = lines.peek().and_then(|next| Header::parse(next))
-            && let Some((id, catalog, oid)) = take_announced(&mut by_start, &header)
+            && let Some((id, catalog, oid)) = take_announced(&mut announced, &header)
         {
             lines.next();
             if lines.peek() == Some(&"--") {
@@ -256,18 +262,16 @@ impl<'a> Header<'a> {
     }
 }
 
-fn take_announced(by_start: &mut Vec<(&str, Vec<Line>)>, header: &Header<'_>) -> Option<Line> {
+fn take_announced(announced: &mut BTreeMap<&str, VecDeque<Line>>, header: &Header<'_>) -> Option<Line> {
     let start = format!("{} {} {} ", header.kind, header.schema, header.tag);
-    let from = by_start.partition_point(|(line, _)| *line < start.as_str());
-    let at = (from..by_start.len())
-        .take_while(|&at| by_start[at].0.starts_with(&start))
-        // The owner is what is left: nothing of the tag may be in it.
-        .find(|&at| !by_start[at].1.is_empty())?;
-    let found = by_start[at].1.remove(0);
-    if by_start[at].1.is_empty() {
-        by_start.remove(at);
+    // The owner is what is left: nothing of the tag may be in it.
+    let key = announced.range(start.as_str()..).next().map(|(line, _)| *line).filter(|line| line.starts_with(&start))?;
+    let lines = announced.get_mut(key)?;
+    let found = lines.pop_front();
+    if lines.is_empty() {
+        announced.remove(key);
     }
-    Some(found)
+    found
 }
 
 /// `SET default_tablespace` and the like stand between entries and hold for those that follow.

@@ -4,6 +4,7 @@ pub mod catalog;
 pub mod checks;
 pub mod copy_out;
 pub mod dump;
+pub mod dump_ranges;
 pub mod inventory;
 pub mod large_objects;
 pub mod replication;

@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::message::{self, Frame, Malformed};
 use crate::connect::dial::Wire;
-use crate::connect::explain::Network;
+use crate::error::Network;
 use crate::error::ServerError;
 
 /// One read from the socket; what the buffer shrinks back to.
