@@ -68,6 +68,12 @@ pub enum PluginArg {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum OnConflictArg {
+    Stop,
+    Warn,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum FlavourArg {
     Auto,
     Extension,
@@ -211,6 +217,10 @@ pub struct RunArgs {
     /// Leave tables behind that were created on the source since the migration began
     #[arg(long, help_heading = "What to migrate")]
     pub leave_new_tables: bool,
+
+    /// A change that finds no row, or a second one with its key: stop, or record it in pgmig.conflicts and go on
+    #[arg(long, value_enum, default_value = "stop", help_heading = "How")]
+    pub on_conflict: OnConflictArg,
 
     /// Output plugin of the source that says what changes
     #[arg(long, value_enum, default_value = "auto", help_heading = "How")]

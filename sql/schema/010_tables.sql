@@ -153,3 +153,26 @@ comment on column pgmig.event.migration is 'migration it belongs to';
 comment on column pgmig.event.at is 'when it happened';
 comment on column pgmig.event.level is 'info, warn or error';
 comment on column pgmig.event.message is 'what happened';
+
+create table pgmig.conflict
+(
+    conflict_id   bigint      generated always as identity primary key,
+    migration     text        not null references pgmig.sentinel on delete cascade,
+    at            timestamptz not null default clock_timestamp(),
+    lsn           pg_lsn,
+    schema_name   text        not null,
+    table_name    text        not null,
+    kind          text        not null
+                  check (kind in ('insert_exists', 'update_missing', 'update_exists', 'delete_missing')),
+    key_columns   text[]      not null
+);
+create index conflict_order on pgmig.conflict (migration, conflict_id);
+comment on table pgmig.conflict is 'changes that did not fit the rows of the target and were passed over (run --on-conflict=warn); stored in the transaction of the changes beside them';
+comment on column pgmig.conflict.conflict_id is 'order of the conflicts';
+comment on column pgmig.conflict.migration is 'migration it belongs to';
+comment on column pgmig.conflict.at is 'when it was passed over';
+comment on column pgmig.conflict.lsn is 'end of the commit record of the source transaction';
+comment on column pgmig.conflict.schema_name is 'schema of the table';
+comment on column pgmig.conflict.table_name is 'name of the table';
+comment on column pgmig.conflict.kind is 'insert_exists, update_exists: a row with that unique key is there, and was left as it is; update_missing, delete_missing: no row with that key is there';
+comment on column pgmig.conflict.key_columns is 'names of the columns that identify a row; their values are told nowhere';

@@ -91,6 +91,22 @@ comment on column pgmig.events.at is 'when it happened';
 comment on column pgmig.events.level is 'info, warn or error';
 comment on column pgmig.events.message is 'what happened';
 
+create view pgmig.conflicts as
+select c.migration, c.schema_name, c.table_name, c.kind, c.key_columns,
+       count(*) as changes, min(c.lsn) as first_lsn, max(c.lsn) as last_lsn, max(c.at) as last_at
+  from pgmig.conflict c
+ group by c.migration, c.schema_name, c.table_name, c.kind, c.key_columns;
+comment on view pgmig.conflicts is 'changes that did not fit the rows of the target and were passed over, by table and kind; one by one in pgmig.conflict';
+comment on column pgmig.conflicts.migration is 'migration it belongs to';
+comment on column pgmig.conflicts.schema_name is 'schema of the table';
+comment on column pgmig.conflicts.table_name is 'name of the table';
+comment on column pgmig.conflicts.kind is 'insert_exists, update_missing, update_exists, delete_missing; see pgmig.conflict.kind';
+comment on column pgmig.conflicts.key_columns is 'names of the columns that identify a row';
+comment on column pgmig.conflicts.changes is 'how many changes were passed over';
+comment on column pgmig.conflicts.first_lsn is 'end of the source transaction of the first';
+comment on column pgmig.conflicts.last_lsn is 'end of the source transaction of the last';
+comment on column pgmig.conflicts.last_at is 'when the last was passed over';
+
 create view pgmig.progress as
 with copy as (
     select p.migration,
@@ -160,7 +176,8 @@ select k.migration,
        k.plugin,
        k.slot_name,
        k.started_at,
-       k.done_at
+       k.done_at,
+       (select count(*) from pgmig.conflict c where c.migration = k.migration) as conflicts
   from calc k;
 comment on view pgmig.progress is 'one row a migration: how far it is';
 comment on column pgmig.progress.migration is 'name of the migration';
@@ -193,3 +210,4 @@ comment on column pgmig.progress.plugin is 'output plugin of the slot';
 comment on column pgmig.progress.slot_name is 'logical replication slot on the source';
 comment on column pgmig.progress.started_at is 'when the migration was begun';
 comment on column pgmig.progress.done_at is 'when the migration was done';
+comment on column pgmig.progress.conflicts is 'changes that did not fit the rows of the target and were passed over; see pgmig.conflicts';

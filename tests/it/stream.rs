@@ -1,6 +1,8 @@
 //! Change data capture, held to the letter: what arrives by the stream is what the source committed,
 //! whatever its type, key, table or transaction, through both plugins and into both flavours.
 
+mod conflicts;
+mod drift;
 mod transactions;
 mod types;
 

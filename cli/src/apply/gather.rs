@@ -5,9 +5,12 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use tokio_postgres::Client;
+
 use super::batch::{Batch, Op};
+use super::drift::Drift;
 use crate::error::{Context, Error, Exit, Result};
-use crate::model::wire::{Item, Shape};
+use crate::model::wire::{Item, Kind, Shape};
 use crate::model::{Lsn, SnapshotTag, TableName};
 use crate::stream::spool::{Position, SpoolReader};
 
@@ -33,6 +36,8 @@ pub enum Gathered {
     Level,
     /// The rest of a transaction is on its way.
     Waiting,
+    /// A change whose like was not seen before: the target must be asked about it (`look`).
+    Look(Arc<Shape>, Option<Kind>),
 }
 
 pub struct Gatherer {
@@ -42,6 +47,8 @@ pub struct Gatherer {
     /// Relations whose changes may be in the stream and are known not to be moved: what was left out,
     /// and what comes in other ways.
     ignored: HashSet<TableName>,
+    /// Holds changes against the target's columns.
+    drift: Drift,
     /// Transactions that end at or before this are applied, or were given out.
     passed: Lsn,
     /// What was read and not given out yet.
@@ -57,19 +64,28 @@ pub struct Gatherer {
 #[derive(Default)]
 struct Skip {
     xid: Option<u32>,
-    known: Option<(Arc<Shape>, bool)>,
+    known: Option<(Arc<Shape>, Option<Kind>, bool)>,
 }
 
 impl Gatherer {
-    pub fn new(reader: SpoolReader, tags: HashMap<TableName, Tag>, ignored: HashSet<TableName>) -> Gatherer {
+    pub fn new(
+        reader: SpoolReader,
+        tags: HashMap<TableName, Tag>,
+        ignored: HashSet<TableName>,
+        drift: Drift,
+    ) -> Gatherer {
         let begun = reader.position();
         let (passed, batch, skip) = (Lsn::ZERO, Batch::default(), Skip::default());
-        Gatherer { reader, tags, ignored, passed, batch, begun, skip, large: false }
+        Gatherer { reader, tags, ignored, drift, passed, batch, begun, skip, large: false }
     }
 
     /// Before this position the tables are not at one point in time.
     pub fn newest_tag(&self) -> Lsn {
         self.tags.values().map(|tag| tag.lsn).max().unwrap_or_default()
+    }
+
+    pub fn ignore(&mut self, table: TableName) {
+        self.ignored.insert(table);
     }
 
     /// Puts the reader behind what the target says is applied. Commit order is the spool's order, so
@@ -127,16 +143,24 @@ impl Gatherer {
                     self.skip = Skip { xid: Some(xid), known: None };
                     self.batch.open = true;
                 }
-                Item::Change(change) => {
-                    if self.wanted(&change.shape)? {
-                        self.batch.push(Op::Change(change));
+                Item::Change(change) => match self.wanted(&change.shape, Some(change.kind)) {
+                    Some(true) => self.batch.push(Op::Change(change)),
+                    Some(false) => {}
+                    None => {
+                        self.reader.seek(at);
+                        return Ok(Gathered::Look(Arc::clone(&change.shape), Some(change.kind)));
                     }
-                }
+                },
                 Item::Truncate(shapes) => {
                     let mut wanted = Vec::with_capacity(shapes.len());
                     for shape in shapes {
-                        if self.wanted(&shape)? {
-                            wanted.push(shape);
+                        match self.wanted(&shape, None) {
+                            Some(true) => wanted.push(shape),
+                            Some(false) => {}
+                            None => {
+                                self.reader.seek(at);
+                                return Ok(Gathered::Look(shape, None));
+                            }
                         }
                     }
                     if !wanted.is_empty() {
@@ -175,6 +199,28 @@ impl Gatherer {
         }
     }
 
+    /// Asks the target about what `gather` did not know. An error that names the table if the change
+    /// cannot be applied there.
+    pub async fn look(&mut self, client: &Client, shape: &Arc<Shape>, kind: Option<Kind>) -> Result<()> {
+        match kind {
+            Some(kind) if self.tags.contains_key(&shape.table) => self.drift.check(client, shape, kind).await,
+            _ => Err(Error::new(
+                Exit::Differ,
+                format!("{} has changed on the source and is not part of this migration", shape.table),
+            )),
+        }
+    }
+
+    /// What was gathered before the transaction of a change that cannot be applied; that transaction is
+    /// read again.
+    pub fn give_whole(&mut self) -> Option<Gathered> {
+        if !self.batch.ends.is_empty() {
+            return Some(self.whole_ones());
+        }
+        self.rewind(self.begun, self.passed);
+        None
+    }
+
     /// The whole transactions; the open one is read again.
     fn whole_ones(&mut self) -> Gathered {
         self.batch.cut_open();
@@ -189,25 +235,24 @@ impl Gatherer {
         batch
     }
 
-    /// Whether a change to this relation is to be applied. Looked up once per transaction and relation.
-    fn wanted(&mut self, shape: &Arc<Shape>) -> Result<bool> {
-        if let Some((last, wanted)) = &self.skip.known
+    /// Whether a change to this relation is to be applied; None: not known yet. Looked up once per
+    /// transaction and relation.
+    fn wanted(&mut self, shape: &Arc<Shape>, kind: Option<Kind>) -> Option<bool> {
+        if let Some((last, of, wanted)) = &self.skip.known
             && Arc::ptr_eq(last, shape)
+            && *of == kind
         {
-            return Ok(*wanted);
+            return Some(*wanted);
         }
         let wanted = match self.tags.get(&shape.table) {
             Some(tag) => self.passed >= tag.lsn || !self.skip.xid.is_some_and(|xid| tag.snapshot.covers(xid)),
             None if self.ignored.contains(&shape.table) => false,
-            None => {
-                return Err(Error::new(
-                    Exit::Differ,
-                    format!("{} has changed on the source and is not part of this migration", shape.table),
-                )
-                .hint("it was created after the migration was planned: begin again (pgmig cleanup --force, empty the target, pgmig run)"));
-            }
+            None => return None,
         };
-        self.skip.known = Some((Arc::clone(shape), wanted));
-        Ok(wanted)
+        if wanted && kind.is_some_and(|kind| !self.drift.fits(shape, kind)) {
+            return None;
+        }
+        self.skip.known = Some((Arc::clone(shape), kind, wanted));
+        Some(wanted)
     }
 }

@@ -19,27 +19,29 @@
 //! `replay_lsn` says what is left. Segments of the spool are deleted only once a commit that did wait
 //! lies behind them.
 
+mod ahead;
 pub mod batch;
+pub mod conflict;
+pub mod drift;
 pub mod extension;
 mod gather;
 pub mod merge;
 pub mod plain;
 
-use std::future::{Future, poll_fn};
-use std::pin::pin;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{RwLock, watch};
 use tokio_postgres::Client;
 
 use crate::error::{Context, Error, Exit, Result};
-use crate::model::Lsn;
 use crate::model::wire::Commit;
+use crate::model::{Lsn, TableName};
 use crate::stream::receive::Received;
 use crate::stream::spool::{Position, Spool};
+use ahead::{Next, overlapped};
 use batch::{Batch, Op};
+use conflict::{Deciding, OnConflict};
 use gather::Gathered;
 pub use gather::{Gatherer, Tag};
 use merge::Merger;
@@ -81,6 +83,15 @@ pub struct Advance {
     pub transactions: u64,
     /// Rows that earlier pieces of the same target transaction changed.
     pub rows_before: u64,
+    /// Each transaction: how many changes there are up to its end, and its commit.
+    pub ends: Vec<(usize, Commit)>,
+}
+
+impl Advance {
+    /// Where the transaction of a change ends.
+    fn end_of(&self, change: usize) -> Option<Lsn> {
+        self.ends.iter().find(|(end, _)| change < *end).map(|(_, commit)| commit.end_lsn)
+    }
 }
 
 /// What a person can turn while apply runs, as it was last read from the sentinel.
@@ -106,10 +117,9 @@ pub struct Applied {
 pub struct Apply<W: Writer> {
     client: Client,
     writer: W,
-    spool: Spool,
     gatherer: Gatherer,
     merger: Merger,
-    migration: String,
+    deciding: Deciding,
     /// Everything up to here is applied already.
     replay_lsn: Lsn,
     watched: Watched,
@@ -119,49 +129,20 @@ pub struct Apply<W: Writer> {
     /// Whether the session's commits wait for the disk, and when one last did.
     durable: bool,
     durable_at: Instant,
+    /// The table whose change could not be applied since the source has it in another form, or since it
+    /// is not known at all.
+    pub drifted: Option<TableName>,
 }
 
 /// What apply shares with the rest of the run.
 pub struct Watched {
+    pub spool: Spool,
     pub switches: watch::Receiver<Switches>,
     /// Every transaction whose commit ends at or before this is in the spool.
     pub received: watch::Receiver<Received>,
     pub applied: watch::Sender<Applied>,
     /// Taken for reading by each target transaction; DDL that locks tables takes it for writing.
     pub gate: Arc<RwLock<()>>,
-}
-
-/// What is to be done next, ready to be sent.
-struct Next<Work> {
-    gathered: Gathered,
-    work: Option<Work>,
-    /// The work is not in the source's order.
-    reordered: bool,
-}
-
-impl<Work> Next<Work> {
-    fn gather<W: Writer<Work = Work>>(
-        gatherer: &mut Gatherer,
-        merger: &Merger,
-        endpos: Option<Lsn>,
-    ) -> Result<Next<Work>> {
-        let mut gathered = gatherer.gather(endpos)?;
-        let (work, reordered) = match &mut gathered {
-            Gathered::Batch(batch) => {
-                let net = merger.merge(&batch.ops);
-                (Some(W::work(net.ops)), net.reordered)
-            }
-            Gathered::Piece(batch) | Gathered::LastPiece(batch) => {
-                (Some(W::work(std::mem::take(&mut batch.ops))), false)
-            }
-            Gathered::Behind(_) | Gathered::Level | Gathered::Waiting => (None, false),
-        };
-        Ok(Next { gathered, work, reordered })
-    }
-    /// Whether it stays true while time goes by.
-    fn is_settled(&self) -> bool {
-        !matches!(self.gathered, Gathered::Level | Gathered::Waiting)
-    }
 }
 
 /// The target refused to move (paused, or endpos was moved), or asks to try again.
@@ -177,29 +158,33 @@ impl<W: Writer> Apply<W> {
     pub fn new(
         client: Client,
         writer: W,
-        spool: Spool,
         gatherer: Gatherer,
         merger: Merger,
-        migration: String,
+        deciding: Deciding,
         replay_lsn: Lsn,
         watched: Watched,
     ) -> Apply<W> {
-        let (ahead, pieces) = (None, None);
+        let (ahead, pieces, drifted) = (None, None, None);
         let (durable, durable_at) = (true, Instant::now());
         Apply {
             client,
             writer,
-            spool,
             gatherer,
             merger,
-            migration,
+            deciding,
             replay_lsn,
             watched,
             ahead,
             pieces,
             durable,
             durable_at,
+            drifted,
         }
+    }
+
+    /// Passes changes of this table over from now on.
+    pub fn ignore(&mut self, table: TableName) {
+        self.gatherer.ignore(table);
     }
 
     /// Applies until endpos is reached; returns it. Waits while apply is switched off.
@@ -228,6 +213,17 @@ impl<W: Writer> Apply<W> {
                 (Gathered::Behind(endpos), _) => {
                     self.rollback().await?;
                     return Ok(endpos);
+                }
+                (Gathered::Look(shape, kind), _) => {
+                    if let Err(err) = self.gatherer.look(&self.client, &shape, kind).await {
+                        self.rollback().await?;
+                        let Some(before) = self.gatherer.give_whole() else {
+                            self.drifted = (err.exit() == Exit::Differ).then(|| shape.table.clone());
+                            return Err(err);
+                        };
+                        self.ahead = Some(Ok(Next::of::<W>(before, &self.merger)));
+                    }
+                    continue;
                 }
                 (Gathered::Waiting, _) => {
                     // The rest of the transaction is on its way.
@@ -285,7 +281,7 @@ impl<W: Writer> Apply<W> {
     ) -> Result<Written> {
         let commit = batch.last().ok_or_else(|| Error::bug("a Batch without a commit"))?;
         let transactions = batch.ends.len() as u64;
-        let advance = Advance { migration: self.migration.clone(), commit, transactions, rows_before: 0 };
+        let advance = self.advance(commit, 0, batch.ends.clone());
         let behind = self.gatherer.reader.has_more();
         self.commit_durably(!behind || self.durable_at.elapsed() >= DURABLE_EVERY).await?;
         let gate = Arc::clone(&self.watched.gate);
@@ -299,9 +295,14 @@ impl<W: Writer> Apply<W> {
                 self.moved(&advance, rows, Some(batch.to));
                 Ok(Ok(()))
             }
-            Err(err) if is_unfit(&err) && (reordered || transactions > 1) => {
+            Err(err)
+                if is_unfit(&err) && (reordered || transactions > 1 || self.deciding.policy == OnConflict::Warn) =>
+            {
                 tracing::debug!(error = %err.chain(), transactions, "a batch is applied again in the source's order");
-                let again = self.one_by_one(&batch).await?;
+                let again = match self.deciding.policy {
+                    OnConflict::Stop => self.one_by_one(&batch).await?,
+                    OnConflict::Warn => self.in_order(&batch, &advance).await?,
+                };
                 if reordered
                     && again.is_ok()
                     && let Some((schema, table)) = err.table()
@@ -319,7 +320,7 @@ impl<W: Writer> Apply<W> {
         let mut begin = 0;
         for &(end, commit) in &batch.ends {
             let work = W::work(batch.ops[begin..end].to_vec());
-            let advance = Advance { migration: self.migration.clone(), commit, transactions: 1, rows_before: 0 };
+            let advance = self.advance(commit, 0, vec![(end - begin, commit)]);
             match self.writer.write(&self.client, &work, Some(&advance), false).await {
                 Ok(rows) => self.moved(&advance, rows, (end == batch.ops.len()).then_some(batch.to)),
                 Err(err) => return refused(err, batch.from),
@@ -327,6 +328,24 @@ impl<W: Writer> Apply<W> {
             begin = end;
         }
         Ok(Ok(()))
+    }
+
+    /// A Batch in the source's order, around what does not fit.
+    async fn in_order(&mut self, batch: &Batch, advance: &Advance) -> Result<Written> {
+        let work = W::work(batch.ops.clone());
+        let changes = (&batch.ops[..], &work);
+        match self.deciding.write(&mut self.writer, &self.client, changes, Some(advance), false).await {
+            Ok(rows) => {
+                self.moved(advance, rows, Some(batch.to));
+                Ok(Ok(()))
+            }
+            Err(err) => refused(err, batch.from),
+        }
+    }
+
+    fn advance(&self, commit: Commit, rows_before: u64, ends: Vec<(usize, Commit)>) -> Advance {
+        let transactions = ends.len() as u64;
+        Advance { migration: self.deciding.migration.clone(), commit, transactions, rows_before, ends }
     }
 
     /// Writes a part of a large transaction; the target may ask to try all of it again.
@@ -337,7 +356,8 @@ impl<W: Writer> Apply<W> {
             self.client.batch_execute("begin").await.on_target(|| "begin a large transaction".into())?;
             self.pieces = Some(Pieces { rows: 0, _pass: pass });
         }
-        let write = self.writer.write(&self.client, &work, None, true);
+        let changes = (&piece.ops[..], &work);
+        let write = self.deciding.write(&mut self.writer, &self.client, changes, None, true);
         let gather = || Next::gather::<W>(&mut self.gatherer, &self.merger, endpos);
         let (written, ahead) = overlapped(write, gather).await;
         self.ahead = ahead.filter(|next| next.as_ref().is_ok_and(Next::is_settled));
@@ -357,8 +377,9 @@ impl<W: Writer> Apply<W> {
     async fn write_last_piece(&mut self, piece: Batch, work: W::Work) -> Result<Written> {
         let commit = piece.last().ok_or_else(|| Error::bug("a piece without a commit"))?;
         let rows_before = self.pieces.as_ref().map_or(0, |pieces| pieces.rows);
-        let advance = Advance { migration: self.migration.clone(), commit, transactions: 1, rows_before };
-        match self.writer.write(&self.client, &work, Some(&advance), true).await {
+        let advance = self.advance(commit, rows_before, piece.ends.clone());
+        let changes = (&piece.ops[..], &work);
+        match self.deciding.write(&mut self.writer, &self.client, changes, Some(&advance), true).await {
             Ok(rows) => {
                 self.client.batch_execute("commit").await.on_target(|| "commit a large transaction".into())?;
                 self.pieces = None;
@@ -404,24 +425,11 @@ impl<W: Writer> Apply<W> {
         });
         if let Some(position) = position.filter(|_| self.durable) {
             self.durable_at = Instant::now();
-            if let Err(err) = self.spool.prune(position) {
+            if let Err(err) = self.watched.spool.prune(position) {
                 tracing::warn!(%err, "cannot delete an applied segment of the spool");
             }
         }
         tracing::debug!(replay_lsn = %advance.commit.end_lsn, transactions = advance.transactions, rows, "batch applied");
-    }
-}
-
-/// Starts `work`, does something else while it waits for an answer, and finishes it.
-async fn overlapped<T, M>(work: impl Future<Output = T>, meanwhile: impl FnOnce() -> M) -> (T, Option<M>) {
-    let mut work = pin!(work);
-    match poll_fn(|context| Poll::Ready(work.as_mut().poll(context))).await {
-        Poll::Ready(done) => (done, None),
-        Poll::Pending => {
-            // What carries the request runs on the other threads.
-            let meanwhile = tokio::task::block_in_place(meanwhile);
-            (work.await, Some(meanwhile))
-        }
     }
 }
 
@@ -458,7 +466,7 @@ fn explain(err: Error) -> Error {
             (Exit::Differ, "the target holds a row that pgmig did not write; remove it, then run again")
         }
         Some("42P01" | "42703") => {
-            (Exit::Differ, "the table was altered on the source: run the same DDL on the target, then run again")
+            (Exit::Differ, "the table was altered on the target: make it what it is on the source, then run again")
         }
         _ => return Error::new(err.exit(), "cannot apply a batch").cause(err),
     };

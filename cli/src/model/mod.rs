@@ -1,6 +1,7 @@
 //! The vocabulary: values and pure functions. Nothing here reads or writes anything, and nothing
 //! here uses another module of ours.
 
+pub mod column;
 pub mod left_out;
 pub mod lsn;
 pub mod name;
@@ -9,6 +10,7 @@ pub mod progress;
 pub mod snapshot;
 pub mod wire;
 
+pub use column::{Column, Form};
 pub use left_out::{LeftOut, What};
 pub use lsn::Lsn;
 pub use name::TableName;

@@ -34,4 +34,5 @@ pub struct Progress {
     pub last_error: Option<String>,
     pub plugin: String,
     pub slot_name: String,
+    pub conflicts: i64,
 }

@@ -49,6 +49,9 @@ pub fn table(p: &Progress) -> String {
             p.steps_failed
         ));
     }
+    if p.conflicts > 0 {
+        text.push_str(&format!("conflict {} changes were passed over: select * from pgmig.conflicts\n", p.conflicts));
+    }
     if let Some(error) = &p.last_error {
         text.push_str(&format!("error    {error}\n"));
     }
@@ -102,6 +105,7 @@ mod tests {
             last_error: None,
             plugin: "wal2json".into(),
             slot_name: "pgmig_default".into(),
+            conflicts: 3,
         };
         let expected = "\
 migration `default`
@@ -111,6 +115,7 @@ objects  70 of 71               left    -
 write    0/5A3C1D8              source  0/5A3C1D8
 replay   0/5A28F10              endpos  open
 applied  1,234,567 rows         spool   2.0 KiB
+conflict 3 changes were passed over: select * from pgmig.conflicts
 next     stop writes on the source, then `pgmig set-endpos --current`
 ";
         assert_eq!(table(&progress), expected);

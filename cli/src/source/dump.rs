@@ -147,7 +147,7 @@ impl Tools {
         command
     }
 
-    fn command(&self, name: &str) -> Command {
+    pub(super) fn command(&self, name: &str) -> Command {
         let mut command = Command::new(self.bin_dir.join(name));
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("PG") {
@@ -171,7 +171,7 @@ async fn major_of(pg_dump: &Path) -> Option<u32> {
     version.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
 }
 
-async fn output(mut command: Command, name: &str) -> Result<String> {
+pub(super) async fn output(mut command: Command, name: &str) -> Result<String> {
     let output = command.output().await.on_source(|| format!("start {name}"))?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr).trim().to_string();
@@ -265,7 +265,8 @@ impl<'a> Header<'a> {
 fn take_announced(announced: &mut BTreeMap<&str, VecDeque<Line>>, header: &Header<'_>) -> Option<Line> {
     let start = format!("{} {} {} ", header.kind, header.schema, header.tag);
     // The owner is what is left: nothing of the tag may be in it.
-    let key = announced.range(start.as_str()..).next().map(|(line, _)| *line).filter(|line| line.starts_with(&start))?;
+    let key =
+        announced.range(start.as_str()..).next().map(|(line, _)| *line).filter(|line| line.starts_with(&start))?;
     let lines = announced.get_mut(key)?;
     let found = lines.pop_front();
     if lines.is_empty() {

@@ -2,6 +2,7 @@
 
 pub mod catalog;
 pub mod checks;
+pub mod columns;
 pub mod copy_out;
 pub mod dump;
 pub mod dump_ranges;
@@ -10,4 +11,5 @@ pub mod large_objects;
 pub mod replication;
 pub mod slot;
 pub mod snapshot;
+pub mod table_ddl;
 pub mod toc;

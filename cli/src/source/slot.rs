@@ -76,6 +76,52 @@ pub async fn create_publications(client: &Client, migration: &str, tables: &[(Ta
     Ok(())
 }
 
+/// Adds tables to the publications, each to its own; those that are there already stay.
+pub async fn publish(client: &Client, migration: &str, tables: &[(TableName, bool)]) -> Result<()> {
+    let [all, inserts] = publications(migration);
+    for (table, identified) in tables {
+        let publication = if *identified { &all } else { &inserts };
+        let row = client
+            .query_one(
+                "select exists (select from pg_catalog.pg_publication_tables
+                                 where pubname::text = $1 and schemaname::text = $2 and tablename::text = $3)",
+                &[publication, &table.schema, &table.table],
+            )
+            .await
+            .on_source(|| format!("look into publication `{publication}`"))?;
+        if !row.get::<_, bool>(0) {
+            let add = format!("alter publication {} add table only {}", identifier(publication), table.sql());
+            client.batch_execute(&add).await.map_err(|cause| {
+                Error::new(Exit::Source, format!("cannot add {table} to publication `{publication}` on the source"))
+                    .cause(cause)
+                    .hint("the role must own the table")
+            })?;
+        }
+    }
+    Ok(())
+}
+
+/// The first transaction id that nobody has yet.
+pub async fn next_xid(client: &Client) -> Result<String> {
+    let row = client
+        .query_one("select pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot())::text", &[])
+        .await
+        .on_source(|| "read the next transaction id".into())?;
+    Ok(row.get(0))
+}
+
+/// Whether every transaction before this one has ended.
+pub async fn all_ended(client: &Client, before: &str) -> Result<bool> {
+    let row = client
+        .query_one(
+            "select pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot())::text::numeric >= $1::text::numeric",
+            &[&before],
+        )
+        .await
+        .on_source(|| "look for open transactions".into())?;
+    Ok(row.get(0))
+}
+
 /// Drops what is there of the publications; returns how many were.
 pub async fn drop_publications(client: &Client, migration: &str) -> Result<usize> {
     let names = publications(migration).to_vec();

@@ -1,6 +1,7 @@
 //! All that is said to the target. It never uses `source`.
 
 pub mod checks;
+pub mod columns;
 pub mod copy_in;
 pub mod install;
 pub mod keys;

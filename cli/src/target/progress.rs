@@ -14,7 +14,7 @@ pub async fn progress(client: &Client, migration: Option<&str>) -> Result<Vec<Pr
                     coalesce(steps_done, 0), coalesce(steps_total, 0), coalesce(steps_failed, 0),
                     startpos, write_lsn, flush_lsn, replay_lsn, source_lsn, lag_bytes, lag_seconds::float8, spool_bytes,
                     applied_transactions, applied_rows, endpos, apply, extract(epoch from eta)::float8,
-                    last_error, plugin, slot_name
+                    last_error, plugin, slot_name, conflicts
                from pgmig.progress
               where migration = coalesce($1, migration)
               order by migration",
@@ -52,6 +52,7 @@ pub async fn progress(client: &Client, migration: Option<&str>) -> Result<Vec<Pr
             last_error: row.get(24),
             plugin: row.get(25),
             slot_name: row.get(26),
+            conflicts: row.get(27),
         })
         .collect())
 }

@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use crate::args::{FlavourArg, PluginArg, RunArgs, SplitArgs, SplitByArg, WhatArgs};
+use crate::apply::conflict::OnConflict;
+use crate::args::{FlavourArg, OnConflictArg, PluginArg, RunArgs, SplitArgs, SplitByArg, WhatArgs};
 use crate::command::conninfo;
 use crate::config::Conninfo;
 use crate::config::filters::Filters;
@@ -37,6 +38,7 @@ pub struct Config {
     pub allow_insert_only: bool,
     pub filters: Option<Filters>,
     pub leave_new_tables: bool,
+    pub on_conflict: OnConflict,
 }
 
 impl Config {
@@ -63,6 +65,10 @@ impl Config {
             allow_insert_only: args.what.allow_insert_only,
             filters: args.what.filters.as_deref().map(Filters::read).transpose()?,
             leave_new_tables: args.leave_new_tables,
+            on_conflict: match args.on_conflict {
+                OnConflictArg::Stop => OnConflict::Stop,
+                OnConflictArg::Warn => OnConflict::Warn,
+            },
         })
     }
 }

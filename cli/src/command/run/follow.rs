@@ -8,6 +8,8 @@ use tokio::sync::{RwLock, watch};
 
 use super::Run;
 use super::stream::Streaming;
+use crate::apply::conflict::Deciding;
+use crate::apply::drift::Drift;
 use crate::apply::extension::ExtensionWriter;
 use crate::apply::merge::Merger;
 use crate::apply::plain::PlainWriter;
@@ -15,7 +17,6 @@ use crate::apply::{Applied, Apply, Gatherer, Tag, Watched, Writer};
 use crate::error::{Context, Error, Exit, Result};
 use crate::model::{Lsn, Phase, SnapshotTag, TableName};
 use crate::report::Event;
-use crate::source::catalog::{self, Sizes};
 use crate::source::slot;
 use crate::stream::spool::Spool;
 use crate::target::install::Flavour;
@@ -58,18 +59,18 @@ impl Run {
         }
         let settings = [&[("session_replication_role", "replica")], settings].concat();
         let gate = Arc::new(RwLock::new(()));
-        let gatherer = Gatherer::new(streaming.spool.reader(), self.tags().await?, self.ignored().await?);
+        let drift = Drift::new(found.plugin == "pgoutput");
+        let gatherer = Gatherer::new(streaming.spool.reader(), self.tags().await?, self.ignored().await?, drift);
         let newest = gatherer.newest_tag();
-        let merger = Merger::new(keys::unique_keys(&self.target).await?, keys::loud_tables(&self.target).await?);
         let mut apply = Apply::new(
             self.target_client("pgmig apply", &settings).await?,
             writer,
-            streaming.spool.clone(),
             gatherer,
-            merger,
-            self.config.name.clone(),
+            Merger::new(keys::unique_keys(&self.target).await?, keys::loud_tables(&self.target).await?),
+            Deciding { policy: self.config.on_conflict, migration: self.config.name.clone() },
             found.replay_lsn.unwrap_or_default(),
             Watched {
+                spool: streaming.spool.clone(),
                 switches: streaming.switches.clone(),
                 received: streaming.received.clone(),
                 applied: streaming.applied.clone(),
@@ -78,15 +79,28 @@ impl Run {
         );
         let caught_up = self.when_level(streaming.applied.subscribe(), streaming.spool.clone(), barrier, gate);
         let mut caught_up = std::pin::pin!(caught_up);
+        let mut catalogs = std::pin::pin!(self.watch_catalogs(&found.plugin));
         loop {
             let endpos = tokio::select! {
                 reached = apply.run() => match reached {
                     // What it listens to is gone, and so is the stream: that is the error to tell.
                     Err(err) if err.exit() == Exit::Stopped => return Err(streaming.ended().await),
-                    reached => reached?,
+                    Err(err) => {
+                        let drifted = apply.drifted.take();
+                        match drifted {
+                            Some(table) if self.is_left_out(&table).await? => {
+                                self.report.info(format!("changes of {table}, which is no part of the migration, are left out"));
+                                apply.ignore(table);
+                                continue;
+                            }
+                            drifted => return Err(self.explain_drift(err, drifted.as_ref()).await),
+                        }
+                    }
+                    Ok(endpos) => endpos,
                 },
                 ended = streaming.ended() => return Err(ended),
                 failed = &mut caught_up => return Err(failed),
+                drifted = &mut catalogs => return Err(drifted),
             };
             if endpos < newest {
                 return Err(Error::new(
@@ -97,7 +111,7 @@ impl Run {
                     "the copy was interrupted and went on later; set endpos to {newest} or later, then run again"
                 )));
             }
-            self.refuse_new_tables(&found.plugin).await?;
+            self.look_for_drift(&found.plugin, None).await?;
             if sentinel::enter_cutover(&self.target, &self.config.name, endpos).await? {
                 break;
             }
@@ -106,32 +120,10 @@ impl Run {
     }
 
     /// Relations whose changes are known not to be wanted: what was left out, and what comes in other ways.
-    async fn ignored(&self) -> Result<HashSet<TableName>> {
+    pub(super) async fn ignored(&self) -> Result<HashSet<TableName>> {
         let mut ignored: HashSet<TableName> = checks::not_applied(&self.target).await?.into_iter().collect();
         ignored.extend(self.plan.selection()?.unwrap_or_default().ignored);
         Ok(ignored)
-    }
-
-    /// pgoutput sends nothing of a table that is in no publication: one that was made since the
-    /// migration was planned would be missing, and nobody would be told.
-    async fn refuse_new_tables(&self, plugin: &str) -> Result<()> {
-        if plugin != "pgoutput" || self.config.leave_new_tables {
-            return Ok(());
-        }
-        let mut known = queue::tables(&self.target, &self.config.name).await?;
-        known.extend(self.ignored().await?);
-        let client = self.source_client("pgmig run").await?;
-        let new: Vec<String> = catalog::tables(&client, Sizes::Estimates)
-            .await?
-            .into_iter()
-            .filter(|table| table.logged && !known.contains(&table.name))
-            .map(|table| table.name.to_string())
-            .collect();
-        if new.is_empty() {
-            return Ok(());
-        }
-        Err(Error::new(Exit::Differ, format!("created on the source since the migration began: {}", new.join(", ")))
-            .hint("drop what is not needed there, or leave it behind with --leave-new-tables; or begin again (pgmig cleanup --force, empty the target, pgmig run)"))
     }
 
     /// The tag of each table's copy.

@@ -3,6 +3,7 @@
 mod begin;
 mod config;
 mod copy;
+mod drift;
 mod finish;
 mod follow;
 mod stream;
@@ -24,7 +25,7 @@ use crate::selection::select;
 use crate::source;
 use crate::source::catalog::Sizes;
 use crate::target::install::{self, Flavour};
-use crate::target::{queue, sentinel};
+use crate::target::{progress, queue, sentinel};
 pub use config::{Config, cutting, flavour, large_object_parts};
 use stream::Streaming;
 
@@ -46,6 +47,8 @@ struct Summary {
     endpos: Option<Lsn>,
     already: bool,
     failed: Vec<(String, String, String, String)>,
+    /// Changes that did not fit the target and were passed over.
+    conflicts: i64,
 }
 
 pub async fn run(args: RunArgs, quiet: bool) -> Result<Exit> {
@@ -95,6 +98,12 @@ fn tell(summary: &Summary) {
             eprintln!("  {} {name}: {message} ({sqlstate})", kind.to_lowercase());
         }
     }
+    if summary.conflicts > 0 {
+        eprintln!(
+            "{} changes did not fit the target and were passed over; see: select * from pgmig.conflicts",
+            summary.conflicts
+        );
+    }
     eprintln!("next: point the application at the target, then remove what pgmig made with `pgmig cleanup`");
 }
 
@@ -115,7 +124,7 @@ async fn migrate(config: Config, report: Reporter) -> Result<Summary> {
         Some((flavour, found)) => {
             check_same(&config, &source, flavour, &found).await?;
             if found.phase == Phase::Done {
-                return Ok(Summary { endpos: found.endpos, already: true, failed: Vec::new() });
+                return Ok(Summary { endpos: found.endpos, already: true, failed: Vec::new(), conflicts: 0 });
             }
             let plan = PlanDb::open(&config.dir, &identity(&found.source_identity, &config.name))?;
             if !plan.is_begun()? {
@@ -204,10 +213,14 @@ impl Run {
             (streaming, holder) = (began, Some(held));
             phase = Phase::Schema;
         } else if found.follow && phase < Phase::Cutover {
+            self.take_in_new_tables(&found).await?;
             streaming = Some(self.resume_stream(&found).await?);
             self.planned_event().await?;
         }
-        if phase <= Phase::Indexes {
+        // A table that has become part of the migration since then is copied late.
+        if phase <= Phase::Indexes
+            || streaming.is_some() && queue::parts_left(&self.target, &self.config.name).await? > 0
+        {
             let copying = self.copy(phase, holder, found.follow);
             match &mut streaming {
                 Some(streaming) => tokio::select! {
@@ -226,6 +239,11 @@ impl Run {
             endpos: found.endpos.filter(|_| found.follow),
             already: false,
             failed: queue::failed_steps(&self.target, &self.config.name).await?,
+            conflicts: progress::progress(&self.target, Some(&self.config.name))
+                .await?
+                .iter()
+                .map(|p| p.conflicts)
+                .sum(),
         })
     }
 

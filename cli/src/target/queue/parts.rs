@@ -268,6 +268,22 @@ pub async fn restart_split_tables(client: &Client, migration: &str) -> Result<Ve
     Ok(tables)
 }
 
+/// Lets a table be copied again by the next run. One Part of it is enough: a table of which some are done
+/// and some are not is emptied and begun anew.
+pub async fn copy_again(client: &Client, migration: &str, table: &TableName) -> Result<()> {
+    client
+        .execute(
+            "update pgmig.part
+                set state = 'pending', copied_rows = null, copied_bytes = null, snapshot = null, snapshot_lsn = null,
+                    started_at = null, finished_at = null
+              where migration = $1 and schema_name = $2 and table_name = $3 and part_number = 1",
+            &[&migration, &table.schema, &table.table],
+        )
+        .await
+        .on_target(|| format!("let {table} be copied again"))?;
+    Ok(())
+}
+
 /// The snapshot tag of every table that is copied, and the position behind which it says nothing.
 pub async fn tags(client: &Client, migration: &str) -> Result<Vec<(TableName, Option<(String, Lsn)>)>> {
     let rows = client

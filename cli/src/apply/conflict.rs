@@ -1,0 +1,172 @@
+//! What a change that does not fit the target's rows leads to: with `stop` an error, with `warn` a row in
+//! `pgmig.conflict`, and the rest of its transaction goes on. The one place where this is decided, for
+//! both flavours.
+//!
+//! A Batch that meets a conflict is written again in halves, each under a savepoint, down to the single
+//! change that does not fit. So what fits stays as fast as it was, and one conflict costs the logarithm
+//! of its Batch. A change is passed over whole: an UPDATE or DELETE that finds no row does nothing, an
+//! INSERT or UPDATE that would make a second row with a unique key leaves the row that is there.
+
+use tokio_postgres::Client;
+
+use super::batch::Op;
+use super::extension::advance_by;
+use super::{Advance, Writer};
+use crate::error::{Context, Error, Result};
+use crate::model::Lsn;
+use crate::model::wire::{Change, Kind};
+
+/// SQLSTATEs of a change that does not fit: no row, a second row with a unique key, an excluded row.
+const CONFLICTS: [&str; 3] = [super::NO_ROW, "23505", "23P01"];
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnConflict {
+    Stop,
+    Warn,
+}
+
+/// Decides what becomes of conflicts.
+pub struct Deciding {
+    pub policy: OnConflict,
+    pub migration: String,
+}
+
+impl Deciding {
+    /// Writes changes in their order; `work` is what the writer makes of them.
+    pub async fn write<W: Writer>(
+        &self,
+        writer: &mut W,
+        client: &Client,
+        (ops, work): (&[Op], &W::Work),
+        advance: Option<&Advance>,
+        open: bool,
+    ) -> Result<u64> {
+        if self.policy == OnConflict::Stop {
+            return writer.write(client, work, advance, open).await;
+        }
+        if open {
+            run(client, "savepoint pgmig_batch").await?;
+        }
+        let conflict = match writer.write(client, work, advance, open).await {
+            Err(err) if err.sqlstate().is_some_and(|code| CONFLICTS.contains(&code)) => err,
+            written => return written,
+        };
+        run(client, if open { "rollback to savepoint pgmig_batch" } else { "begin" }).await?;
+        let written = self.write_around(writer, client, ops, advance).await;
+        match written {
+            Ok((rows, passed_over)) => {
+                if !open {
+                    run(client, "commit").await?;
+                }
+                let first = conflict.chain();
+                tracing::warn!(passed_over, %first, "changes that do not fit the target were passed over; see pgmig.conflicts");
+                Ok(rows)
+            }
+            Err(err) => {
+                if !open {
+                    run(client, "rollback").await?;
+                }
+                Err(err)
+            }
+        }
+    }
+
+    /// Writes what fits, in the open transaction. Rows changed, and changes passed over.
+    async fn write_around<W: Writer>(
+        &self,
+        writer: &mut W,
+        client: &Client,
+        ops: &[Op],
+        advance: Option<&Advance>,
+    ) -> Result<(u64, u64)> {
+        let (mut rows, mut passed_over) = (0, 0);
+        // Stretches still to be written, the next one last.
+        let mut rest = vec![0..ops.len()];
+        while let Some(stretch) = rest.pop() {
+            run(client, "savepoint pgmig_part").await?;
+            match writer.write(client, &W::work(ops[stretch.clone()].to_vec()), None, true).await {
+                Ok(written) => {
+                    rows += written;
+                    run(client, "release savepoint pgmig_part").await?;
+                }
+                Err(err) => {
+                    if !err.sqlstate().is_some_and(|code| CONFLICTS.contains(&code)) {
+                        return Err(err);
+                    }
+                    run(client, "rollback to savepoint pgmig_part").await?;
+                    match &ops[stretch.clone()] {
+                        [Op::Change(change)] => {
+                            let lsn = advance.and_then(|advance| advance.end_of(stretch.start));
+                            self.record(client, change, &err, lsn).await?;
+                            passed_over += 1;
+                        }
+                        [_] | [] => return Err(err),
+                        [..] => {
+                            let middle = stretch.start + stretch.len() / 2;
+                            rest.push(middle..stretch.end);
+                            rest.push(stretch.start..middle);
+                        }
+                    }
+                }
+            }
+        }
+        if let Some(advance) = advance {
+            // Pieces of this transaction did not know where it ends.
+            client
+                .execute(
+                    "update pgmig.conflict set lsn = $2 where migration = $1 and lsn is null",
+                    &[&self.migration, &advance.commit.end_lsn],
+                )
+                .await
+                .on_target(|| "record a conflict".into())?;
+            advance_by(client, advance, rows).await?;
+        }
+        Ok((rows, passed_over))
+    }
+
+    async fn record(&self, client: &Client, change: &Change, err: &Error, lsn: Option<Lsn>) -> Result<()> {
+        let missing = err.sqlstate() == Some(super::NO_ROW);
+        let kind = match (change.kind, missing) {
+            (Kind::Insert, _) => "insert_exists",
+            (Kind::Update, true) => "update_missing",
+            (Kind::Update, false) => "update_exists",
+            (Kind::Delete, _) => "delete_missing",
+        };
+        let shape = &change.shape;
+        let key: Vec<&str> = shape.key_columns().collect();
+        // Of a row that is there: the columns of the index that it is in.
+        let index = if missing { None } else { constraint(err) };
+        client
+            .execute(
+                "insert into pgmig.conflict (migration, lsn, schema_name, table_name, kind, key_columns)
+                 select $1::text, $2::pg_lsn, $3::text, $4::text, $5::text,
+                        coalesce((select array_agg(a.attname::text order by k.at)
+                                    from pg_catalog.pg_index i
+                                         join pg_catalog.pg_class c on c.oid = i.indexrelid and c.relname::text = $7::text
+                                         join pg_catalog.pg_namespace n on n.oid = c.relnamespace and n.nspname::text = $3::text
+                                         cross join unnest(i.indkey[0:i.indnkeyatts - 1]) with ordinality k (attnum, at)
+                                         join pg_catalog.pg_attribute a on a.attrelid = i.indrelid and a.attnum = k.attnum),
+                                 $6::text[])",
+                &[&self.migration, &lsn, &shape.table.schema, &shape.table.table, &kind, &key, &index],
+            )
+            .await
+            .on_target(|| "record a conflict".into())?;
+        Ok(())
+    }
+}
+
+/// The constraint that the server names in its error.
+fn constraint(err: &Error) -> Option<String> {
+    let mut next: Option<&(dyn std::error::Error + 'static)> = Some(err);
+    while let Some(err) = next {
+        if let Some(answer) = err.downcast_ref::<tokio_postgres::Error>().and_then(|err| err.as_db_error()) {
+            return answer.constraint().map(str::to_string);
+        }
+        next = err.source();
+    }
+    None
+}
+
+async fn run(client: &Client, sql: &str) -> Result<()> {
+    client.batch_execute(sql).await.on_target(|| "pass over a conflict".into())
+}

@@ -1,0 +1,274 @@
+//! DDL on the source while changes are followed: noticed, named, and taken in once the target has it.
+//!
+//! Apply stops by itself at the first row of another form. What the stream says nothing of is looked
+//! for here: a table that no publication holds, a column's type, a key that is gone.
+
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
+
+use super::Run;
+use crate::copy::parts::{self, Cut, SplitBy};
+use crate::error::{Context, Error, Exit, Result};
+use crate::model::column::alterations;
+use crate::model::{Phase, TableName};
+use crate::selection::select;
+use crate::source::catalog::{Sizes, Table};
+use crate::source::dump::Tools;
+use crate::source::slot;
+use crate::target::sentinel::Sentinel;
+use crate::target::{checks, queue};
+use crate::{source, target};
+
+/// How often the catalogs are looked at; less often where that takes long.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// A look may take this part of the time between two.
+const SHARE: u32 = 20;
+
+impl Run {
+    /// Looks at the catalogs of both sides now and then. Ends only with an error.
+    pub(super) async fn watch_catalogs(&self, plugin: &str) -> Error {
+        let work = async {
+            let mut told = HashSet::new();
+            loop {
+                let began = Instant::now();
+                self.look_for_drift(plugin, Some(&mut told)).await?;
+                tokio::time::sleep(LOOK_EVERY.max(began.elapsed() * SHARE)).await;
+            }
+        };
+        match work.await {
+            Err(err) => err,
+            Ok(never) => never,
+        }
+    }
+
+    /// An error for what cannot be followed any further. A column that was added or dropped is none as
+    /// long as apply goes on, since it stops at the right row by itself: `told` then remembers of which
+    /// tables that was said. At the end, without it, such a column is an error too.
+    pub(super) async fn look_for_drift(&self, plugin: &str, told: Option<&mut HashSet<TableName>>) -> Result<()> {
+        let there = source::columns::forms(&self.source_client("pgmig watch").await?).await?;
+        let target = self.target_client("pgmig watch", &[]).await?;
+        let here = target::columns::forms(&target).await?;
+        let planned = queue::tables(&target, &self.config.name).await?;
+        let selection = self.plan.selection()?.unwrap_or_default();
+        let insert_only: HashSet<&TableName> = selection.insert_only.iter().collect();
+        let mut altered = Vec::new();
+        for table in &planned {
+            let (Some(on_source), Some(on_target)) = (there.get(table), here.get(table)) else { continue };
+            if on_source.logged && !on_source.identified && !insert_only.contains(table) {
+                return Err(self.without_key(plugin, table).await?);
+            }
+            if on_source.columns != on_target.columns {
+                altered.push(table.clone());
+            }
+        }
+        self.altered(altered, told).await?;
+        if plugin == "pgoutput" && !self.config.leave_new_tables {
+            let ignored = self.ignored().await?;
+            let unknown = |table: &TableName| !planned.contains(table) && !ignored.contains(table);
+            if there.iter().any(|(table, form)| form.logged && unknown(table)) {
+                let mut new = self.selected_tables().await?;
+                new.retain(|table| table.logged && unknown(&table.name));
+                if let Some(first) = new.first() {
+                    let names: Vec<String> = new.iter().map(|table| table.name.to_string()).collect();
+                    return Err(Error::new(
+                        Exit::Differ,
+                        format!("created on the source since the migration began: {}", names.join(", ")),
+                    )
+                    .hint(self.make_table(&first.name).await?));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn altered(&self, altered: Vec<TableName>, mut told: Option<&mut HashSet<TableName>>) -> Result<()> {
+        for table in altered {
+            let statements = self.alterations(&table).await?;
+            let retyped = statements.iter().any(|statement| statement.contains(" alter column "));
+            match &mut told {
+                _ if statements.is_empty() => {}
+                Some(told) if !retyped => {
+                    if told.insert(table.clone()) {
+                        self.report.info(format!(
+                            "{table} was altered on the source: apply stops at its first row of the new form, and says what to do"
+                        ));
+                    }
+                }
+                _ => {
+                    return Err(Error::new(Exit::Differ, format!("{table} was altered on the source"))
+                        .hint(run_on_target(&statements)));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A key was taken away. pgoutput makes the source refuse UPDATE and DELETE then; wal2json leaves
+    /// them out of the stream, so the table must be copied again.
+    async fn without_key(&self, plugin: &str, table: &TableName) -> Result<Error> {
+        let lost = if plugin == "wal2json" {
+            queue::copy_again(&self.target_client("pgmig watch", &[]).await?, &self.config.name, table).await?;
+            "UPDATE and DELETE of it are not in the stream since then: the table is copied anew when you run again"
+        } else {
+            "the source refuses UPDATE and DELETE of it since then"
+        };
+        Ok(Error::new(Exit::Differ, format!("{table} has lost the key that says which row changes ({lost})")).hint(
+            format!(
+                "on the source, give the primary key back, or\nalter table {} replica identity full;\nthen run again",
+                table.sql()
+            ),
+        ))
+    }
+
+    /// Adds to an error of apply which DDL the target lacks, if that is what it is about.
+    pub(super) async fn explain_drift(&self, err: Error, drifted: Option<&TableName>) -> Error {
+        let hint = async {
+            let Some(table) = drifted else {
+                // A value that does not fit its column may be one of a type that was changed.
+                let retyped = err.sqlstate().is_some_and(|code| code.starts_with("22"));
+                return if retyped { self.look_for_drift("wal2json", None).await.map(|()| None) } else { Ok(None) };
+            };
+            if !queue::tables(&self.target, &self.config.name).await?.contains(table) {
+                return self.make_table(table).await.map(Some);
+            }
+            let statements = self.alterations(table).await?;
+            Ok::<_, Error>(Some(if statements.is_empty() {
+                format!(
+                    "the target has been altered before its time: take the column of {table} away there, run again, and add it when you are told to; \
+                     where one transaction of the source holds rows of both forms, begin again (pgmig cleanup --force, empty the target, pgmig run)"
+                )
+            } else {
+                run_on_target(&statements)
+            }))
+        };
+        match hint.await {
+            Ok(Some(hint)) => err.hint(hint),
+            Ok(None) => err,
+            Err(found) if found.exit() == Exit::Differ => {
+                let hint = found.hint_text().unwrap_or_default().to_string();
+                Error::new(Exit::Differ, found.to_string()).cause(err).hint(hint)
+            }
+            Err(unexplained) => {
+                tracing::debug!(error = %unexplained.chain(), "the drift could not be explained");
+                err.hint("run the DDL that the source has seen on the target too, then run again")
+            }
+        }
+    }
+
+    /// The statements that make a table of the target what it is on the source.
+    async fn alterations(&self, table: &TableName) -> Result<Vec<String>> {
+        let name = std::slice::from_ref(table);
+        let mut there = source::columns::columns(&self.source_client("pgmig watch").await?, name).await?;
+        let mut here = target::columns::columns(&self.target_client("pgmig watch", &[]).await?, name).await?;
+        let (there, here) = (there.remove(table).unwrap_or_default(), here.remove(table).unwrap_or_default());
+        Ok(if there.is_empty() { Vec::new() } else { alterations(table, &there, &here) })
+    }
+
+    /// What to do about a table that the migration does not know.
+    async fn make_table(&self, table: &TableName) -> Result<String> {
+        let version = source::checks::abilities(&self.source).await?.version;
+        let statements = Tools::find((version / 10_000) as u32).await?.table_ddl(&self.config.source, table).await?;
+        Ok(format!(
+            "make it on the target, empty, then run again, and it is copied and followed; or leave it behind with --leave-new-tables. On the target:\n{}",
+            statements.join("\n")
+        ))
+    }
+
+    async fn selected_tables(&self) -> Result<Vec<Table>> {
+        let client = self.source_client("pgmig watch").await?;
+        Ok(select(&client, self.filters.as_ref(), true, Sizes::Estimates).await?.tables)
+    }
+
+    /// Whether changes of a table that the migration does not know are none of its business: left out
+    /// by the filters, dropped again, or to be left behind.
+    pub(super) async fn is_left_out(&self, table: &TableName) -> Result<bool> {
+        let planned = queue::tables(&self.target, &self.config.name).await?.contains(table);
+        if planned || self.config.leave_new_tables {
+            return Ok(!planned);
+        }
+        Ok(!self.selected_tables().await?.iter().any(|selected| selected.name == *table))
+    }
+
+    /// Tables that the source has made since the migration began and that are on the target now: they
+    /// become part of it, and the copy that follows brings their rows, under a snapshot of their own.
+    pub(super) async fn take_in_new_tables(&self, found: &Sentinel) -> Result<()> {
+        if found.phase <= Phase::Indexes || self.config.leave_new_tables {
+            return Ok(());
+        }
+        let planned = queue::tables(&self.target, &self.config.name).await?;
+        let mut new = self.selected_tables().await?;
+        new.retain(|table| !planned.contains(&table.name));
+        let names: Vec<TableName> = new.iter().map(|table| table.name.clone()).collect();
+        let there = checks::existing(&self.target, &names).await?;
+        new.retain(|table| there.contains(&table.name));
+        if new.is_empty() {
+            return Ok(());
+        }
+        for table in &new {
+            self.check_new_table(table).await?;
+        }
+        if found.plugin == "pgoutput" {
+            let published: Vec<(TableName, bool)> =
+                new.iter().filter(|table| table.logged).map(|table| (table.name.clone(), table.identified)).collect();
+            slot::publish(&self.source, &self.config.name, &published).await?;
+            // What is being written to them now is not in the stream, so the snapshot must show it.
+            self.wait_for_writers().await?;
+        }
+        let cut = Cut { larger_than: None, parts_max: 1, by: SplitBy::Ctid, binary: false };
+        let parts: Vec<_> = new.iter().flat_map(|table| parts::parts(table, cut, &[])).collect();
+        if let Some(mut selection) = self.plan.selection()? {
+            let fresh = select(&self.source, self.filters.as_ref(), true, Sizes::Estimates).await?.selection;
+            selection.tables.extend(new.iter().map(|table| table.name.clone()));
+            selection.insert_only.extend(new.iter().filter(|table| !table.identified).map(|table| table.name.clone()));
+            let known: HashSet<TableName> = selection.sequences.iter().cloned().collect();
+            selection.sequences.extend(fresh.sequences.into_iter().filter(|name| !known.contains(name)));
+            self.plan.store_selection(&selection)?;
+        }
+        queue::store_parts(&self.target, &self.config.name, &parts).await?;
+        for table in &new {
+            self.report.info(format!("{} is new and becomes part of the migration", table.name));
+        }
+        Ok(())
+    }
+
+    async fn check_new_table(&self, table: &Table) -> Result<()> {
+        if table.logged && !table.identified && !self.config.allow_insert_only {
+            return Err(Error::new(
+                Exit::Source,
+                format!("no key says which row an UPDATE or DELETE means in {}", table.name),
+            )
+            .hint(format!(
+                "on the source: alter table {} replica identity full; or --allow-insert-only; or --leave-new-tables",
+                table.name.sql()
+            )));
+        }
+        let row = self
+            .target
+            .query_one(&format!("select exists (select from only {})", table.name.sql()), &[])
+            .await
+            .on_target(|| format!("look into {}", table.name))?;
+        if row.get(0) {
+            return Err(Error::new(Exit::Target, format!("{} is new on the source and holds rows on the target", table.name))
+                .hint("empty it there, and its rows are copied; a table that was renamed on the source is not followed: rename it back, or begin again (pgmig cleanup --force, empty the target, pgmig run)"));
+        }
+        Ok(())
+    }
+
+    /// Waits until every transaction of the source that runs now has ended.
+    async fn wait_for_writers(&self) -> Result<()> {
+        let (began, mut told) = (Instant::now(), false);
+        let horizon = slot::next_xid(&self.source).await?;
+        while !slot::all_ended(&self.source, &horizon).await? {
+            if began.elapsed() > Duration::from_secs(3) && !told {
+                told = true;
+                self.report.info("the new tables wait for transactions of the source that were open when they became part of the migration");
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        Ok(())
+    }
+}
+
+fn run_on_target(statements: &[String]) -> String {
+    format!("run on the target, then run again:\n{}", statements.join("\n"))
+}

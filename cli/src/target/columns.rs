@@ -1,0 +1,28 @@
+//! What the target's tables look like.
+
+use std::collections::HashMap;
+
+use tokio_postgres::Client;
+
+use crate::error::{Context, Result};
+use crate::model::{Column, Form, TableName};
+
+/// Columns of the tables that are there.
+pub async fn columns(client: &Client, tables: &[TableName]) -> Result<HashMap<TableName, Vec<Column>>> {
+    let schemas: Vec<&str> = tables.iter().map(|table| table.schema.as_str()).collect();
+    let names: Vec<&str> = tables.iter().map(|table| table.table.as_str()).collect();
+    let rows = client
+        .query(include_str!("../../../sql/source/columns.sql"), &[&schemas, &names])
+        .await
+        .on_target(|| "read the columns of the target".into())?;
+    Ok(Column::by_table(&rows))
+}
+
+/// The form of every table.
+pub async fn forms(client: &Client) -> Result<HashMap<TableName, Form>> {
+    let rows = client
+        .query(include_str!("../../../sql/source/forms.sql"), &[])
+        .await
+        .on_target(|| "look at the tables of the target".into())?;
+    Ok(rows.iter().map(Form::of).collect())
+}

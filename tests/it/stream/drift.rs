@@ -1,0 +1,180 @@
+//! DDL on the source while it is followed: apply stops before the first row of the new form, says which
+//! statements the target lacks, and goes on once they were run there.
+
+use harness::{Outcome, Pgmig, assert_same};
+
+use super::{EXTENSION, EXTENSION_WAL2JSON, Life, PLAIN, PLAIN_WAL2JSON, WAYS, Way, do_all};
+
+const MADE: &str = "create table t (id int primary key, note text, n int, body text); alter table t alter body set storage external; \
+                    insert into t select n, 'copied', n, repeat('x', 5000) from generate_series(1, 50) n; \
+                    create table other (id int primary key, v text)";
+
+/// Waits for the stop, and gives the statements that the hint names.
+async fn stops(life: &Life, run: Pgmig, about: &str) -> String {
+    let stopped = run.finish(&["error: "]).await.expect_code(6);
+    assert!(stopped.stderr.contains(about), "{about}: {}", stopped.stderr);
+    let hint = stopped.stderr.split("hint: ").nth(1).unwrap_or_else(|| panic!("no hint: {}", stopped.stderr));
+    let mut statements: Vec<&str> =
+        hint.lines().skip(1).map(str::trim).filter(|line| !line.starts_with("--")).collect();
+    statements.retain(|line| !line.is_empty());
+    assert_eq!(life.on_target("select phase from pgmig.progress").await, "failed");
+    statements.join("\n")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn columns_that_come_go_and_change_are_named_and_followed() -> Outcome {
+    for way in WAYS {
+        columns_are_followed(way).await;
+    }
+    Ok(())
+}
+
+async fn columns_are_followed(way: Way) {
+    let life = Life::begin(way, MADE).await;
+    let run = life.follow().await;
+    life.on_target("select pgmig.pause()").await;
+    // Old rows and new ones wait together in the spool.
+    do_all(
+        &life,
+        &[
+            "insert into t values (100, 'old form', 1, 'b')",
+            "insert into other values (1, 'before')",
+            "alter table t add column added int not null default 7, add column \"Odd one\" text",
+            "begin; insert into other values (2, 'with it'); insert into t values (101, 'new form', 1, 'b', 8, 'x'); commit",
+            "update t set added = 9 where id = 5",
+        ],
+    )
+    .await;
+    life.on_target("select pgmig.resume()").await;
+    let ddl = stops(&life, run, "public.t was altered").await;
+    assert_eq!(
+        ddl,
+        "alter table \"public\".\"t\" add column \"added\" integer default 7 not null;\nalter table \"public\".\"t\" add column \"Odd one\" text;"
+    );
+    // Everything before that transaction is there, and nothing of it.
+    assert_eq!(life.on_target("select max(id) from t").await, "100");
+    assert_eq!(life.on_target("select max(id) from other").await, "1");
+    life.target.batch_execute(&ddl).await.expect("the DDL that was named is what the target lacks");
+
+    let run = life.follow().await;
+    do_all(
+        &life,
+        &[
+            "alter table t drop column note",
+            "update t set n = -1 where id = 6; update t set id = 200 where id = 7",
+            "delete from t where id = 8",
+            "insert into t (id, n) values (102, 2)",
+        ],
+    )
+    .await;
+    let ddl = stops(&life, run, "public.t was altered").await;
+    assert_eq!(ddl, "alter table \"public\".\"t\" drop column \"note\";");
+    life.target.batch_execute(&ddl).await.expect("the DDL that was named is what the target lacks");
+
+    let run = life.follow().await;
+    do_all(
+        &life,
+        &[
+            "update t set n = n + 1 where id < 20",
+            "alter table t rename column n to number",
+            "update t set number = 0 where id = 9",
+        ],
+    )
+    .await;
+    let ddl = stops(&life, run, "public.t was altered").await;
+    assert_eq!(ddl, "alter table \"public\".\"t\" rename column \"n\" to \"number\";");
+    life.target.batch_execute(&ddl).await.expect("the DDL that was named is what the target lacks");
+
+    // A type that changes is in no row: it is looked for.
+    let run = life.follow().await;
+    do_all(&life, &["alter table t alter column number type bigint"]).await;
+    let ddl = stops(&life, run, "public.t was altered").await;
+    assert_eq!(ddl, "alter table \"public\".\"t\" alter column \"number\" type bigint;");
+    life.target.batch_execute(&ddl).await.expect("the DDL that was named is what the target lacks");
+    do_all(&life, &["update t set number = 9007199254740993 where id = 10"]).await;
+    let run = life.follow().await;
+    do_all(&life, &["alter table other add column late int"]).await;
+    life.set_endpos(life.lsn().await).await;
+    // No row of it was written; at the end it counts all the same.
+    let ddl = stops(&life, run, "public.other was altered").await;
+    life.target.batch_execute(&ddl).await.expect("the DDL that was named is what the target lacks");
+    let run = life.run();
+    life.finish(run).await;
+    assert_same(&life.pair).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_is_new_becomes_part_of_the_migration_once_the_target_has_it() -> Outcome {
+    for way in [EXTENSION, PLAIN_WAL2JSON, PLAIN, EXTENSION_WAL2JSON] {
+        let life = Life::begin(way, MADE).await;
+        let run = life.follow().await;
+        do_all(
+            &life,
+            &[
+                "insert into other values (1, 'before')",
+                "create table \"New One\" (id serial primary key, \"V\" text default 'd')",
+                "insert into \"New One\" (\"V\") select 'early' from generate_series(1, 100)",
+                "update \"New One\" set \"V\" = 'changed' where id < 5",
+                "insert into other values (2, 'after')",
+            ],
+        )
+        .await;
+        let ddl = stops(&life, run, "public.\"New One\"").await;
+        assert!(ddl.contains("CREATE TABLE public.\"New One\" ("), "{ddl}");
+        // Again, and it says so again.
+        let ddl_again = stops(&life, life.run(), "public.\"New One\"").await;
+        assert_eq!(ddl, ddl_again);
+        life.target.batch_execute(&format!("set search_path = public; {ddl}")).await.expect("the DDL is whole");
+        do_all(&life, &["delete from \"New One\" where id = 9"]).await;
+        let mut run = life.run();
+        let copied = "select exists (select from pgmig.parts where table_name = 'New One' and state = 'done')";
+        life.wait_for(&mut run, "its copy", copied).await;
+        do_all(
+            &life,
+            &["insert into \"New One\" default values; update \"New One\" set \"V\" = 'late' where id = 50; delete from \"New One\" where id = 51"],
+        )
+        .await;
+        life.end(run).await;
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_table_that_is_left_behind_holds_nobody_up() -> Outcome {
+    for way in [EXTENSION, PLAIN_WAL2JSON] {
+        let life = Life::begin(way, MADE).await;
+        let run = life.follow_with(&["--leave-new-tables"]).await;
+        do_all(
+            &life,
+            &[
+                "create table late (id int primary key)",
+                "begin; insert into late values (1); insert into other values (2, 'beside it'); commit",
+            ],
+        )
+        .await;
+        life.set_endpos(life.lsn().await).await;
+        life.finish(run).await;
+        life.on_source("drop table late").await;
+        assert_same(&life.pair).await;
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_is_taken_away_is_noticed_and_nothing_is_lost() -> Outcome {
+    for way in [EXTENSION_WAL2JSON, PLAIN] {
+        let life = Life::begin(way, MADE).await;
+        let run = life.follow().await;
+        do_all(&life, &["alter table t replica identity nothing"]).await;
+        // wal2json says nothing of these; under pgoutput the source refuses them.
+        let lost = life.source.batch_execute("update t set note = 'not in the stream' where id < 10").await;
+        assert_eq!(lost.is_ok(), way.plugin == "wal2json");
+        let ddl = stops(&life, run, "public.t has lost the key").await;
+        assert!(ddl.contains("alter table \"public\".\"t\" replica identity full;"), "{ddl}");
+        do_all(&life, &["alter table t replica identity default"]).await;
+        let run = life.follow().await;
+        do_all(&life, &["update t set note = 'in the stream' where id between 5 and 15"]).await;
+        life.end(run).await;
+    }
+    Ok(())
+}
