@@ -195,10 +195,7 @@ impl Receiver {
 
 /// Reads from the source, after a rest if it is talking all the time. Cancel-safe.
 async fn fill(client: &mut ReplicationClient, rest: bool) -> Result<()> {
-    if rest {
-        tokio::time::sleep(REST).await;
-    }
-    client.fill().await
+    if rest { client.fill_after(REST).await } else { client.fill().await }
 }
 
 /// Syncs in the background: a slow disk must not keep the source waiting for an answer. The frames
