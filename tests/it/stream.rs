@@ -3,6 +3,7 @@
 
 mod conflicts;
 mod drift;
+mod merge;
 mod transactions;
 mod types;
 

@@ -91,8 +91,9 @@ impl Merger {
 }
 
 /// Changes table by table, those of one table in their order. Tables do not see each other: triggers
-/// and foreign keys are quiet, and all is one transaction.
-fn by_table(stretch: &[Op]) -> Vec<Vec<&Change>> {
+/// and foreign keys are quiet, and all is one transaction. So rows that the source wrote to several
+/// tables in turn still make long runs.
+pub fn by_table(stretch: &[Op]) -> Vec<Vec<&Change>> {
     let mut tables: Vec<Vec<&Change>> = Vec::new();
     let mut places: HashMap<&TableName, usize> = HashMap::new();
     // Equal shapes are mostly one Arc.

@@ -318,11 +318,12 @@ impl<W: Writer> Apply<W> {
     /// Each transaction of a Batch by itself, in the source's order.
     async fn one_by_one(&mut self, batch: &Batch) -> Result<Written> {
         let mut begin = 0;
-        for &(end, commit) in &batch.ends {
+        for (at, &(end, commit)) in batch.ends.iter().enumerate() {
+            let is_last = at + 1 == batch.ends.len();
             let work = W::work(batch.ops[begin..end].to_vec());
             let advance = self.advance(commit, 0, vec![(end - begin, commit)]);
             match self.writer.write(&self.client, &work, Some(&advance), false).await {
-                Ok(rows) => self.moved(&advance, rows, (end == batch.ops.len()).then_some(batch.to)),
+                Ok(rows) => self.moved(&advance, rows, is_last.then_some(batch.to)),
                 Err(err) => return refused(err, batch.from),
             }
             begin = end;

@@ -12,6 +12,7 @@ use tokio_postgres::{Client, Statement};
 
 use super::batch::Op;
 use super::extension::advance_by;
+use super::merge::by_table;
 use super::{Advance, Writer};
 use crate::error::{Context, Error, Exit, Result, ServerError};
 use crate::model::TableName;
@@ -193,24 +194,6 @@ fn text_of<'a>(value: Value<'a>, table: &TableName) -> Result<Option<&'a str>> {
 /// Columns whose new value is in the change.
 fn sent_columns(change: &Change) -> Vec<usize> {
     change.row().enumerate().filter(|(_, value)| *value != Value::Unchanged).map(|(at, _)| at).collect()
-}
-
-/// Changes table by table, those of one table in their order. Tables do not see each other: triggers
-/// and foreign keys are quiet, and all is one transaction. So rows that the source wrote to several
-/// tables in turn still make long runs.
-fn by_table(stretch: &[Op]) -> Vec<Vec<&Change>> {
-    let mut tables: Vec<Vec<&Change>> = Vec::new();
-    let mut places: HashMap<&TableName, usize> = HashMap::new();
-    for op in stretch {
-        if let Op::Change(change) = op {
-            let place = *places.entry(&change.shape.table).or_insert_with(|| {
-                tables.push(Vec::new());
-                tables.len() - 1
-            });
-            tables[place].push(change);
-        }
-    }
-    tables
 }
 
 /// The longest run at the front that one statement may write: one kind and column set, no row twice,
