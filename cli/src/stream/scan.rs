@@ -12,7 +12,7 @@ use super::wal2json::{Column, Message};
 pub fn message<'a>(text: &'a str) -> Option<Message<'a>> {
     let mut scan = Scan { text, at: 0 };
     scan.expect("{\"action\":\"")?;
-    let action = scan.text.get(scan.at..scan.at + 1)?;
+    let action = scan.text.get(scan.at..scan.at + 1).filter(|action| action.as_bytes()[0].is_ascii_uppercase())?;
     scan.at += 1;
     scan.expect("\"")?;
     let mut message = Message { action, ..Message::default() };
