@@ -1,6 +1,7 @@
 # Every target sets up what it needs, and is quick when that is there already.
 #   make demo               a live migration between two throwaway servers, compared whole
 #   make test               everything CI runs
+#   make bench              pgmig beside other ways to do the same; BENCH='--scale 0.05' is quick
 #   make build              the release binary, target/release/pgmig
 #   make install-extension  the extension pgmig_sentinel into the server of PG_CONFIG
 #   make lint               format and clippy, warnings are errors
@@ -13,7 +14,7 @@ vpath %.sql sql/schema sql/extension
 CARGO ?= cargo
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-.PHONY: demo test unit it lint build extension install-extension deps clean
+.PHONY: demo bench bench-copy bench-cdc test unit it lint build extension install-extension deps clean soak torture-cdc fuzz
 
 demo: build install-extension
 	./target/release/pgmig demo $(if $(wildcard ../shared/data/pagila.sql),--database ../shared/data/pagila.sql) $(DEMO)
@@ -21,19 +22,39 @@ demo: build install-extension
 build: deps
 	$(CARGO) build --release -p pgmig
 
+# The bench itself needs no release build, only what it measures does.
+bench: bench-copy bench-cdc
+
+bench-copy bench-cdc: bench-%: build install-extension
+	$(CARGO) run --quiet -p pgmig-bench -- $* --pgmig target/release/pgmig $(BENCH)
+
 test: lint unit it
 
 unit: deps
 	$(CARGO) test -p pgmig -p pgmig-tests --lib
+	$(CARGO) test -p pgmig-bench
 	PGRX_PG_CONFIG_PATH=$$($(MAKE) -s pg-config) $(CARGO) test -p pgmig_sentinel --lib --target-dir target/ext --no-default-features --features $$($(MAKE) -s pg-feature)
 
 it: install-extension
 	$(CARGO) build -p pgmig
 	$(CARGO) test -p pgmig-tests --test it
 
+# Tests that take long, each with a bound of its own. SEEDS says how many random schemas.
+soak: install-extension
+	$(CARGO) build -p pgmig
+	$(CARGO) test -p pgmig-tests --test it -- --ignored --nocapture soak_
+
+torture-cdc: install-extension
+	$(CARGO) build -p pgmig
+	PGMIG_SEEDS=$(or $(SEEDS),20) $(CARGO) test -p pgmig-tests --test it -- --ignored --nocapture stream::differential::torture
+
+# ROUNDS of damaged messages through every decoder.
+fuzz:
+	PGMIG_FUZZ_ROUNDS=$(or $(ROUNDS),2000000) $(CARGO) test --release -p pgmig --lib -- --nocapture stream::fuzz
+
 lint: deps
 	$(CARGO) fmt --all --check
-	$(CARGO) clippy -p pgmig -p pgmig-tests --all-targets -- -D warnings
+	$(CARGO) clippy -p pgmig -p pgmig-tests -p pgmig-bench --all-targets -- -D warnings
 	PGRX_PG_CONFIG_PATH=$$($(MAKE) -s pg-config) $(CARGO) clippy -p pgmig_sentinel --all-targets --target-dir target/ext --no-default-features --features $$($(MAKE) -s pg-feature) -- -D warnings
 
 extension: deps

@@ -68,6 +68,12 @@ pub enum PluginArg {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum WalBudgetPolicyArg {
+    Stop,
+    Drop,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum OnConflictArg {
     Stop,
     Warn,
@@ -136,9 +142,61 @@ pub struct WhatArgs {
     #[arg(long, help_heading = "What to migrate")]
     pub no_acl: bool,
 
+    /// Leave comments behind
+    #[arg(long, help_heading = "What to migrate")]
+    pub no_comments: bool,
+
+    /// Leave tablespaces behind: all goes to the default one of the target database
+    #[arg(long, help_heading = "What to migrate")]
+    pub no_tablespaces: bool,
+
     /// Leave large objects behind
     #[arg(long, alias = "skip-blobs", help_heading = "What to migrate")]
     pub skip_large_objects: bool,
+
+    /// Leave extensions behind, with their comments and the rows of their configuration tables
+    #[arg(long, help_heading = "What to migrate")]
+    pub skip_extensions: bool,
+
+    /// Leave comments on extensions behind, which only the owner of an extension may make
+    #[arg(long, help_heading = "What to migrate")]
+    pub skip_ext_comments: bool,
+
+    /// Leave publications behind
+    #[arg(long, help_heading = "What to migrate")]
+    pub skip_publications: bool,
+
+    /// Leave collations behind
+    #[arg(long, help_heading = "What to migrate")]
+    pub skip_collations: bool,
+
+    /// Leave behind what ALTER DATABASE SET and ALTER ROLE IN DATABASE SET have set
+    #[arg(long, help_heading = "What to migrate")]
+    pub skip_db_properties: bool,
+
+    /// Make no statistics on the target; nothing is ever vacuumed, since rows are stored frozen
+    #[arg(long, help_heading = "What to migrate")]
+    pub skip_vacuum: bool,
+
+    /// Accepted as pgcopydb has it: the source is never analyzed
+    #[arg(long, help_heading = "What to migrate")]
+    pub skip_analyze: bool,
+
+    /// Drop on the target what the migration will make, if it is there
+    #[arg(long, help_heading = "What to migrate")]
+    pub drop_if_exists: bool,
+
+    /// Make the source's roles that the target does not have
+    #[arg(long, help_heading = "What to migrate")]
+    pub roles: bool,
+
+    /// Make them without passwords, which only a superuser of the source may read
+    #[arg(long, requires = "roles", help_heading = "What to migrate")]
+    pub no_role_passwords: bool,
+
+    /// Versions of extensions: a JSON file with an array of {"name", "version"}
+    #[arg(long, value_name = "FILE", help_heading = "What to migrate")]
+    pub requirements: Option<PathBuf>,
 
     /// Accept tables without a key, of which only inserts are followed, no UPDATE or DELETE
     #[arg(long, help_heading = "What to migrate")]
@@ -230,6 +288,10 @@ pub struct RunArgs {
     #[arg(long, value_enum, default_value = "auto", help_heading = "How")]
     pub flavour: FlavourArg,
 
+    /// Stop at the first object that cannot be made, also where the data are right without it
+    #[arg(long, help_heading = "How")]
+    pub fail_fast: bool,
+
     /// How many tables, or Parts of large ones, are copied at once
     #[arg(long, default_value_t = 4, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256), help_heading = "Speed")]
     pub table_jobs: u16,
@@ -237,6 +299,10 @@ pub struct RunArgs {
     /// How many indexes and constraints are built at once
     #[arg(long, default_value_t = 4, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256), help_heading = "Speed")]
     pub index_jobs: u16,
+
+    /// How many foreign keys, validations, materialized views and statistics are made at once; 0: as --index-jobs
+    #[arg(long, default_value_t = 0, value_name = "N", value_parser = clap::value_parser!(u16).range(0..=256), help_heading = "Speed")]
+    pub restore_jobs: u16,
 
     /// Memory for each index build on the target, unless the server allows more
     #[arg(long, default_value = "1GB", value_name = "SIZE", value_parser = size, help_heading = "Speed")]
@@ -248,6 +314,15 @@ pub struct RunArgs {
     /// Receive no more while changes of this size wait in --dir
     #[arg(long, default_value = "100GB", value_name = "SIZE", value_parser = size, help_heading = "Speed")]
     pub spool_limit: u64,
+
+    /// WAL that the source may keep for the migration: half of it is a warning, at three quarters the copy is
+    /// held back; 0 is as much as the source's max_slot_wal_keep_size
+    #[arg(long, default_value = "0", value_name = "SIZE", value_parser = size, help_heading = "Speed")]
+    pub wal_budget: u64,
+
+    /// When the WAL budget is spent: stop, or drop the slot too, so that the source survives and the migration does not
+    #[arg(long, value_enum, default_value = "stop", help_heading = "Speed")]
+    pub wal_budget_policy: WalBudgetPolicyArg,
 
     /// Print one JSON object a line on stdout
     #[arg(long, help_heading = "Output")]

@@ -130,7 +130,7 @@ comment on column pgmig.step.kind is 'what it makes, in the words of pg_restore 
 comment on column pgmig.step.schema_name is 'schema of the object';
 comment on column pgmig.step.table_name is 'table that must be copied first; null if none';
 comment on column pgmig.step.name is 'name of the object';
-comment on column pgmig.step.statement is 'SQL that makes it';
+comment on column pgmig.step.statement is 'SQL that makes it; *** stands in it for a password';
 comment on column pgmig.step.blocking is 'whether its failure stops the run';
 comment on column pgmig.step.state is 'pending, done or failed';
 comment on column pgmig.step.sqlstate is 'SQLSTATE of its failure';

@@ -10,11 +10,11 @@ select c.oid,
             then (greatest(c.relpages, 0)
                   + coalesce((select greatest(t.relpages, 0) from pg_catalog.pg_class t where t.oid = c.reltoastrelid), 0))
                  * current_setting('block_size')::bigint
-            else pg_catalog.pg_table_size(c.oid)
+            else coalesce(pg_catalog.pg_table_size(c.oid), 0)
        end as bytes,
        case when $1::boolean
             then greatest(c.relpages, 0)::bigint
-            else pg_catalog.pg_relation_size(c.oid) / current_setting('block_size')::bigint
+            else coalesce(pg_catalog.pg_relation_size(c.oid), 0) / current_setting('block_size')::bigint
        end as blocks,
        -- What key ranges are cut by: the leading column of the primary key, or of another unique index
        -- that leaves no row out.

@@ -2,11 +2,14 @@
 //! and what happens to both in between. Every test ends with PostgreSQL's word that both databases
 //! are equal; none trusts what pgmig says of itself.
 
+mod bad_copy;
 mod control;
 mod crash;
 mod ends;
+mod everything;
 mod load;
 mod objects;
+mod parts;
 mod stop;
 mod writers;
 

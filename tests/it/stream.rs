@@ -1,7 +1,9 @@
 //! Change data capture, held to the letter: what arrives by the stream is what the source committed,
 //! whatever its type, key, table or transaction, through both plugins and into both flavours.
 
+mod budget;
 mod conflicts;
+mod differential;
 mod drift;
 mod merge;
 mod transactions;

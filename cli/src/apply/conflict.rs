@@ -81,7 +81,8 @@ impl Deciding {
     ) -> Result<(u64, u64)> {
         let (mut rows, mut passed_over) = (0, 0);
         // Stretches still to be written, the next one last.
-        let mut rest = vec![0..ops.len()];
+        let mut rest = Vec::new();
+        rest.push(0..ops.len());
         while let Some(stretch) = rest.pop() {
             run(client, "savepoint pgmig_part").await?;
             match writer.write(client, &W::work(ops[stretch.clone()].to_vec()), None, true).await {

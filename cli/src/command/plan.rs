@@ -1,28 +1,31 @@
 //! `pgmig plan`: draws up the same plan as `run`, shows it and forgets it. Both sides are only read.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::Write;
 
 use crate::args::{PlanArgs, PluginArg};
 use crate::command::conninfo;
-use crate::command::run::{cutting, large_object_parts};
+use crate::command::run::{cutting, large_object_parts, leave};
 use crate::config::filters::Filters;
+use crate::config::requirements::Requirements;
 use crate::connect::{self, Side};
-use crate::copy::draft::{self, Draft};
+use crate::copy::draft::{self, Draft, Roles};
 use crate::copy::parts::LARGE_OBJECTS;
 use crate::error::{Context, Error, Exit, Result};
 use crate::model::TableName;
 use crate::preflight;
 use crate::report::plan::{Counts, Plan, Refusal, Table};
 use crate::report::{json, plan};
-use crate::source::dump::Leave;
 use crate::source::snapshot::SnapshotHolder;
+use crate::target;
 
 pub async fn plan(args: PlanArgs) -> Result<Exit> {
     let filters = args.what.filters.as_deref().map(Filters::read).transpose()?;
     let source = conninfo(&args.source.source)?;
     let client = connect::client(&source, Side::Source, "pgmig plan", &[]).await?;
+    let requirements = args.what.requirements.as_deref().map(Requirements::read).transpose()?;
     let (mut target_version, mut refused) = (None, None);
+    let (mut there, mut warnings) = (HashSet::new(), Vec::new());
     if let Some(target) = &args.target {
         let target = connect::client(&conninfo(target)?, Side::Target, "pgmig plan", &[]).await?;
         preflight::two_databases(&client, &target).await?;
@@ -34,9 +37,15 @@ pub async fn plan(args: PlanArgs) -> Result<Exit> {
             allow_insert_only: args.what.allow_insert_only,
             filters: filters.clone(),
             endpos: None,
+            leave: leave(&args.what),
+            requirements: requirements.clone(),
+            drop_if_exists: args.what.drop_if_exists,
+            role_passwords: args.what.roles && !args.what.no_role_passwords,
         };
         let (facts, wrong) = preflight::check(&client, &target, &asked).await?;
         target_version = Some(facts.target_version);
+        there = target::checks::roles(&target).await?;
+        warnings = facts.warnings;
         refused = Some(wrong);
     }
     let holder = SnapshotHolder::new(client, None).await?;
@@ -45,13 +54,18 @@ pub async fn plan(args: PlanArgs) -> Result<Exit> {
         filters: filters.as_ref(),
         follow: !args.no_follow,
         cut: cutting(&args.split),
-        leave: Leave { owner: args.what.no_owner, acl: args.what.no_acl },
+        leave: leave(&args.what),
         large_object_parts: large_object_parts(&args.split, &args.what),
+        requirements: requirements.as_ref(),
+        drop_if_exists: args.what.drop_if_exists,
+        roles: args.what.roles.then_some(Roles { passwords: !args.what.no_role_passwords, there }),
         target_version,
+        target_database: None,
     };
     let folder = tempfile::tempdir().during(Exit::Dir, || "make a temporary folder".into())?;
     let draft = draft::draft(&holder, &asked, &folder.path().join("schema.dump")).await?;
-    let shown = shown(&draft, &asked, refused);
+    let mut shown = shown(&draft, &asked, refused);
+    shown.warnings.append(&mut warnings);
     let text = if args.json {
         let object = serde_json::to_string(&shown).during(Exit::Bug, || "write the plan".into())?;
         format!("{object}\n")
@@ -100,6 +114,8 @@ fn shown(draft: &Draft, asked: &draft::Asked<'_>, refused: Option<Vec<Error>>) -
             foreign_keys: steps("foreign_key"),
             sequences: selection.sequences.len() as u64,
             materialized_views: steps("refresh"),
+            roles: draft.steps.iter().filter(|step| step.kind == "ROLE" && step.blocking).count() as u64,
+            extensions: draft.steps.iter().filter(|step| step.kind == "EXTENSION").count() as u64,
             large_objects: if asked.large_object_parts == 0 { 0 } else { draft.large_objects as u64 },
         },
         left_out: selection.left_out.clone(),

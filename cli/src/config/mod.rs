@@ -6,6 +6,7 @@ mod environment;
 pub mod filters;
 mod keyword;
 mod passfile;
+pub mod requirements;
 mod resolve;
 mod secret;
 mod servicefile;

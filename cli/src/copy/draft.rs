@@ -2,19 +2,24 @@
 //! `run` stores it, `plan` shows it; since both call this, they cannot say different things. It changes
 //! nothing on either side.
 
+use std::collections::HashSet;
 use std::path::Path;
 
+use super::extension_data;
 use super::parts::{self, Cut, SplitBy, parts};
-use super::steps::steps;
+use super::steps::{self, Schema, ours, special};
 use crate::config::Conninfo;
 use crate::config::filters::Filters;
-use crate::error::{Context, Result};
+use crate::config::requirements::Requirements;
+use crate::error::{Context, Error, Exit, Result};
+use crate::model::{Leave, LeftOut, TableName, What};
 use crate::selection::{self, Selected};
 use crate::source::catalog::{self, Sizes};
-use crate::source::dump::{Leave, Section, Tools};
-use crate::source::dump_ranges;
-use crate::source::large_objects;
+use crate::source::dump::{Entry, Tools};
+use crate::source::dump_ranges::{Dumped, Dumps};
+use crate::source::inventory::class;
 use crate::source::snapshot::SnapshotHolder;
+use crate::source::{extensions, large_objects, roles};
 use crate::target::queue::{Part, Step};
 
 /// What the plan depends on beside the source.
@@ -26,8 +31,20 @@ pub struct Asked<'a> {
     pub leave: Leave,
     /// In how many Parts large objects are copied; 0 leaves them behind.
     pub large_object_parts: usize,
+    pub requirements: Option<&'a Requirements>,
+    pub drop_if_exists: bool,
+    pub roles: Option<Roles>,
     /// None where no target is known: it is taken to be of the source's version.
     pub target_version: Option<i32>,
+    /// Name of the target database; None where it is not known.
+    pub target_database: Option<String>,
+}
+
+/// Whether roles are made, and which the target has.
+#[derive(Debug, Clone, Default)]
+pub struct Roles {
+    pub passwords: bool,
+    pub there: HashSet<String>,
 }
 
 /// How large tables are to be cut.
@@ -54,10 +71,10 @@ pub struct Draft {
 pub async fn draft(holder: &SnapshotHolder, asked: &Asked<'_>, file: &Path) -> Result<Draft> {
     let client = &holder.client;
     let row = client
-        .query_one("select current_setting('server_version_num')::int", &[])
+        .query_one("select current_setting('server_version_num')::int, current_database()::text", &[])
         .await
         .on_source(|| "read the version of the source".into())?;
-    let version: i32 = row.get(0);
+    let (version, database): (i32, String) = (row.get(0), row.get(1));
     let by_version = if version >= 140_000 { SplitBy::Ctid } else { SplitBy::Key };
     let cut = Cut {
         larger_than: asked.cut.larger_than,
@@ -65,7 +82,7 @@ pub async fn draft(holder: &SnapshotHolder, asked: &Asked<'_>, file: &Path) -> R
         by: asked.cut.by.unwrap_or(by_version),
         binary: asked.target_version.is_none_or(|target| version / 10_000 == target / 10_000),
     };
-    let selected = selection::select(client, asked.filters, asked.follow, asked.cut.sizes).await?;
+    let mut selected = selection::select(client, asked.filters, asked.follow, asked.cut.sizes).await?;
     let mut all: Vec<Part> = Vec::new();
     for table in &selected.tables {
         let keys = match &table.split_key {
@@ -76,8 +93,10 @@ pub async fn draft(holder: &SnapshotHolder, asked: &Asked<'_>, file: &Path) -> R
         };
         all.extend(parts(table, cut, &keys));
     }
+    all.extend(extension_data::plan(client, asked, &mut selected.selection).await?);
     let (large_objects, bytes) = large_objects::size(client).await?;
-    if large_objects > 0 && asked.large_object_parts > 0 {
+    let with_large_objects = large_objects > 0 && asked.large_object_parts > 0;
+    if with_large_objects {
         // A few are not worth a cut.
         let most = (large_objects as usize).div_ceil(1000);
         let ranges = large_objects::ranges(client, asked.large_object_parts.min(most)).await?;
@@ -86,19 +105,80 @@ pub async fn draft(holder: &SnapshotHolder, asked: &Asked<'_>, file: &Path) -> R
     let mut objects = catalog::objects(client).await?;
     selected.selection.mark_unchecked(&mut objects);
     let tools = Tools::find((version / 10_000) as u32).await?;
-    let (mut pre, mut post) = (Vec::new(), Vec::new());
-    for patterns in dump_ranges::ranges(client).await? {
-        tools.dump(asked.source, &holder.exported, &selected.selection.unreadable, &patterns, file).await?;
-        pre.push(tools.entries(file, Section::PreData, asked.leave).await?);
-        post.push(tools.entries(file, Section::PostData, asked.leave).await?);
-    }
-    let needs = if pre.len() > 1 { dump_ranges::relation_needs(client).await? } else { Default::default() };
-    let (mut pre, mut post) = (dump_ranges::merge(pre, &needs), dump_ranges::merge(post, &needs));
+    let what = Dumped { source: asked.source, without: &selected.selection.unreadable, leave: asked.leave };
+    let (dumps, mut pre, mut post) = Dumps::make(&tools, holder, what, file).await?;
     let toc = selected.selection.toc();
-    pre.retain(|entry| toc.keeps(entry));
-    post.retain(|entry| toc.keeps(entry));
-    let steps = steps(&pre, &post, &objects, &selected.tables, &selected.selection.materialized_views);
+    pre.retain(|entry| toc.keeps(entry) && !ours(entry));
+    post.retain(|entry| toc.keeps(entry) && !ours(entry));
+    let gone = selected.selection.objects.iter().filter(|object| object.0 == class::RELATION);
+    let gone: HashSet<u32> = gone.map(|object| object.1).collect();
+    let mut parents = catalog::parents(client).await?;
+    parents.retain(|(oid, _)| !gone.contains(oid));
+    let parents: Vec<TableName> = parents.into_iter().map(|(_, name)| name).collect();
+    let mut left_out: Vec<LeftOut> = leave_out(&mut pre, asked.leave);
+    left_out.extend(leave_out(&mut post, asked.leave));
+    left_out.extend(asked.leave.of_all().into_iter().map(|(flag, what)| {
+        let (kind, name) = (what.to_string(), "of all objects".to_string());
+        LeftOut { what: What::Object, kind, name, why: flag.into() }
+    }));
+    if large_objects > 0 && !with_large_objects {
+        let name = format!("{large_objects} of them");
+        let why = "--skip-large-objects".to_string();
+        left_out.push(LeftOut { what: What::Object, kind: "large objects,".into(), name, why });
+    }
+    let mut steps = Vec::new();
+    if asked.drop_if_exists {
+        steps.extend(special::drops(dumps.drops(&tools, pre.iter().chain(&post)).await?));
+        let defaults = pre.iter().chain(&post).filter(|entry| entry.kind == "DEFAULT ACL");
+        steps.extend(defaults.flat_map(special::default_privileges));
+        if with_large_objects {
+            steps.extend(special::unlink(&large_objects::numbers(client).await?));
+        }
+    }
+    if let Some(roles) = &asked.roles {
+        if roles.passwords && !roles::passwords_readable(client).await? {
+            return Err(Error::new(Exit::Source, "the role may not read the passwords of roles on the source")
+                .hint("give a superuser, or --no-role-passwords"));
+        }
+        let statements = roles::new_roles(&tools.roles(asked.source).await?, &roles.there);
+        steps.extend(special::roles(&statements, roles.passwords));
+    }
+    steps.extend(steps::steps(&Schema {
+        pre: &pre,
+        post: &post,
+        objects: Some(&objects),
+        tables: &selected.tables,
+        parents: &parents,
+        populated: &selected.selection.materialized_views,
+        requirements: asked.requirements,
+        database: asked.target_database.as_deref().unwrap_or(&database),
+        analyze: !asked.leave.analyze,
+    }));
+    let selection = &mut selected.selection;
+    selection.left_out.extend(left_out);
+    selection.left_out.sort();
+    if let Some(requirements) = asked.requirements {
+        let there = extensions::list(client).await?;
+        let unknown = requirements.names().filter(|name| !there.iter().any(|extension| extension.name == **name));
+        let warnings = unknown.map(|name| format!("--requirements names {name}, which the source does not have"));
+        selected.warnings.extend(warnings);
+    }
     Ok(Draft { selected, parts: all, steps, large_objects })
+}
+
+/// Takes out what flags leave behind; says what it was.
+fn leave_out(entries: &mut Vec<Entry>, leave: Leave) -> Vec<LeftOut> {
+    let mut left_out = Vec::new();
+    entries.retain(|entry| {
+        let Some(flag) = leave.flag(&entry.kind, &entry.tag) else { return true };
+        let name = match &entry.schema {
+            Some(schema) => format!("{schema}.{}", entry.tag),
+            None => entry.tag.clone(),
+        };
+        left_out.push(LeftOut { what: What::Object, kind: entry.kind.to_lowercase(), name, why: flag.into() });
+        false
+    });
+    left_out
 }
 
 impl Draft {

@@ -15,7 +15,9 @@
 pub mod board;
 pub mod builder;
 pub mod draft;
+pub mod extension_data;
 pub mod parts;
 pub mod pool;
 pub mod steps;
+pub mod throttle;
 pub mod worker;

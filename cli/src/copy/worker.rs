@@ -10,6 +10,7 @@ use tokio_postgres::Client;
 
 use super::board::Board;
 use super::parts::LARGE_OBJECTS;
+use super::throttle::Throttle;
 use crate::config::Conninfo;
 use crate::connect::{self, Side};
 use crate::error::{Context, Error, Exit, Result};
@@ -49,6 +50,8 @@ pub struct Shared {
     pub belongings: Belongings,
     pub board: Arc<Board>,
     pub report: Reporter,
+    /// Turned down while the source keeps too much WAL.
+    pub throttle: Throttle,
 }
 
 /// The two sessions of a worker: the source's is under the migration's snapshot.
@@ -223,15 +226,16 @@ impl Worker {
             let more = self.source.chunk(&mut chunk, CHUNK, || format!("read {part}")).await?;
             if !chunk.is_empty() {
                 total += chunk.len() as u64;
+                self.shared.throttle.wait(chunk.len() as u64).await;
                 let bytes = chunk.split().freeze();
-                sink.as_mut().send(bytes).await.on_target(|| format!("store {part}"))?;
+                sink.as_mut().send(bytes).await.map_err(|err| copy_in::failed(err, part))?;
                 self.shared.report.send(Event::PartProgress { id: part.id, bytes: total });
             }
             if !more {
                 break;
             }
         }
-        let rows = sink.as_mut().finish().await.on_target(|| format!("store {part}"))?;
+        let rows = sink.as_mut().finish().await.map_err(|err| copy_in::failed(err, part))?;
         Ok(Copied { id: part.id, rows, bytes: total })
     }
 

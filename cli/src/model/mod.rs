@@ -2,6 +2,7 @@
 //! here uses another module of ours.
 
 pub mod column;
+pub mod leave;
 pub mod left_out;
 pub mod lsn;
 pub mod name;
@@ -11,6 +12,7 @@ pub mod snapshot;
 pub mod wire;
 
 pub use column::{Column, Form};
+pub use leave::Leave;
 pub use left_out::{LeftOut, What};
 pub use lsn::Lsn;
 pub use name::TableName;

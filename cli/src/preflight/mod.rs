@@ -2,14 +2,17 @@
 //! with the statement that mends it. The full list of checks is a command of its own, later; these
 //! are those without which a run fails half-way or loses something.
 
+mod extensions;
+
 use std::collections::HashSet;
 
 use tokio_postgres::Client;
 
 use crate::config::filters::Filters;
+use crate::config::requirements::Requirements;
 use crate::error::{Error, Exit, Result};
 use crate::model::name::identifiers;
-use crate::model::{Lsn, TableName};
+use crate::model::{Leave, Lsn, TableName};
 use crate::selection::{Selected, select};
 use crate::source::catalog::Sizes;
 use crate::source::catalog::Table;
@@ -26,6 +29,11 @@ pub struct Asked {
     pub allow_insert_only: bool,
     pub filters: Option<Filters>,
     pub endpos: Option<Lsn>,
+    pub leave: Leave,
+    pub requirements: Option<Requirements>,
+    pub drop_if_exists: bool,
+    /// Whether passwords of roles are to be read.
+    pub role_passwords: bool,
 }
 
 /// What the checks learnt on the way.
@@ -37,6 +45,8 @@ pub struct Facts {
     /// System identifier and database oid.
     pub source_identity: String,
     pub tables: Vec<Table>,
+    /// What does not stand in the way and should be known.
+    pub warnings: Vec<String>,
 }
 
 /// Refuses to migrate a database into itself, whatever names and addresses it was given by.
@@ -153,10 +163,10 @@ pub async fn check(source: &Client, target: &Client, asked: &Asked) -> Result<(F
     }
     let names: Vec<TableName> = selection.tables.iter().chain(&selection.without_rows).cloned().collect();
     let there = target::checks::existing(target, &names).await?;
-    if !there.is_empty() {
+    if !there.is_empty() && !asked.drop_if_exists {
         wrong.push(
             Error::new(Exit::Target, format!("the target already holds {}", some(&there)))
-                .hint("give an empty database; pgmig never overwrites a table it did not make"),
+                .hint("give an empty database; pgmig never overwrites a table it did not make, unless told to with --drop-if-exists"),
         );
     }
     if names.is_empty() && asked.filters.is_some() {
@@ -164,7 +174,26 @@ pub async fn check(source: &Client, target: &Client, asked: &Asked) -> Result<(F
     } else if names.is_empty() {
         wrong.push(Error::new(Exit::Source, "the source holds no tables").hint("is it the right database?"));
     }
+    let mut warnings = extensions::check(source, target, asked, &selection, &mut wrong).await?;
+    if !there.is_empty() && asked.drop_if_exists {
+        warnings.push(format!("dropped on the target first, with their rows: {}", some(&there)));
+    }
+    let defaults = target::checks::default_privileges(target).await?;
+    if !defaults.is_empty() && !asked.drop_if_exists {
+        warnings.push(format!(
+            "the target gives the role {} default privileges on {}: what it makes will have them too",
+            on_target.user,
+            defaults.join(", ")
+        ));
+    }
+    if asked.role_passwords && !source::roles::passwords_readable(source).await? {
+        wrong.push(
+            Error::new(Exit::Source, format!("the role {user} may not read the passwords of roles"))
+                .hint("give a superuser, or --no-role-passwords"),
+        );
+    }
     let facts = Facts {
+        warnings,
         source_version: on_source.version,
         target_version: on_target.version,
         source_encoding: on_source.encoding,

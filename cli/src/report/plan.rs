@@ -45,6 +45,9 @@ pub struct Counts {
     pub sequences: u64,
     pub materialized_views: u64,
     pub large_objects: u64,
+    /// Those that the target does not have.
+    pub roles: u64,
+    pub extensions: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -68,6 +71,8 @@ pub fn text(plan: &Plan) -> String {
     }
     let counts = &plan.counts;
     let then = [
+        (counts.roles, "role"),
+        (counts.extensions, "extension"),
         (counts.large_objects, "large object"),
         (counts.indexes, "index"),
         (counts.constraints, "constraint"),

@@ -77,7 +77,8 @@ const SAMPLE_BLOCKS: f64 = 1000.0;
 /// Up to `parts - 1` keys, ascending and distinct, that cut the table into about equal ranges, each as
 /// SQL. Drawn from a sample of its rows, so that gaps between keys do no harm.
 pub async fn key_bounds(client: &Client, table: &Table, key: &SplitKey, parts: u64) -> Result<Vec<String>> {
-    let fractions: Vec<f64> = (1..parts).map(|part| part as f64 / parts as f64).collect();
+    // The least key comes first: a range that would begin with it begins before it anyway.
+    let fractions: Vec<f64> = (0..parts).map(|part| part as f64 / parts as f64).collect();
     let percent = (100.0 * SAMPLE_BLOCKS / table.blocks.max(1) as f64).clamp(0.0001, 100.0);
     let column = identifier(&key.column);
     let row = client
@@ -93,7 +94,7 @@ pub async fn key_bounds(client: &Client, table: &Table, key: &SplitKey, parts: u
         .on_source(|| format!("find key ranges of {}", table.name))?;
     let mut bounds: Vec<String> = row.get::<_, Option<Vec<String>>>(0).unwrap_or_default();
     bounds.dedup();
-    Ok(bounds.iter().map(|bound| format!("{}::{}", literal(bound), key.type_name)).collect())
+    Ok(bounds.iter().skip(1).map(|bound| format!("{}::{}", literal(bound), key.type_name)).collect())
 }
 
 pub async fn sequences(client: &Client) -> Result<Vec<TableName>> {
@@ -176,6 +177,25 @@ pub async fn populated_views(client: &Client) -> Result<Vec<TableName>> {
         .await
         .on_source(|| "read the materialized views of the source".into())?;
     Ok(rows.iter().map(|row| TableName::new(row.get::<_, String>(0), row.get::<_, String>(1))).collect())
+}
+
+/// Tables with partitions or heirs that are no partitions themselves.
+pub async fn parents(client: &Client) -> Result<Vec<(u32, TableName)>> {
+    let rows = client
+        .query(
+            "select c.oid, n.nspname::text, c.relname::text
+               from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+              where c.relkind in ('r', 'p') and c.relpersistence in ('p', 'u') and not c.relispartition
+                and n.nspname !~ '^pg_' and n.nspname not in ('information_schema', 'pgmig')
+                and exists (select from pg_catalog.pg_inherits i where i.inhparent = c.oid)
+                and not exists (select from pg_catalog.pg_depend d
+                                 where d.classid = 'pg_class'::regclass and d.objid = c.oid and d.deptype = 'e')
+              order by 2, 3",
+            &[],
+        )
+        .await
+        .on_source(|| "read the parents of tables".into())?;
+    Ok(rows.iter().map(|row| (row.get(0), TableName::new(row.get::<_, String>(1), row.get::<_, String>(2)))).collect())
 }
 
 /// Columns that are GENERATED ALWAYS AS IDENTITY, with their table. Partitions have them from their

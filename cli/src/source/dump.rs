@@ -3,15 +3,16 @@
 //! settings go through the environment: no password is ever in the process list.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use tokio::process::Command;
 
-use super::toc;
+use super::{script, toc};
 use crate::config::conninfo::Conninfo;
 use crate::error::{Context, Error, Exit, Result};
-use crate::model::TableName;
+use crate::model::{Leave, TableName};
 
 /// pg_dump and pg_restore of one version.
 #[derive(Debug, Clone)]
@@ -46,13 +47,6 @@ pub struct Entry {
     pub sql: String,
     /// What must be set before it, for the transaction: tablespace and access method.
     pub settings: String,
-}
-
-/// What is left out of the dump's SQL.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Leave {
-    pub owner: bool,
-    pub acl: bool,
 }
 
 impl Tools {
@@ -92,6 +86,10 @@ impl Tools {
         patterns: &[String],
         file: &Path,
     ) -> Result<()> {
+        // It holds the passwords of user mappings: nobody else may read it.
+        let mut options = std::fs::OpenOptions::new();
+        options.write(true).create(true).truncate(true).mode(0o600);
+        options.open(file).during(Exit::Dir, || format!("make {}", file.display()))?;
         let mut command = self.command("pg_dump");
         for (name, value) in source.libpq_env() {
             command.env(name, value);
@@ -108,7 +106,8 @@ impl Tools {
         output(command, "pg_dump").await.map(drop)
     }
 
-    /// The entries of one half of a dump, in the order in which they must be made.
+    /// The entries of one half of a dump, in the order in which they must be made. Those that flags
+    /// leave out are among them: only owners and tablespaces are no entries of their own.
     pub async fn entries(&self, file: &Path, section: Section, leave: Leave) -> Result<Vec<Entry>> {
         let restore = |last: &[&str]| {
             let mut command = self.command("pg_restore");
@@ -119,10 +118,11 @@ impl Tools {
             if leave.owner {
                 command.arg("--no-owner");
             }
-            if leave.acl {
-                command.arg("--no-acl");
+            if leave.tablespaces {
+                command.arg("--no-tablespaces");
             }
-            command.args(last).arg(file);
+            // With what is set for the database itself.
+            command.arg("--create").args(last).arg(file);
             command
         };
         let list = output(restore(&["--list"]), "pg_restore --list").await?;
@@ -138,6 +138,30 @@ impl Tools {
             )));
         }
         Ok(entries)
+    }
+
+    /// Statements that drop what the entries of these numbers make, in an order that fits, if it is there.
+    pub async fn drops(&self, file: &Path, ids: &[u32]) -> Result<Vec<String>> {
+        let list = file.with_extension("list");
+        let lines: String = ids.iter().map(|id| format!("{id};\n")).collect();
+        std::fs::write(&list, lines).during(Exit::Dir, || format!("write {}", list.display()))?;
+        let mut command = self.command("pg_restore");
+        command.args(["--clean", "--if-exists", "--file=-"]).arg(format!("--use-list={}", list.display())).arg(file);
+        let text = output(command, "pg_restore --clean").await;
+        std::fs::remove_file(&list).during(Exit::Dir, || format!("remove {}", list.display()))?;
+        let text = text?;
+        let made = text.find("\n--\n-- Name: ").unwrap_or(text.len());
+        Ok(script::statements(&text[..made]))
+    }
+
+    /// What `pg_dumpall --roles-only` says, without passwords.
+    pub async fn roles(&self, source: &Conninfo) -> Result<String> {
+        let mut command = self.command("pg_dumpall");
+        for (name, value) in source.libpq_env() {
+            command.env(name, value);
+        }
+        command.args(["--no-password", "--roles-only", "--no-role-passwords"]).arg("--database").arg(&source.dbname);
+        output(command, "pg_dumpall").await
     }
 
     /// The table of contents of the whole dump, with what each entry needs.
@@ -264,9 +288,13 @@ impl<'a> Header<'a> {
 
 fn take_announced(announced: &mut BTreeMap<&str, VecDeque<Line>>, header: &Header<'_>) -> Option<Line> {
     let start = format!("{} {} {} ", header.kind, header.schema, header.tag);
-    // The owner is what is left: nothing of the tag may be in it.
-    let key =
-        announced.range(start.as_str()..).next().map(|(line, _)| *line).filter(|line| line.starts_with(&start))?;
+    // The owner is what is left: nothing of the tag may be in it. Of `a` and `a b` both begin so: what is
+    // left of the right one has the fewest words.
+    let key = announced
+        .range(start.as_str()..)
+        .map(|(line, _)| *line)
+        .take_while(|line| line.starts_with(&start))
+        .min_by_key(|line| line[start.len()..].split(' ').count())?;
     let lines = announced.get_mut(key)?;
     let found = lines.pop_front();
     if lines.is_empty() {

@@ -3,20 +3,77 @@
 //! larger catalog is dumped in ranges of names, one after the other, and the entries are put in order
 //! again. What is in no range by its name (types, functions …) is in every dump, and kept once.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::{Path, PathBuf};
 
 use tokio_postgres::Client;
 
-use super::dump::Entry;
+use super::dump::{Entry, Section, Tools};
 use super::inventory::{Object, class};
+use super::snapshot::SnapshotHolder;
+use crate::config::Conninfo;
 use crate::error::{Context, Result};
+use crate::model::{Leave, TableName};
 
 /// Of the server's lock table, what one dump may use.
 const SHARE: f64 = 0.8;
 
+/// What is dumped.
+pub struct Dumped<'a> {
+    pub source: &'a Conninfo,
+    /// Relations that pg_dump must not even lock.
+    pub without: &'a [TableName],
+    pub leave: Leave,
+}
+
+/// What an entry is called in each dump that holds it.
+type Title = (Object, String, Option<String>, String);
+
+/// The dumps of a schema: one, or several ranges.
+pub struct Dumps(Vec<(PathBuf, Vec<(u32, Title)>)>);
+
+impl Dumps {
+    /// Dumps under the snapshot into `file` and, where one is not enough, files beside it. The entries
+    /// come in an order in which they can be made, before the data and after.
+    pub async fn make(
+        tools: &Tools,
+        holder: &SnapshotHolder,
+        what: Dumped<'_>,
+        file: &Path,
+    ) -> Result<(Dumps, Vec<Entry>, Vec<Entry>)> {
+        let ranges = ranges(&holder.client).await?;
+        let needs = if ranges.len() > 1 { relation_needs(&holder.client).await? } else { HashMap::new() };
+        let (mut pre, mut post, mut dumps) = (Vec::new(), Vec::new(), Vec::new());
+        for (at, patterns) in ranges.iter().enumerate() {
+            let file = if at == 0 { file.to_path_buf() } else { file.with_extension(format!("{at}.dump")) };
+            tools.dump(what.source, &holder.exported, what.without, patterns, &file).await?;
+            pre.push(tools.entries(&file, Section::PreData, what.leave).await?);
+            post.push(tools.entries(&file, Section::PostData, what.leave).await?);
+            let entries = pre[at].iter().chain(&post[at]);
+            dumps.push((file, entries.map(|entry| (entry.id, title(entry))).collect()));
+        }
+        Ok((Dumps(dumps), merge(pre, &needs), merge(post, &needs)))
+    }
+
+    /// Statements that drop the objects of these entries where they exist, in an order that works.
+    pub async fn drops(&self, tools: &Tools, entries: impl Iterator<Item = &Entry>) -> Result<Vec<String>> {
+        let mut wanted: HashSet<Title> = entries.map(title).collect();
+        let mut statements = Vec::new();
+        for (file, known) in self.0.iter().rev() {
+            let ids: Vec<u32> = known.iter().filter(|(_, title)| wanted.remove(title)).map(|(id, _)| *id).collect();
+            statements.extend(tools.drops(file, &ids).await?);
+        }
+        Ok(statements)
+    }
+}
+
+fn title(entry: &Entry) -> Title {
+    ((entry.catalog, entry.oid), entry.kind.clone(), entry.schema.clone(), entry.tag.clone())
+}
+
 /// For each dump, the patterns of `--exclude-table` that leave it its range; one without any where all
 /// fits.
-pub async fn ranges(client: &Client) -> Result<Vec<Vec<String>>> {
+async fn ranges(client: &Client) -> Result<Vec<Vec<String>>> {
     let doing = || "count the tables that pg_dump locks".to_string();
     let row = client
         .query_one(
@@ -133,7 +190,7 @@ fn escape(c: char) -> String {
 }
 
 /// What relations need of each other: a dump that leaves one out does not say.
-pub async fn relation_needs(client: &Client) -> Result<HashMap<Object, Vec<Object>>> {
+async fn relation_needs(client: &Client) -> Result<HashMap<Object, Vec<Object>>> {
     let rows = client
         .query(include_str!("../../../sql/source/relation_needs.sql"), &[])
         .await
@@ -147,7 +204,7 @@ pub async fn relation_needs(client: &Client) -> Result<HashMap<Object, Vec<Objec
 
 /// Puts the entries of several dumps of one section in an order in which they can be made: as they
 /// come, but for what an entry needs, which goes before it.
-pub fn merge(dumps: Vec<Vec<Entry>>, relations: &HashMap<Object, Vec<Object>>) -> Vec<Entry> {
+fn merge(dumps: Vec<Vec<Entry>>, relations: &HashMap<Object, Vec<Object>>) -> Vec<Entry> {
     if dumps.len() == 1 {
         return dumps.into_iter().flatten().collect();
     }

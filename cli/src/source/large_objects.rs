@@ -14,6 +14,13 @@ pub const SMALL: usize = 8 << 10;
 /// How many are read together.
 pub const TOGETHER: usize = 100;
 
+/// The oids of all of them.
+pub async fn numbers(client: &Client) -> Result<Vec<u32>> {
+    let query = "select oid from pg_catalog.pg_largeobject_metadata order by oid";
+    let rows = client.query(query, &[]).await.on_source(|| "list the large objects of the source".into())?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
 /// How many there are, and about how many bytes they hold.
 pub async fn size(client: &Client) -> Result<(i64, i64)> {
     let row = client

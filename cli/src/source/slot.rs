@@ -35,6 +35,19 @@ pub async fn find(client: &Client, name: &str) -> Result<Option<Slot>> {
     }))
 }
 
+/// Bytes of WAL that the source keeps for a slot; None where it does not tell.
+pub async fn kept_wal(client: &Client, name: &str) -> Result<Option<u64>> {
+    let row = client
+        .query_opt(
+            "select pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_insert_lsn(), restart_lsn)::bigint
+               from pg_catalog.pg_replication_slots where slot_name = $1",
+            &[&name],
+        )
+        .await
+        .on_source(|| format!("ask how much WAL slot `{name}` keeps"))?;
+    Ok(row.and_then(|row| row.get::<_, Option<i64>>(0)).map(|bytes| bytes.max(0) as u64))
+}
+
 /// Drops the slot if it is there. True if it was.
 pub async fn drop(client: &Client, name: &str) -> Result<bool> {
     let row = client

@@ -16,6 +16,8 @@
 //! `copy`.
 
 pub mod assemble;
+#[cfg(test)]
+mod fuzz;
 pub mod pgoutput;
 pub mod receive;
 mod scan;

@@ -1,5 +1,7 @@
 //! What must be true of the target before anything is changed. Reads only.
 
+use std::collections::HashSet;
+
 use tokio_postgres::Client;
 
 use crate::error::{Context, Result};
@@ -54,6 +56,71 @@ pub async fn abilities(client: &Client) -> Result<Abilities> {
         in_recovery: row.get(4),
         may_replica,
     })
+}
+
+/// The roles of the target.
+pub async fn roles(client: &Client) -> Result<HashSet<String>> {
+    let rows = client
+        .query("select rolname::text from pg_catalog.pg_roles", &[])
+        .await
+        .on_target(|| "read the roles of the target".into())?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
+/// Kinds of objects that get privileges by default when this role makes them.
+pub async fn default_privileges(client: &Client) -> Result<Vec<String>> {
+    let rows = client
+        .query(
+            "select distinct case defaclobjtype when 'r' then 'tables' when 'S' then 'sequences' when 'f' then 'functions'
+                                                when 'T' then 'types' else 'schemas' end
+               from pg_catalog.pg_default_acl
+              where defaclrole = (select oid from pg_catalog.pg_roles where rolname = current_user) order by 1",
+            &[],
+        )
+        .await
+        .on_target(|| "read the default privileges of the target".into())?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
+/// What the target can do about an extension.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Extension {
+    pub name: String,
+    /// The version it has.
+    pub installed: Option<String>,
+    /// Whether there is such a version to install.
+    pub available: bool,
+    /// Whether the role may install it.
+    pub allowed: bool,
+}
+
+/// What the target can do about these extensions; with a version, about that one.
+pub async fn extensions(client: &Client, wanted: &[(String, Option<String>)]) -> Result<Vec<Extension>> {
+    let (names, versions): (Vec<&str>, Vec<Option<&str>>) =
+        wanted.iter().map(|(name, version)| (name.as_str(), version.as_deref())).unzip();
+    let rows = client
+        .query(
+            "select w.name, e.extversion, v.name is not null,
+                    coalesce(not v.superuser or r.rolsuper
+                             or v.trusted and has_database_privilege(current_database(), 'create'), false)
+               from unnest($1::text[], $2::text[]) w (name, version)
+                    join pg_catalog.pg_roles r on r.rolname = current_user
+                    left join pg_catalog.pg_extension e on e.extname = w.name
+                    left join pg_catalog.pg_available_extensions a on a.name = w.name
+                    left join pg_catalog.pg_available_extension_versions v
+                      on v.name = w.name and v.version = coalesce(w.version, a.default_version)
+              order by 1",
+            &[&names, &versions],
+        )
+        .await
+        .on_target(|| "read the extensions of the target".into())?;
+    let extension = |row: &tokio_postgres::Row| Extension {
+        name: row.get(0),
+        installed: row.get(1),
+        available: row.get(2),
+        allowed: row.get(3),
+    };
+    Ok(rows.iter().map(extension).collect())
 }
 
 /// Whether this session sees the advisory lock `key` of another one: then both are in one database.

@@ -26,3 +26,15 @@ pub async fn forms(client: &Client) -> Result<HashMap<TableName, Form>> {
         .on_target(|| "look at the tables of the target".into())?;
     Ok(rows.iter().map(Form::of).collect())
 }
+
+/// Triggers and rules that fire in a replica session too, by table.
+pub async fn firing(client: &Client) -> Result<Vec<(TableName, String)>> {
+    let rows = client
+        .query(include_str!("../../../sql/source/firing.sql"), &[])
+        .await
+        .on_target(|| "look for triggers that always fire on the target".into())?;
+    let named = |row: &tokio_postgres::Row| {
+        (TableName::new(row.get::<_, String>("schema_name"), row.get::<_, String>("table_name")), row.get("firing"))
+    };
+    Ok(rows.iter().map(named).collect())
+}

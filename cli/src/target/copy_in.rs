@@ -4,7 +4,7 @@ use bytes::Bytes;
 use tokio_postgres::{Client, CopyInSink};
 
 use super::queue::Part;
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, Exit, Result};
 use crate::model::TableName;
 use crate::model::name::{identifiers, literal};
 
@@ -26,6 +26,25 @@ pub async fn open(client: &Client, part: &Part) -> Result<CopyInSink<Bytes>> {
         .on_target(|| format!("store {part}"))
 }
 
+/// The failure of a COPY, with the line and column that the server names; the line's text stays there.
+pub fn failed(err: tokio_postgres::Error, part: &Part) -> Error {
+    let at = err.as_db_error().and_then(|db| place(db.where_()?)).map(|at| format!(", {at}")).unwrap_or_default();
+    Error::new(Exit::Target, format!("store {part}{at}")).cause(err)
+}
+
+/// `COPY name, line 3, column b: "text"` gives `line 3, column b` (CopyFromErrorCallback in copyfrom.c).
+fn place(context: &str) -> Option<String> {
+    let (_, rest) = context.strip_prefix("COPY ")?.split_once(", line ")?;
+    let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+    let (line, rest) = rest.split_at(digits);
+    let column = rest.strip_prefix(", column ").map(|rest| rest.split_once(": ").map_or(rest, |(column, _)| column));
+    match column {
+        _ if line.is_empty() => None,
+        Some(column) => Some(format!("line {line}, column {column}")),
+        None => Some(format!("line {line}")),
+    }
+}
+
 /// Sessions that hold a lock on the table, for people: pid and application.
 pub async fn holders(client: &Client, table: &TableName) -> Result<Vec<String>> {
     let rows = client
@@ -39,4 +58,22 @@ pub async fn holders(client: &Client, table: &TableName) -> Result<Vec<String>> 
         .await
         .on_target(|| format!("look who holds a lock on {table}"))?;
     Ok(rows.iter().map(|row| format!("pid {} ({})", row.get::<_, i32>(0), row.get::<_, String>(1))).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::place;
+
+    #[test]
+    fn a_place_is_told_without_what_stands_there() {
+        let cases = [
+            ("COPY t, line 49: \"49\tsecret\"", Some("line 49")),
+            ("COPY t, line 3, column b: \"secret, line 4\"", Some("line 3, column b")),
+            ("COPY t, line 3, column b", Some("line 3, column b")),
+            ("SQL function \"f\" statement 1", None),
+        ];
+        for (context, expected) in cases {
+            assert_eq!(place(context).as_deref(), expected, "{context}");
+        }
+    }
 }

@@ -3,10 +3,12 @@
 pub mod checks;
 pub mod columns;
 pub mod copy_in;
+pub mod extension_parts;
 pub mod install;
 pub mod keys;
 pub mod large_objects;
 pub mod objects;
 pub mod progress;
 pub mod queue;
+pub mod rounds;
 pub mod sentinel;

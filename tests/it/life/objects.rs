@@ -38,7 +38,8 @@ async fn everything_arrives(way: Way) -> Outcome {
         change(&life, round).await;
     }
     life.set_endpos(life.lsn().await).await;
-    life.finish(run).await;
+    let done = life.finish(run).await;
+    assert!(done.stderr.contains("public.fires has what fires always: trigger always, rule also"), "{}", done.stderr);
     assert_same_with(&life.pair, verify::Options { materialized_rows: true, ..verify::Options::default() }).await;
     assert_eq!(life.on_target("select count(*) from pgmig.steps where state <> 'done'").await, "0");
     // What was quiet while changes were applied is awake now.

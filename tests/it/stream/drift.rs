@@ -125,6 +125,14 @@ async fn a_table_that_is_new_becomes_part_of_the_migration_once_the_target_has_i
         let ddl_again = stops(&life, life.run(), "public.\"New One\"").await;
         assert_eq!(ddl, ddl_again);
         life.target.batch_execute(&format!("set search_path = public; {ddl}")).await.expect("the DDL is whole");
+        // What fires always would do again what it did on the source.
+        life.on_target(
+            "create rule r as on insert to \"New One\" do also notify x; alter table \"New One\" enable always rule r",
+        )
+        .await;
+        let refused = life.run().finish(&["error: "]).await.expect_code(4);
+        assert!(refused.stderr.contains("rule r"), "{}", refused.stderr);
+        life.on_target("drop rule r on \"New One\"").await;
         do_all(&life, &["delete from \"New One\" where id = 9"]).await;
         let mut run = life.run();
         let copied = "select exists (select from pgmig.parts where table_name = 'New One' and state = 'done')";

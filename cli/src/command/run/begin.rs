@@ -9,8 +9,9 @@ use super::stream::Streaming;
 use super::{Config, Run, identity};
 use crate::args::PluginArg;
 use crate::connect::Side;
-use crate::copy::draft::{self, draft};
+use crate::copy::draft::{self, Roles, draft};
 use crate::copy::steps::relax_identity;
+use crate::copy::throttle::Throttle;
 use crate::error::{Context, Error, Exit, Result};
 use crate::model::{Lsn, Phase, TableName};
 use crate::plan_db::PlanDb;
@@ -24,7 +25,7 @@ use crate::source::slot;
 use crate::source::snapshot::SnapshotHolder;
 use crate::target::install::Flavour;
 use crate::target::sentinel::{self, Begin, Sentinel};
-use crate::target::{install, queue};
+use crate::target::{checks, install, queue};
 
 /// Checks both sides, installs the schema `pgmig` and writes the sentinel.
 pub(super) async fn begin(config: Config, report: Reporter, source: Client, target: Client) -> Result<Run> {
@@ -36,11 +37,25 @@ pub(super) async fn begin(config: Config, report: Reporter, source: Client, targ
         allow_insert_only: config.allow_insert_only,
         filters: config.filters.clone(),
         endpos: config.endpos,
+        leave: config.leave,
+        requirements: config.requirements.clone(),
+        drop_if_exists: config.drop_if_exists,
+        role_passwords: config.roles == Some(true),
     };
     let facts = preflight::new_migration(&source, &target, &asked).await?;
+    for warning in &facts.warnings {
+        report.warning(warning.clone());
+    }
     // Found out before anything is changed, too.
     Tools::find((facts.source_version / 10_000) as u32).await?;
     let plugin = if config.follow { choose_plugin(&config, &facts, &source).await? } else { "none" };
+    if config.follow {
+        for (table, firing) in crate::source::columns::firing(&source).await? {
+            if facts.tables.iter().any(|moved| moved.name == table) {
+                report.info(format!("{table} has what fires always: {firing}; on the target it is made at the end, and fires for no change of the source"));
+            }
+        }
+    }
     let plan = PlanDb::open(&config.dir, &identity(&facts.source_identity, &config.name))?;
     plan.begin(config.filters.as_ref())?;
     let flavour = install::install(&target, config.flavour).await?;
@@ -56,7 +71,7 @@ pub(super) async fn begin(config: Config, report: Reporter, source: Client, targ
     report.phase(Phase::Planned);
     report.info(format!("migration `{}`: {plugin} stream, {flavour} flavour", config.name));
     let filters = config.filters.clone();
-    Ok(Run { config, report, target, source, flavour, plan, filters })
+    Ok(Run { config, report, target, source, flavour, plan, filters, throttle: Throttle::default() })
 }
 
 /// What a slot that is gone sent is worth nothing.
@@ -194,7 +209,14 @@ impl Run {
             cut: self.config.cut,
             leave: self.config.leave,
             large_object_parts: self.config.large_object_parts,
+            requirements: self.config.requirements.as_ref(),
+            drop_if_exists: self.config.drop_if_exists,
+            roles: match self.config.roles {
+                Some(passwords) => Some(Roles { passwords, there: checks::roles(&self.target).await? }),
+                None => None,
+            },
             target_version: Some(self.target_version().await?),
+            target_database: Some(self.config.target.dbname.clone()),
         };
         let draft = draft(holder, &asked, &self.config.dir.join("schema.dump")).await?;
         for warning in draft.warnings(&asked) {

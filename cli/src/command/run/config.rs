@@ -2,17 +2,18 @@
 
 use std::path::PathBuf;
 
+use super::budget::Policy;
 use crate::apply::conflict::OnConflict;
-use crate::args::{FlavourArg, OnConflictArg, PluginArg, RunArgs, SplitArgs, SplitByArg, WhatArgs};
+use crate::args::{FlavourArg, OnConflictArg, PluginArg, RunArgs, SplitArgs, SplitByArg, WalBudgetPolicyArg, WhatArgs};
 use crate::command::conninfo;
 use crate::config::Conninfo;
 use crate::config::filters::Filters;
+use crate::config::requirements::Requirements;
 use crate::copy::draft::Cutting;
 use crate::copy::parts::SplitBy;
 use crate::error::Result;
-use crate::model::Lsn;
+use crate::model::{Leave, Lsn};
 use crate::source::catalog::Sizes;
-use crate::source::dump::Leave;
 use crate::target::install::Flavour;
 
 #[derive(Debug)]
@@ -28,6 +29,8 @@ pub struct Config {
     pub flavour: Option<Flavour>,
     pub table_jobs: usize,
     pub index_jobs: usize,
+    pub restore_jobs: usize,
+    pub fail_fast: bool,
     /// Bytes for each index build.
     pub maintenance_work_mem: u64,
     pub cut: Cutting,
@@ -35,10 +38,16 @@ pub struct Config {
     pub large_object_parts: usize,
     pub spool_limit: u64,
     pub leave: Leave,
+    pub requirements: Option<Requirements>,
+    pub drop_if_exists: bool,
+    /// Whether roles are made, and with their passwords.
+    pub roles: Option<bool>,
     pub allow_insert_only: bool,
     pub filters: Option<Filters>,
     pub leave_new_tables: bool,
     pub on_conflict: OnConflict,
+    pub wal_budget: Option<u64>,
+    pub wal_budget_policy: Policy,
 }
 
 impl Config {
@@ -60,16 +69,42 @@ impl Config {
             maintenance_work_mem: args.maintenance_work_mem,
             cut: cutting(&args.split),
             spool_limit: args.spool_limit.max(1 << 20),
-            leave: Leave { owner: args.what.no_owner, acl: args.what.no_acl },
+            restore_jobs: usize::from(if args.restore_jobs == 0 { args.index_jobs } else { args.restore_jobs }),
+            fail_fast: args.fail_fast,
+            leave: leave(&args.what),
+            requirements: args.what.requirements.as_deref().map(Requirements::read).transpose()?,
+            drop_if_exists: args.what.drop_if_exists,
+            roles: args.what.roles.then_some(!args.what.no_role_passwords),
             large_object_parts: large_object_parts(&args.split, &args.what),
             allow_insert_only: args.what.allow_insert_only,
             filters: args.what.filters.as_deref().map(Filters::read).transpose()?,
             leave_new_tables: args.leave_new_tables,
+            wal_budget: (args.wal_budget > 0).then_some(args.wal_budget),
+            wal_budget_policy: match args.wal_budget_policy {
+                WalBudgetPolicyArg::Stop => Policy::Stop,
+                WalBudgetPolicyArg::Drop => Policy::Drop,
+            },
             on_conflict: match args.on_conflict {
                 OnConflictArg::Stop => OnConflict::Stop,
                 OnConflictArg::Warn => OnConflict::Warn,
             },
         })
+    }
+}
+
+/// What the flags leave out.
+pub fn leave(what: &WhatArgs) -> Leave {
+    Leave {
+        owner: what.no_owner,
+        acl: what.no_acl,
+        comments: what.no_comments,
+        tablespaces: what.no_tablespaces,
+        extensions: what.skip_extensions,
+        extension_comments: what.skip_ext_comments,
+        publications: what.skip_publications,
+        collations: what.skip_collations,
+        db_properties: what.skip_db_properties,
+        analyze: what.skip_vacuum,
     }
 }
 

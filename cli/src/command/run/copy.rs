@@ -5,15 +5,13 @@ use std::sync::Arc;
 use super::Run;
 use crate::copy::board::Board;
 use crate::copy::builder::Builder;
-use crate::copy::pool;
 use crate::copy::worker::{Shared, Worker};
+use crate::copy::{extension_data, pool};
 use crate::error::{Error, Result};
 use crate::model::Phase;
-use crate::report::Event;
 use crate::source::large_objects::Belongings;
-use crate::source::snapshot::SnapshotHolder;
-use crate::target::objects::{self, Outcome};
-use crate::target::queue;
+use crate::source::snapshot::{self, SnapshotHolder};
+use crate::target::{extension_parts, objects, queue, rounds};
 
 impl Run {
     /// Goes on from `phase` until every table is copied and indexed. `holder` keeps the snapshot of a
@@ -38,6 +36,7 @@ impl Run {
                 Some(holder) => holder,
                 None => self.new_snapshot(follow).await?,
             };
+            self.extension_data(&holder).await?;
             let workers = self.workers(&holder, &board).await?;
             held = Some(holder);
             workers
@@ -46,6 +45,7 @@ impl Run {
         for _ in 0..self.config.index_jobs {
             builders.push(self.builder(&board).await?);
         }
+        rounds::hold_table_steps(&self.target, name, self.config.fail_fast).await?;
         board.offer(queue::tables_to_build(&self.target, name).await?);
         let copied = async || {
             drop(held);
@@ -56,6 +56,18 @@ impl Run {
         self.stage("rest").await
     }
 
+    /// Rows that users put into tables of extensions, before workers take the other Parts.
+    async fn extension_data(&self, holder: &SnapshotHolder) -> Result<()> {
+        if extension_parts::pending(&self.target, &self.config.name).await?.is_empty() {
+            return Ok(());
+        }
+        let source = self.source_client("pgmig copy").await?;
+        snapshot::begin_under(&source, Some(&holder.exported)).await?;
+        let tag = snapshot::tag(&source).await?;
+        let target = self.target_client("pgmig copy", &[]).await?;
+        extension_data::copy(&source, &target, &self.config.name, &tag, holder.lsn, &self.report).await
+    }
+
     async fn workers(&self, holder: &SnapshotHolder, board: &Arc<Board>) -> Result<Vec<Worker>> {
         let shared = Arc::new(Shared {
             source: self.config.source.clone(),
@@ -63,9 +75,14 @@ impl Run {
             migration: self.config.name.clone(),
             exported: holder.exported.clone(),
             lsn: holder.lsn,
-            belongings: Belongings { owner: !self.config.leave.owner, acl: !self.config.leave.acl, comments: true },
+            belongings: Belongings {
+                owner: !self.config.leave.owner,
+                acl: !self.config.leave.acl,
+                comments: !self.config.leave.comments,
+            },
             board: Arc::clone(board),
             report: self.report.clone(),
+            throttle: self.throttle.clone(),
         });
         let mut workers = Vec::new();
         for _ in 0..self.config.table_jobs {
@@ -83,9 +100,10 @@ impl Run {
     }
 
     /// The snapshot of the run that began the copy died with it. What is copied from now on carries
-    /// another tag, and the stream reconciles the two, table by table.
+    /// another tag, and the stream reconciles the two, table by table. Without one, all must be of one.
     async fn new_snapshot(&self, follow: bool) -> Result<SnapshotHolder> {
-        if !follow {
+        let begun = queue::tags(&self.target, &self.config.name).await?.iter().any(|(_, tag)| tag.is_some());
+        if !follow && begun {
             return Err(Error::new(
                 crate::error::Exit::Phase,
                 "the copy was interrupted, and without following changes it cannot go on under one snapshot",
@@ -97,18 +115,5 @@ impl Run {
         }
         self.planned_event().await?;
         SnapshotHolder::new(self.source_client("pgmig snapshot").await?, None).await
-    }
-
-    /// Runs a serial stage of steps.
-    pub(super) async fn stage(&self, stage: &str) -> Result<()> {
-        let client =
-            self.target_client("pgmig schema", &[("check_function_bodies", "off"), ("xmloption", "content")]).await?;
-        objects::run_stage(&client, &self.config.name, stage, &mut |step, outcome| {
-            if let Outcome::Failed { sqlstate, message } = outcome {
-                let (kind, name) = (step.kind.clone(), step.name.clone());
-                self.report.send(Event::StepFailed { kind, name, sqlstate, message });
-            }
-        })
-        .await
     }
 }

@@ -242,6 +242,14 @@ impl Run {
                 table.name.sql()
             )));
         }
+        let firing = target::columns::firing(&self.target).await?;
+        if let Some((_, firing)) = firing.iter().find(|(firing, _)| *firing == table.name) {
+            return Err(Error::new(
+                Exit::Target,
+                format!("{} is new, and on the target it has what fires for applied changes too: {firing}", table.name),
+            )
+            .hint("disable it there until the migration is done, then run again: what it does, the source has done already"));
+        }
         let row = self
             .target
             .query_one(&format!("select exists (select from only {})", table.name.sql()), &[])

@@ -13,7 +13,7 @@ impl Run {
         self.enter(Phase::Cutover).await?;
         self.sequences().await?;
         self.foreign_keys(None).await?;
-        self.stage("refresh").await?;
+        self.refresh().await?;
         self.stage("finish").await?;
         self.enter(Phase::Done).await
     }

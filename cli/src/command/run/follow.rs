@@ -16,11 +16,9 @@ use crate::apply::plain::PlainWriter;
 use crate::apply::{Applied, Apply, Gatherer, Tag, Watched, Writer};
 use crate::error::{Context, Error, Exit, Result};
 use crate::model::{Lsn, Phase, SnapshotTag, TableName};
-use crate::report::Event;
 use crate::source::slot;
 use crate::stream::spool::Spool;
 use crate::target::install::Flavour;
-use crate::target::objects::{self, Outcome};
 use crate::target::{checks, keys, queue, sentinel};
 
 /// Apply is level with the source when less than this waits in the spool, in bytes.
@@ -129,7 +127,12 @@ impl Run {
     /// The tag of each table's copy.
     async fn tags(&self) -> Result<HashMap<TableName, Tag>> {
         let mut tags: HashMap<TableName, Tag> = HashMap::new();
+        // Tables of extensions are copied by a condition that changes do not know.
+        let ignored = self.ignored().await?;
         for (table, tag) in queue::tags(&self.target, &self.config.name).await? {
+            if ignored.contains(&table) {
+                continue;
+            }
             let (tag, lsn) = tag.ok_or_else(|| Error::bug(format!("{table} is not copied and apply begins")))?;
             let snapshot: SnapshotTag = tag.parse().during(Exit::Target, || format!("read the tag of {table}"))?;
             if tags.insert(table.clone(), Tag { snapshot, lsn }).is_some() {
@@ -168,22 +171,18 @@ impl Run {
     /// Foreign keys: added without a look at the rows, while apply waits for a moment, then validated
     /// beside it. Orphans are reported and stop nothing.
     pub(super) async fn foreign_keys(&self, gate: Option<Arc<RwLock<()>>>) -> Result<()> {
-        let client = self.target_client("pgmig schema", &[]).await?;
-        for stage in ["foreign_key", "validate"] {
-            for step in queue::pending_steps(&self.target, &self.config.name, stage).await? {
-                let _closed = match &gate {
-                    Some(gate) if stage == "foreign_key" => Some(gate.write().await),
-                    _ => None,
-                };
-                client.batch_execute("begin").await.on_target(|| "begin a step".into())?;
-                if let Outcome::Failed { sqlstate, message } = objects::run_taken(&client, &step).await? {
-                    if stage == "foreign_key" {
-                        queue::skip_validation(&self.target, &self.config.name, &step).await?;
-                    }
-                    self.report.send(Event::StepFailed { kind: step.kind, name: step.name, sqlstate, message });
-                }
+        let migration = &self.config.name;
+        let foreign_keys = queue::pending_steps(&self.target, migration, "foreign_key").await?;
+        if !foreign_keys.is_empty() {
+            let _closed = match &gate {
+                Some(gate) => Some(gate.write().await),
+                None => None,
+            };
+            for failed in self.beside(foreign_keys, &HashMap::new()).await? {
+                queue::skip_validation(&self.target, migration, &failed).await?;
             }
         }
-        Ok(())
+        let validations = queue::pending_steps(&self.target, migration, "validate").await?;
+        self.beside(validations, &HashMap::new()).await.map(drop)
     }
 }

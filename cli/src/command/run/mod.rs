@@ -1,11 +1,13 @@
 //! `pgmig run`: looks at the sentinel and goes on from there, phase by phase, to the end.
 
 mod begin;
+mod budget;
 mod config;
 mod copy;
 mod drift;
 mod finish;
 mod follow;
+mod stages;
 mod stream;
 
 use std::time::Duration;
@@ -16,17 +18,19 @@ use crate::args::RunArgs;
 use crate::command::{interrupted, terminal};
 use crate::config::filters::Filters;
 use crate::connect::{self, Side};
+use crate::copy::throttle::Throttle;
 use crate::error::{Context, Error, Exit, Result};
 use crate::model::{Lsn, Phase};
 use crate::plan_db::PlanDb;
 use crate::preflight;
 use crate::report::{self, Reporter, Style};
 use crate::selection::select;
-use crate::source;
 use crate::source::catalog::Sizes;
+use crate::source::{self, slot};
 use crate::target::install::{self, Flavour};
+use crate::target::rounds::{self, Failed};
 use crate::target::{progress, queue, sentinel};
-pub use config::{Config, cutting, flavour, large_object_parts};
+pub use config::{Config, cutting, flavour, large_object_parts, leave};
 use stream::Streaming;
 
 /// What every phase needs: settings, a session with each side, and somebody to tell.
@@ -40,13 +44,15 @@ pub struct Run {
     plan: PlanDb,
     /// What the migration was begun with, whatever this run was given.
     filters: Option<Filters>,
+    /// Holds the copy back while the source keeps too much WAL.
+    throttle: Throttle,
 }
 
 /// How a run ended well.
 struct Summary {
     endpos: Option<Lsn>,
     already: bool,
-    failed: Vec<(String, String, String, String)>,
+    failed: Vec<Failed>,
     /// Changes that did not fit the target and were passed over.
     conflicts: i64,
 }
@@ -94,8 +100,8 @@ fn tell(summary: &Summary) {
                 count => format!("{count} objects"),
             }
         );
-        for (kind, name, sqlstate, message) in &summary.failed {
-            eprintln!("  {} {name}: {message} ({sqlstate})", kind.to_lowercase());
+        for Failed { kind, name, sqlstate, message, statement } in &summary.failed {
+            eprintln!("  {} {name}: {message} ({sqlstate})\n    {statement}", kind.to_lowercase());
         }
     }
     if summary.conflicts > 0 {
@@ -144,11 +150,14 @@ async fn migrate(config: Config, report: Reporter) -> Result<Summary> {
             if !found.paused {
                 sentinel::set_phase(&target, &config.name, found.phase).await?;
             }
-            Run { config, report, target, source, flavour, plan, filters }
+            Run { config, report, target, source, flavour, plan, filters, throttle: Throttle::default() }
         }
         None => begin::begin(config, report, source, target).await?,
     };
-    let done = run.go().await;
+    let mut done = run.go().await;
+    if let Err(err) = done {
+        done = Err(run.explain_slot(err).await);
+    }
     if let Err(err) = &done
         && err.exit() != Exit::Stopped
     {
@@ -238,13 +247,31 @@ impl Run {
         Ok(Summary {
             endpos: found.endpos.filter(|_| found.follow),
             already: false,
-            failed: queue::failed_steps(&self.target, &self.config.name).await?,
+            failed: rounds::failed(&self.target, &self.config.name).await?,
             conflicts: progress::progress(&self.target, Some(&self.config.name))
                 .await?
                 .iter()
                 .map(|p| p.conflicts)
                 .sum(),
         })
+    }
+
+    /// A stream that breaks may have lost its slot: then that is what has happened.
+    async fn explain_slot(&self, err: Error) -> Error {
+        if err.exit() != Exit::Source {
+            return err;
+        }
+        let look = async {
+            let found = self.sentinel().await?;
+            let source = self.source_client("pgmig run").await?;
+            Ok::<_, Error>((found.follow && found.startpos.is_some(), slot::find(&source, &found.slot_name).await?))
+        };
+        match tokio::time::timeout(Duration::from_secs(5), look).await {
+            Ok(Ok((true, Some(slot)))) if slot.wal_status.as_deref() == Some("lost") => {
+                budget::lost(&self.config.slot_name).cause(err)
+            }
+            _ => err,
+        }
     }
 
     async fn sentinel(&self) -> Result<sentinel::Sentinel> {

@@ -8,6 +8,7 @@ use tokio::task::JoinSet;
 use tokio_postgres::Client;
 
 use super::Run;
+use super::budget::{self, BEGIN_AGAIN, Budget};
 use crate::apply::{Applied, Switches};
 use crate::connect::Side;
 use crate::error::{Context, Error, Exit, Result};
@@ -29,9 +30,6 @@ const NUDGE_EVERY: Duration = Duration::from_secs(2);
 /// How long a slot may still be held by the session of a run that was killed.
 const SLOT_FREE_WITHIN: Duration = Duration::from_secs(15);
 
-const BEGIN_AGAIN: &str =
-    "what changed since then cannot be had any more: begin again (pgmig cleanup --force, empty the target, pgmig run)";
-
 /// A stream that runs.
 pub struct Streaming {
     pub spool: Spool,
@@ -45,11 +43,15 @@ pub struct Streaming {
 impl Streaming {
     /// Waits for the stream to end, which is an error unless it was stopped.
     pub async fn ended(&mut self) -> Error {
-        match self.tasks.join_next().await {
-            Some(Ok(Err(err))) => err,
-            Some(Ok(Ok(()))) | None => Error::bug("the stream has ended by itself"),
-            Some(Err(cause)) => Error::bug("the stream ended abnormally").cause(cause),
+        while let Some(done) = self.tasks.join_next().await {
+            match done {
+                Ok(Err(err)) => return err,
+                // Stopped by another of them, whose error comes last.
+                Ok(Ok(())) => {}
+                Err(cause) => return Error::bug("the stream ended abnormally").cause(cause),
+            }
         }
+        Error::bug("the stream has ended by itself")
     }
 
     /// Stops receiving, with all that was received durable.
@@ -105,11 +107,7 @@ impl Run {
                 return Err(Error::new(Exit::Source, format!("slot `{name}` is gone from the source")).hint(again));
             };
             if slot.wal_status.as_deref() == Some("lost") {
-                return Err(Error::new(
-                    Exit::Source,
-                    format!("the source has thrown away WAL that slot `{name}` needs"),
-                )
-                .hint(again));
+                return Err(budget::lost(name));
             }
             if let Some(confirmed) = slot.confirmed_flush_lsn
                 && confirmed > have
@@ -171,7 +169,18 @@ impl Run {
         };
         let mut tasks = JoinSet::new();
         tasks.spawn(receiver.run(stopped.clone()));
-        tasks.spawn(monitor.run(stopped));
+        tasks.spawn(monitor.run(stopped.clone()));
+        let budget = Budget {
+            source: self.source_client("pgmig budget").await?,
+            slot_name: found.slot_name.clone(),
+            plugin: found.plugin.clone(),
+            bytes: self.config.wal_budget,
+            policy: self.config.wal_budget_policy,
+            throttle: self.throttle.clone(),
+            report: self.report.clone(),
+            stop: stop.clone(),
+        };
+        tasks.spawn(budget.run(stopped));
         Ok(Streaming { spool, received, switches, applied, stop, tasks })
     }
 

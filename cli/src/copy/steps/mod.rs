@@ -1,14 +1,20 @@
 //! Sorts the entries of the dump into steps: what is made when. Pure.
 
+pub mod special;
+
+use std::collections::HashSet;
+
+use crate::config::requirements::Requirements;
 use crate::model::name::identifier;
 use crate::model::{TableName, name};
 use crate::source::catalog::{ObjectFacts, Objects, Table};
 use crate::source::dump::{Entry, Section};
+use crate::source::script::first_statement;
 use crate::target::objects::refresh_statement;
 use crate::target::queue::Step;
 
 /// What a failure of these does not stop: the data are right without them. They are listed at the end.
-const NOT_BLOCKING: [&str; 9] = [
+const NOT_BLOCKING: [&str; 10] = [
     "COMMENT",
     "ACL",
     "DEFAULT ACL",
@@ -18,43 +24,98 @@ const NOT_BLOCKING: [&str; 9] = [
     "PUBLICATION TABLE",
     "PUBLICATION TABLES IN SCHEMA",
     "PROCEDURAL LANGUAGE",
+    "STATISTICS",
 ];
 
+/// What the steps of the schema are made from.
+#[derive(Default)]
+pub struct Schema<'a> {
+    pub pre: &'a [Entry],
+    pub post: &'a [Entry],
+    pub objects: Option<&'a Objects>,
+    pub tables: &'a [Table],
+    /// Tables with partitions or heirs: their statistics are of all of them.
+    pub parents: &'a [TableName],
+    /// Materialized views that hold rows.
+    pub populated: &'a [TableName],
+    pub requirements: Option<&'a Requirements>,
+    /// Name of the target database.
+    pub database: &'a str,
+    /// Whether statistics are made.
+    pub analyze: bool,
+}
+
+fn step(stage: &str, kind: &str, table: Option<TableName>, name: &str, statement: String, blocking: bool) -> Step {
+    let (stage, kind, name) = (stage.into(), kind.into(), name.into());
+    Step { id: 0, stage, kind, table, name, statement, blocking }
+}
+
+fn analyze(stage: &str, table: &TableName) -> Step {
+    step(stage, "ANALYZE", Some(table.clone()), &table.to_string(), format!("analyze {}", table.sql()), false)
+}
+
+fn is_view(entry: &&Entry) -> bool {
+    matches!(entry.kind.as_str(), "VIEW" | "MATERIALIZED VIEW")
+}
+
+fn relation(entry: &Entry) -> TableName {
+    TableName::new(entry.schema.clone().unwrap_or_default(), entry.tag.clone())
+}
+
+/// Whether it speaks of the database itself.
+fn of_database(entry: &Entry) -> bool {
+    entry.kind.starts_with("DATABASE")
+        || (matches!(entry.kind.as_str(), "COMMENT" | "ACL" | "SECURITY LABEL") && entry.tag.starts_with("DATABASE "))
+}
+
 /// The steps of a migration in their order.
-pub fn steps(pre: &[Entry], post: &[Entry], objects: &Objects, tables: &[Table], populated: &[TableName]) -> Vec<Step> {
+pub fn steps(schema: &Schema<'_>) -> Vec<Step> {
     let mut steps = Vec::new();
-    for (section, entry) in
-        pre.iter().map(|entry| (Section::PreData, entry)).chain(post.iter().map(|entry| (Section::PostData, entry)))
-    {
-        if !ours(entry) {
-            entry_steps(section, entry, objects.get(&(entry.catalog, entry.oid)), &mut steps);
+    // Views that need a primary key are made after it, and their indexes after them.
+    let late: HashSet<TableName> = schema.post.iter().filter(is_view).map(relation).collect();
+    let pre = schema.pre.iter().map(|entry| (Section::PreData, entry));
+    for (section, entry) in pre.chain(schema.post.iter().map(|entry| (Section::PostData, entry))) {
+        match entry.kind.as_str() {
+            _ if of_database(entry) => {}
+            "EXTENSION" => {
+                let statement = special::extension(entry, schema.requirements);
+                steps.push(step("schema", "EXTENSION", None, &entry.tag, statement, true));
+            }
+            "USER MAPPING" => steps.extend(special::user_mapping(entry)),
+            _ => {
+                let facts = schema.objects.and_then(|objects| objects.get(&(entry.catalog, entry.oid)));
+                let from = steps.len();
+                entry_steps(section, entry, facts, &mut steps);
+                for step in &mut steps[from..] {
+                    if step.table.as_ref().is_some_and(|table| late.contains(table)) {
+                        step.stage = "rest".into();
+                    }
+                }
+            }
         }
     }
-    for table in tables {
-        steps.push(Step {
-            id: 0,
-            stage: "analyze".into(),
-            kind: "ANALYZE".into(),
-            table: Some(table.name.clone()),
-            name: table.name.to_string(),
-            statement: format!("analyze {}", table.name.sql()),
-            blocking: false,
-        });
+    if schema.analyze {
+        let parents: HashSet<&TableName> = schema.parents.iter().collect();
+        let others = schema.tables.iter().map(|table| &table.name).filter(|name| !parents.contains(name));
+        steps.extend(others.map(|table| analyze("analyze", table)));
+        // With those below them, once all of them are filled.
+        steps.extend(schema.parents.iter().map(|table| analyze("rest", table)));
     }
     // In the order of the dump a view comes after those it reads.
-    for entry in pre.iter().filter(|entry| entry.kind == "MATERIALIZED VIEW") {
-        let view = TableName::new(entry.schema.clone().unwrap_or_default(), entry.tag.clone());
+    let populated: HashSet<&TableName> = schema.populated.iter().collect();
+    for entry in schema.pre.iter().chain(schema.post).filter(|entry| entry.kind == "MATERIALIZED VIEW") {
+        let view = relation(entry);
         if populated.contains(&view) {
-            steps.push(Step {
-                id: 0,
-                stage: "refresh".into(),
-                kind: "MATERIALIZED VIEW DATA".into(),
-                table: None,
-                name: view.to_string(),
-                statement: refresh_statement(&view),
-                blocking: false,
-            });
+            let mut statement = refresh_statement(&view);
+            if schema.analyze {
+                statement.push_str(&format!(";\nanalyze {}", view.sql()));
+            }
+            steps.push(step("refresh", "MATERIALIZED VIEW DATA", None, &view.to_string(), statement, false));
         }
+    }
+    // Last, so that nothing that is set here is in force before.
+    for entry in schema.pre.iter().filter(|entry| of_database(entry) && entry.kind != "DATABASE") {
+        steps.extend(special::database(entry, schema.database));
     }
     steps
 }
@@ -75,12 +136,11 @@ pub fn relax_identity(columns: &[(TableName, String)]) -> Vec<Step> {
     relax.chain(columns.iter().map(|(table, column)| step("finish", table, column, "always"))).collect()
 }
 
-/// Entries that are pgmig's own, or that every database has.
-fn ours(entry: &Entry) -> bool {
+/// Entries that are pgmig's own, or that say nothing.
+pub fn ours(entry: &Entry) -> bool {
     (entry.kind.starts_with("PUBLICATION") && entry.tag.starts_with("pgmig_"))
         || (entry.tag.starts_with("PUBLICATION pgmig_") && entry.kind == "COMMENT")
         || (matches!(entry.kind.as_str(), "EXTENSION" | "COMMENT") && entry.tag.ends_with("pgmig_sentinel"))
-        || (entry.kind == "SCHEMA" && entry.tag == "public")
         || entry.sql.is_empty()
 }
 
@@ -99,6 +159,11 @@ fn entry_steps(section: Section, entry: &Entry, facts: Option<&ObjectFacts>, ste
     let kind = entry.kind.as_str();
     let sql = entry.sql.clone();
     let blocking = !NOT_BLOCKING.contains(&kind);
+    if kind == "SCHEMA" {
+        // The target may have it; that of `public` says only whose it is.
+        let sql = sql.replacen("CREATE SCHEMA ", "CREATE SCHEMA IF NOT EXISTS ", 1);
+        return step("schema", kind, None, sql, entry.tag != "public");
+    }
     if section == Section::PreData {
         return step("schema", kind, None, sql, blocking);
     }
@@ -118,7 +183,7 @@ fn entry_steps(section: Section, entry: &Entry, facts: Option<&ObjectFacts>, ste
                 _ => step("constraint", kind, table, sql, true),
             }
         }
-        ("CONSTRAINT" | "CHECK CONSTRAINT" | "STATISTICS", _) => step("constraint", kind, table, sql, true),
+        ("CONSTRAINT" | "CHECK CONSTRAINT" | "STATISTICS", _) => step("constraint", kind, table, sql, blocking),
         ("FK CONSTRAINT", "not valid" | "partitioned") => step("foreign_key", kind, table, sql, false),
         ("FK CONSTRAINT", _) => {
             let (first, rest) = first_statement(&sql);
@@ -173,20 +238,6 @@ fn attach_constraint(table: &TableName, index: &str, primary: bool, first: &str)
     )
 }
 
-/// Cuts behind the first `;` that is not inside quotes.
-fn first_statement(sql: &str) -> (&str, &str) {
-    let (mut quote, bytes) = (None, sql.as_bytes());
-    for (at, &byte) in bytes.iter().enumerate() {
-        match (quote, byte) {
-            (None, b';') => return sql.split_at(at + 1),
-            (None, b'"' | b'\'') => quote = Some(byte),
-            (Some(open), _) if open == byte => quote = None,
-            _ => {}
-        }
-    }
-    (sql, "")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -215,7 +266,8 @@ mod tests {
         [((1, 2), facts)].into()
     }
     fn stages(entry: Entry, kind: &str) -> Vec<(String, String)> {
-        let steps = steps(&[], &[entry], &facts(kind), &[], &[]);
+        let (facts, post) = (facts(kind), [entry]);
+        let steps = steps(&Schema { post: &post, objects: Some(&facts), analyze: true, ..Schema::default() });
         steps.into_iter().map(|step| (step.stage, step.statement)).collect()
     }
 
@@ -248,6 +300,6 @@ mod tests {
     fn what_would_fire_while_changes_are_applied_waits_for_the_end() {
         assert_eq!(stages(entry("TRIGGER", "t x", "create trigger"), "fires")[0].0, "finish");
         assert_eq!(stages(entry("TRIGGER", "t x", "create trigger"), "quiet")[0].0, "rest");
-        assert!(stages(entry("PUBLICATION", "pgmig_default", "create publication"), "").is_empty());
+        assert!(ours(&entry("PUBLICATION", "pgmig_default", "create publication")));
     }
 }

@@ -1,0 +1,47 @@
+-- A table of 20 mixed columns, about 700 bytes a row, without key or index: {table}, {rows} rows,
+-- which refer to customers 1 to {customers} and products 1 to {products}.
+create table {table}
+(
+    id          bigint         not null,
+    customer_id int            not null,
+    product_id  int            not null,
+    reference   uuid           not null,
+    status      text           not null,
+    created_at  timestamptz    not null,
+    updated_at  timestamp,
+    due         date,
+    quantity    int            not null,
+    price       numeric(12, 2) not null,
+    discount    float8,
+    weight      real,
+    paid        boolean        not null,
+    priority    smallint       not null,
+    code        varchar(20)    not null,
+    email       text           not null,
+    tags        text[],
+    attributes  jsonb,
+    payload     bytea,
+    note        text
+);
+insert into {table}
+select n,
+       1 + n * 7919 % {customers},
+       1 + n * 104729 % {products},
+       hash::uuid,
+       (array ['new', 'paid', 'packed', 'sent', 'done'])[1 + n % 5],
+       timestamptz '2020-01-01 00:00:00+00' + n * interval '97 seconds',
+       case when n % 10 > 0 then timestamp '2020-01-02' + n * interval '101 seconds' end,
+       date '2020-01-01' + (n % 2000)::int,
+       n % 100,
+       (n * 37 % 1000000)::numeric / 100,
+       n::float8 / 7,
+       (n % 1000)::real / 3,
+       n % 3 = 0,
+       (n % 9)::smallint,
+       'C' || lpad((n * 48271 % 10000000)::text, 8, '0'),
+       'user' || n * 69621 % 1000003 || '@' || substr(hash, 1, 6) || '.example',
+       array ['t' || n % 50, 't' || n % 60, 't' || n % 70],
+       jsonb_build_object('colour', substr(hash, 1, 3), 'size', n % 40, 'shelf', substr(hash, 4, 8), 'batch', n / 1000),
+       decode(hash || reverse(hash) || hash, 'hex'),
+       repeat(hash || ' ', 10) || reverse(hash) || n
+  from (select n, md5(n::text) hash from generate_series(1::bigint, {rows}) n) numbers;

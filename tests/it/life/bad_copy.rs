@@ -1,0 +1,183 @@
+//! What can go wrong while tables are copied: each is told with table and SQLSTATE within half a minute,
+//! or waited for; and the same command, run again, copies nothing twice.
+
+use std::time::{Duration, Instant};
+
+use harness::faults::{self, Proxy};
+use harness::{DATABASE, Finished, Outcome, assert_same};
+
+use super::{EXTENSION, Life, PLAIN, session};
+
+/// What pgmig may take to give up, with the time that a busy machine takes for all else.
+const GIVES_UP: Duration = Duration::from_secs(60);
+
+impl Life {
+    /// Waits for a run that is to fail with this code and these words; no value of a row is among them.
+    async fn fails(&self, run: harness::Pgmig, code: i32, words: &[&str]) -> Finished {
+        let begun = Instant::now();
+        let done = run.wait(GIVES_UP).await;
+        assert_eq!(done.code(), code, "{}", done.stderr);
+        for word in words {
+            assert!(done.stderr.contains(word), "`{word}` is missing:\n{}", done.stderr);
+        }
+        assert!(!done.stderr.contains("secret value"), "{}", done.stderr);
+        println!("gave up after {:.1} s", begun.elapsed().as_secs_f64());
+        done
+    }
+    /// Parts with the transaction that marked them done: of one that is copied again it is another.
+    async fn marks(&self) -> String {
+        self.on_target("select string_agg(table_name || part_number || ' ' || xmin, ', ' order by part_id) from pgmig.part where state = 'done'").await
+    }
+}
+
+const TWO_TABLES: &str = "
+    create function allowed(v text) returns boolean language sql immutable as 'select true';
+    create table large (id int primary key, v text);
+    insert into large select n, repeat('x', 400) from generate_series(1, 6000) n;
+    create table refused (id int primary key, v text, check (allowed(v)));
+    insert into refused select n, 'secret value ' || n from generate_series(1, 50) n;
+    create table fine (id int primary key, v text);
+    insert into fine select n, 'fine' from generate_series(1, 50) n;
+";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_value_that_the_target_refuses_is_told_and_the_rest_is_not_copied_again() -> Outcome {
+    for way in [EXTENSION, PLAIN] {
+        let life = Life::begin(way, TWO_TABLES).await;
+        // Rows that were let in before the rule became stricter.
+        life.on_source("create or replace function allowed(v text) returns boolean language sql immutable as $$ select v !~ '49' $$").await;
+        let words = ["public.refused", "(23514)", "refused_v_check"];
+        let done = life.fails(life.run_with(&["--table-jobs", "1"]), 4, &words).await;
+        assert!(done.stderr.contains("line 49"), "{}", done.stderr);
+        let before = life.marks().await;
+        assert!(before.contains("large1"), "{before}");
+        assert_eq!(life.on_target("select count(*) from refused").await, "0");
+        for client in [&life.source, &life.target] {
+            client.batch_execute("create or replace function allowed(v text) returns boolean language sql immutable as 'select true'").await?;
+        }
+        let run = life.follow().await;
+        assert!(life.marks().await.starts_with(&before), "{before} is not how {} begins", life.marks().await);
+        life.end(run).await;
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_dropped_before_its_copy_stays_empty_and_is_told() -> Outcome {
+    let mut life = Life::begin(EXTENSION, TWO_TABLES).await;
+    life.allowed = &["public.fine was dropped or renamed on the source", "public.large was dropped or renamed"];
+    life.on_source("insert into large select n, repeat('y', 400) from generate_series(6001, 60000) n").await;
+    let proxy = Proxy::to(&life.pair.source).await?;
+    let uri = proxy.uri(&life.pair.source, DATABASE);
+    let mut run = life.run_from(&uri, &["--split-tables-larger-than", "5MB", "--table-jobs", "1"]);
+    life.wait_for(&mut run, "the tables", "select to_regclass('public.large') is not null").await;
+    proxy.stall();
+    // It is changed, then dropped: the changes are in the stream, the rows in no snapshot.
+    life.on_source("insert into fine values (1000, 'x'); update large set v = 'y' where id = 7; drop table fine").await;
+    let writer = session(&life.pair.source_uri()).await;
+    let dropped = tokio::spawn(async move { writer.batch_execute("drop table large").await });
+    proxy.go_on();
+    dropped.await??;
+    life.wait_for(&mut run, "follow", "select phase = 'follow' from pgmig.progress").await;
+    life.set_endpos(life.lsn().await).await;
+    life.finish(run).await;
+    assert_eq!(life.on_target("select (select count(*) from fine) + (select count(*) from large)").await, "0");
+    life.on_target("drop table fine; drop table large").await;
+    assert_same(&life.pair).await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lock_on_a_target_table_is_waited_for_then_told() -> Outcome {
+    let mut life = Life::begin(PLAIN, TWO_TABLES).await;
+    let proxy = Proxy::to(&life.pair.source).await?;
+    let mut run = life.run_from(&proxy.uri(&life.pair.source, DATABASE), &["--table-jobs", "1"]);
+    life.wait_for(&mut run, "the table", "select to_regclass('public.large') is not null").await;
+    let locker = session(&life.pair.target_uri()).await;
+    locker
+        .batch_execute("set application_name = 'nightly report'; begin; lock table fine in access share mode")
+        .await?;
+    life.fails(run, 4, &["public.fine", "(55P03)", "nightly report"]).await;
+    assert!(life.marks().await.contains("large1"));
+    // It passes while it is waited for.
+    life.allowed = &["tried again in"];
+    let mut run = life.run_with(&["--table-jobs", "1"]);
+    let waits = "select count(*) > 0 from pg_locks where not granted and relation = 'fine'::regclass";
+    life.wait_for(&mut run, "the copy to wait", waits).await;
+    locker.batch_execute("commit").await?;
+    life.wait_for(&mut run, "follow", "select phase = 'follow' from pgmig.progress").await;
+    life.end(run).await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_loses_a_connection_tries_its_part_again() -> Outcome {
+    for (way, on_target) in [(EXTENSION, true), (PLAIN, false)] {
+        let mut life = Life::begin(way, TWO_TABLES).await;
+        life.allowed = &["tried again in"];
+        let proxy = Proxy::to(&life.pair.source).await?;
+        let uri = proxy.uri(&life.pair.source, DATABASE);
+        // One session at the time reads, and stands still half-way.
+        life.on_source("insert into large select n, repeat('y', 400) from generate_series(6001, 60000) n").await;
+        let mut run = life.run_from(&uri, &["--table-jobs", "1"]);
+        life.wait_for(
+            &mut run,
+            "a Part",
+            "select count(*) > 0 from pgmig.parts where state = 'copying' and table_name = 'large'",
+        )
+        .await;
+        proxy.stall();
+        let ended = match on_target {
+            true => faults::end_sessions(&life.pair.target, "pgmig part %").await?,
+            false => faults::end_sessions(&life.pair.source, "pgmig copy").await?,
+        };
+        proxy.go_on();
+        life.wait_for(&mut run, "follow", "select phase = 'follow' from pgmig.progress").await;
+        println!("{ended} sessions ended");
+        assert!(ended > 0);
+        life.end(run).await;
+    }
+    Ok(())
+}
+
+/// A table space of a few megabytes stands for a disk: as root, where one can be mounted.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_is_told_and_the_copy_goes_on_once_there_is_room() -> Outcome {
+    let disk = tempfile::tempdir()?;
+    let mount = |more: &[&str]| {
+        let done = std::process::Command::new("mount").args(more).arg(disk.path()).output();
+        done.is_ok_and(|done| done.status.success())
+    };
+    if !mount(&["-t", "tmpfs", "-o", "size=16m", "tmpfs"]) {
+        println!("no disk can be mounted here: not shown");
+        return Ok(());
+    }
+    let _unmount = Unmount(disk.path().to_path_buf());
+    let place = disk.path().join("space");
+    std::fs::create_dir(&place)?;
+    let mut life = Life::begin(PLAIN, TWO_TABLES).await;
+    life.on_source("insert into large select n, repeat('z', 400) from generate_series(6001, 40000) n").await;
+    // The server's user owns its data folder, and must own this.
+    let owner = std::os::unix::fs::MetadataExt::uid(&std::fs::metadata(life.pair.target.data_dir())?);
+    std::os::unix::fs::chown(&place, Some(owner), None)?;
+    life.on_target(&format!("create tablespace small_disk location '{}'", place.display())).await;
+    life.on_target(&format!("alter database {DATABASE} set default_tablespace = small_disk")).await;
+    life.fails(life.run(), 4, &["public.large", "(53100)", "make room on the target's disk"]).await;
+    assert!(mount(&["-o", "remount,size=200m"]));
+    life.allowed = &["is set on the target"];
+    let run = life.follow().await;
+    life.set_endpos(life.lsn().await).await;
+    life.finish(run).await;
+    life.on_target(&format!("alter database {DATABASE} reset default_tablespace")).await;
+    let rows = "select count(*) || ' ' || sum(hashtext(l::text)) from large l";
+    assert_eq!(life.on_target(rows).await, life.on_source(rows).await);
+    drop(life);
+    Ok(())
+}
+
+struct Unmount(std::path::PathBuf);
+impl Drop for Unmount {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg("--lazy").arg(&self.0).status();
+    }
+}

@@ -1,0 +1,69 @@
+//! Random schemas and random work, and PostgreSQL as the judge: several writers at once while the source
+//! is copied and followed, compared whole at the end. Each seed is another schema and another workload;
+//! plugin and flavour take turns. `make torture-cdc` runs many of them; `PGMIG_TEST_SEED` one again.
+
+use std::time::Duration;
+
+use fastrand::Rng;
+use harness::{Outcome, assert_same, seed};
+
+use super::{Life, WAYS, do_all};
+use schema::Schema;
+use work::Work;
+
+mod schema;
+mod work;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn random_work_on_random_schemas_arrives_whole() -> Outcome {
+    let first = seed();
+    for number in 0..4 {
+        one(first.wrapping_add(number), 100).await;
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes as long as it is told: make torture-cdc"]
+async fn torture() -> Outcome {
+    let count: u64 = std::env::var("PGMIG_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(20);
+    let first = seed();
+    for number in 0..count {
+        one(first.wrapping_add(number), 600).await;
+    }
+    Ok(())
+}
+
+/// One seed: schema, copy and stream under load, comparison.
+async fn one(seed: u64, transactions: u64) {
+    let way = WAYS[(seed % 4) as usize];
+    let mut rng = Rng::with_seed(seed);
+    println!("seed {seed}: {way:?}");
+    let schema = Schema::random(&mut rng, way.plugin == "pgoutput");
+    let mut life = Life::empty(way).await;
+    life.allowed = &["has no key: an UPDATE or DELETE"];
+    for statement in schema.statements() {
+        do_all(&life, &[&statement]).await;
+    }
+    let work = Work::start(&life.pair.source_uri(), &schema, 4, rng.fork()).await;
+    work.more(20).await;
+    let mut run = life.run_with(&["--allow-insert-only", "--split-tables-larger-than", "1MB"]);
+    // Some of it before the copy, some beside it, some after it.
+    life.wait_for(&mut run, "the slot", "select startpos is not null from pgmig.progress").await;
+    work.allow(transactions);
+    if rng.bool() {
+        // Killed somewhere, and begun again.
+        let some = format!("select phase = 'follow' or applied_transactions >= {} from pgmig.progress", rng.u8(0..30));
+        life.wait_for(&mut run, "some transactions", &some).await;
+        life.kill(run).await;
+        run = life.run_with(&["--allow-insert-only", "--split-tables-larger-than", "1MB"]);
+    }
+    life.wait_for(&mut run, "follow", "select phase = 'follow' from pgmig.progress").await;
+    work.may_truncate();
+    work.more(transactions).await;
+    work.stop().await;
+    life.set_endpos(life.lsn().await).await;
+    let done = run.wait(Duration::from_secs(120)).await.finish(life.allowed);
+    assert_eq!(done.code(), 0, "seed {seed} {way:?}: {}", done.stderr);
+    assert_same(&life.pair).await;
+}
