@@ -89,6 +89,17 @@ impl Error {
         }
         None
     }
+    /// Schema and table that the server's answer is about, if it names them.
+    pub fn table(&self) -> Option<(&str, &str)> {
+        let mut next: Option<&(dyn StdError + 'static)> = Some(self);
+        while let Some(err) = next {
+            if let Some(db) = err.downcast_ref::<tokio_postgres::Error>().and_then(|e| e.as_db_error()) {
+                return db.schema().zip(db.table());
+            }
+            next = err.source();
+        }
+        None
+    }
     /// Whether the connection went away, rather than the server said no.
     pub fn connection_lost(&self) -> bool {
         let mut next: Option<&(dyn StdError + 'static)> = Some(self);

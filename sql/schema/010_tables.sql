@@ -50,7 +50,7 @@ comment on column pgmig.sentinel.flush_lsn is 'durable on our side: in the spool
 comment on column pgmig.sentinel.replay_lsn is 'end of the commit record of the last source transaction committed here; moves in the same transaction as its rows';
 comment on column pgmig.sentinel.source_lsn is 'last known write position of the source';
 comment on column pgmig.sentinel.spool_bytes is 'bytes of changes received and not yet applied, as they lie in the spool';
-comment on column pgmig.sentinel.applied_rows is 'row changes applied since the start of the stream';
+comment on column pgmig.sentinel.applied_rows is 'rows written since the start of the stream; changes to one row in one Batch count once';
 comment on column pgmig.sentinel.applied_transactions is 'source transactions applied since the start of the stream';
 comment on column pgmig.sentinel.replay_commit_at is 'when the transaction at replay_lsn was committed on the source';
 comment on column pgmig.sentinel.stream_at is 'when the positions of the stream were last written';

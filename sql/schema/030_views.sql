@@ -201,7 +201,7 @@ comment on column pgmig.progress.lag_bytes is 'bytes of the source''s WAL that a
 comment on column pgmig.progress.lag_seconds is 'age of the last applied source transaction while more wait; 0 when none waits';
 comment on column pgmig.progress.spool_bytes is 'bytes of changes received and not yet applied';
 comment on column pgmig.progress.applied_transactions is 'source transactions applied';
-comment on column pgmig.progress.applied_rows is 'row changes applied';
+comment on column pgmig.progress.applied_rows is 'rows written; changes to one row in one Batch count once';
 comment on column pgmig.progress.endpos is 'where to stop; null while open';
 comment on column pgmig.progress.apply is 'the apply switch';
 comment on column pgmig.progress.eta is 'time the copy still takes at its mean rate; null where it cannot be known';

@@ -5,6 +5,7 @@ mod budget;
 mod conflicts;
 mod differential;
 mod drift;
+mod merge;
 mod transactions;
 mod types;
 

@@ -4,11 +4,12 @@
 use std::sync::Arc;
 
 use crate::model::wire::{Change, Commit, Shape};
+use crate::stream::spool::Position;
 
 /// Bytes of values after which a Batch is written.
-const BYTES: usize = 4 << 20;
+const BYTES: usize = 6 << 20;
 /// Changes after which a Batch is written.
-const CHANGES: usize = 20_000;
+const CHANGES: usize = 50_000;
 
 /// One thing to do on the target.
 #[derive(Debug, Clone)]
@@ -22,23 +23,17 @@ pub enum Op {
 pub struct Batch {
     pub ops: Vec<Op>,
     pub bytes: usize,
-    /// Whole transactions in it.
-    pub transactions: u64,
-    /// End of the last whole transaction.
-    pub last: Option<Commit>,
     /// Each whole transaction in it: how many changes there are up to its end, and its commit.
     pub ends: Vec<(usize, Commit)>,
     /// Whether a transaction has begun and not ended.
     pub open: bool,
-    /// Where the open transaction's changes begin.
-    whole: usize,
+    /// Where reading begins again if it is not applied.
+    pub from: Position,
+    /// Behind it in the spool.
+    pub to: Position,
 }
 
 impl Batch {
-    pub fn begin(&mut self) {
-        self.open = true;
-        self.whole = self.ops.len();
-    }
     pub fn push(&mut self, op: Op) {
         self.bytes += match &op {
             Op::Change(change) => change.bytes() + 64,
@@ -48,13 +43,15 @@ impl Batch {
     }
     pub fn commit(&mut self, commit: Commit) {
         self.open = false;
-        self.transactions += 1;
-        self.last = Some(commit);
         self.ends.push((self.ops.len(), commit));
+    }
+    /// End of the last whole transaction.
+    pub fn last(&self) -> Option<Commit> {
+        self.ends.last().map(|(_, commit)| *commit)
     }
     /// Drops the changes of the open transaction.
     pub fn cut_open(&mut self) {
-        self.ops.truncate(self.whole);
+        self.ops.truncate(self.ends.last().map_or(0, |(end, _)| *end));
         self.open = false;
     }
     pub fn is_full(&self) -> bool {

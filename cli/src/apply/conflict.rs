@@ -25,27 +25,34 @@ pub enum OnConflict {
     Warn,
 }
 
-/// Writes with `inner`, and decides what becomes of conflicts.
-pub struct Deciding<W> {
-    pub inner: W,
+/// Decides what becomes of conflicts.
+pub struct Deciding {
     pub policy: OnConflict,
     pub migration: String,
 }
 
-impl<W: Writer> Writer for Deciding<W> {
-    async fn write(&mut self, client: &Client, ops: &[Op], advance: Option<&Advance>, open: bool) -> Result<u64> {
+impl Deciding {
+    /// Writes changes in their order; `work` is what the writer makes of them.
+    pub async fn write<W: Writer>(
+        &self,
+        writer: &mut W,
+        client: &Client,
+        (ops, work): (&[Op], &W::Work),
+        advance: Option<&Advance>,
+        open: bool,
+    ) -> Result<u64> {
         if self.policy == OnConflict::Stop {
-            return self.inner.write(client, ops, advance, open).await;
+            return writer.write(client, work, advance, open).await;
         }
         if open {
             run(client, "savepoint pgmig_batch").await?;
         }
-        let conflict = match self.inner.write(client, ops, advance, open).await {
+        let conflict = match writer.write(client, work, advance, open).await {
             Err(err) if err.sqlstate().is_some_and(|code| CONFLICTS.contains(&code)) => err,
             written => return written,
         };
         run(client, if open { "rollback to savepoint pgmig_batch" } else { "begin" }).await?;
-        let written = self.write_around(client, ops, advance).await;
+        let written = self.write_around(writer, client, ops, advance).await;
         match written {
             Ok((rows, passed_over)) => {
                 if !open {
@@ -63,18 +70,22 @@ impl<W: Writer> Writer for Deciding<W> {
             }
         }
     }
-}
 
-impl<W: Writer> Deciding<W> {
     /// Writes what fits, in the open transaction. Rows changed, and changes passed over.
-    async fn write_around(&mut self, client: &Client, ops: &[Op], advance: Option<&Advance>) -> Result<(u64, u64)> {
+    async fn write_around<W: Writer>(
+        &self,
+        writer: &mut W,
+        client: &Client,
+        ops: &[Op],
+        advance: Option<&Advance>,
+    ) -> Result<(u64, u64)> {
         let (mut rows, mut passed_over) = (0, 0);
         // Stretches still to be written, the next one last.
         let mut rest = Vec::new();
         rest.push(0..ops.len());
         while let Some(stretch) = rest.pop() {
             run(client, "savepoint pgmig_part").await?;
-            match self.inner.write(client, &ops[stretch.clone()], None, true).await {
+            match writer.write(client, &W::work(ops[stretch.clone()].to_vec()), None, true).await {
                 Ok(written) => {
                     rows += written;
                     run(client, "release savepoint pgmig_part").await?;

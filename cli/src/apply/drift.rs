@@ -29,10 +29,19 @@ impl Drift {
         Drift { columns: HashMap::new(), fit: HashMap::new(), lists_all }
     }
 
+    /// Whether `check` has found that it fits.
+    pub fn fits(&self, shape: &Arc<Shape>, kind: Kind) -> bool {
+        self.fit.contains_key(&(Arc::as_ptr(shape) as usize, self.is_whole(kind)))
+    }
+
+    fn is_whole(&self, kind: Kind) -> bool {
+        kind == Kind::Insert || (kind == Kind::Update && self.lists_all)
+    }
+
     /// An error unless the target's table has the columns of the change, and no other that the change
     /// should have.
     pub async fn check(&mut self, client: &Client, shape: &Arc<Shape>, kind: Kind) -> Result<()> {
-        let whole = kind == Kind::Insert || (kind == Kind::Update && self.lists_all);
+        let whole = self.is_whole(kind);
         let known = (Arc::as_ptr(shape) as usize, whole);
         if self.fit.contains_key(&known) {
             return Ok(());

@@ -18,7 +18,12 @@ pub struct ExtensionWriter {
 }
 
 impl Writer for ExtensionWriter {
-    async fn write(&mut self, client: &Client, ops: &[Op], advance: Option<&Advance>, _open: bool) -> Result<u64> {
+    type Work = Vec<u8>;
+    fn work(ops: Vec<Op>) -> Vec<u8> {
+        encode(&ops)
+    }
+
+    async fn write(&mut self, client: &Client, work: &Vec<u8>, advance: Option<&Advance>, _open: bool) -> Result<u64> {
         let statement = match &self.statement {
             Some(statement) => statement.clone(),
             None => {
@@ -37,7 +42,7 @@ impl Writer for ExtensionWriter {
         let advance_after = advance.filter(|advance| advance.rows_before > 0);
         let replay_lsn = replay_lsn.filter(|_| advance_after.is_none());
         let row = client
-            .query_one(&statement, &[&migration, &encode(ops), &replay_lsn, &commit_at, &transactions])
+            .query_one(&statement, &[&migration, work, &replay_lsn, &commit_at, &transactions])
             .await
             .map_err(refused)?;
         let rows = row.get::<_, i64>(0) as u64;

@@ -1,33 +1,50 @@
 //! Apply: from the spool to the target, in commit order, exactly once.
 //!
+//! ```text
+//! SpoolReader ─► Gatherer ─► Batch ─► Merger ─► net effect ─► Writer ─► target
+//!                   whole transactions           │ a constraint is broken
+//!                                                └─► source's order, one transaction at a time
+//! ```
+//!
 //! Whole source transactions are gathered into a Batch; the Batch's rows and `replay_lsn` commit in
 //! one target transaction, so a crash at any instant leaves the target at the end of some source
 //! transaction, and says which. A transaction larger than a Batch is written in pieces inside one
-//! target transaction. Changes that a table's snapshot tag already shows are skipped.
+//! target transaction. Changes that a table's snapshot tag already shows are skipped. While the target
+//! writes a Batch, the next one is gathered.
 //!
 //! `endpos` is honoured by the target itself: `pgmig.advance` refuses to move past it under the row
 //! lock that `pgmig.set_endpos` takes, so neither can slip in between check and commit.
+//!
+//! While there is more to apply, commits do not wait for the disk: after a crash of the target its own
+//! `replay_lsn` says what is left. Segments of the spool are deleted only once a commit that did wait
+//! lies behind them.
 
+mod ahead;
 pub mod batch;
 pub mod conflict;
 pub mod drift;
 pub mod extension;
+mod gather;
+pub mod merge;
 pub mod plain;
 
-use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{RwLock, watch};
 use tokio_postgres::Client;
 
 use crate::error::{Context, Error, Exit, Result};
-use crate::model::wire::{Commit, Item, Kind, Shape};
-use crate::model::{Lsn, SnapshotTag, TableName};
+use crate::model::wire::Commit;
+use crate::model::{Lsn, TableName};
 use crate::stream::receive::Received;
-use crate::stream::spool::{Position, Spool, SpoolReader};
+use crate::stream::spool::{Position, Spool};
+use ahead::{Next, overlapped};
 use batch::{Batch, Op};
-use drift::Drift;
+use conflict::{Deciding, OnConflict};
+use gather::Gathered;
+pub use gather::{Gatherer, Tag};
+use merge::Merger;
 
 /// SQLSTATE of `pgmig.advance` when apply is paused or endpos lies before the Batch.
 const REFUSED: &str = "PGM01";
@@ -41,13 +58,21 @@ const REFUSALS: u32 = 60;
 /// SQLSTATE of a change that finds no row.
 const NO_ROW: &str = "P0002";
 
+/// How long commits may go without waiting for the disk.
+const DURABLE_EVERY: Duration = Duration::from_secs(1);
+
 /// Writes Batches on the target.
 #[expect(async_fn_in_trait, reason = "used inside this program only")]
 pub trait Writer {
+    /// Changes as this writer sends them; made while the target still writes those before.
+    type Work;
+    fn work(ops: Vec<Op>) -> Self::Work;
+
     /// Writes the changes and, if `advance` is given, moves `replay_lsn`: inside the session's open
     /// transaction, or in one of its own. Returns the rows changed. After an error an open
     /// transaction is the caller's to roll back.
-    async fn write(&mut self, client: &Client, ops: &[Op], advance: Option<&Advance>, open: bool) -> Result<u64>;
+    async fn write(&mut self, client: &Client, work: &Self::Work, advance: Option<&Advance>, open: bool)
+    -> Result<u64>;
 }
 
 /// How far a Batch moves the migration.
@@ -89,71 +114,126 @@ pub struct Applied {
 }
 
 /// Everything apply is made of.
-pub struct Apply<W> {
-    pub client: Client,
-    pub writer: W,
-    pub spool: Spool,
-    pub reader: SpoolReader,
-    pub migration: String,
-    /// Tables that are moved, each with the tag of its copy.
-    pub tags: HashMap<TableName, Tag>,
-    /// Relations whose changes may be in the stream and are known not to be moved: what was left out,
-    /// and what comes in other ways.
-    pub ignored: HashSet<TableName>,
+pub struct Apply<W: Writer> {
+    client: Client,
+    writer: W,
+    gatherer: Gatherer,
+    merger: Merger,
+    deciding: Deciding,
     /// Everything up to here is applied already.
-    pub replay_lsn: Lsn,
+    replay_lsn: Lsn,
+    watched: Watched,
+    /// What was gathered while the target wrote.
+    ahead: Option<Result<Next<W::Work>>>,
+    pieces: Option<Pieces>,
+    /// Whether the session's commits wait for the disk, and when one last did.
+    durable: bool,
+    durable_at: Instant,
+    /// The table whose change could not be applied since the source has it in another form, or since it
+    /// is not known at all.
+    pub drifted: Option<TableName>,
+}
+
+/// What apply shares with the rest of the run.
+pub struct Watched {
+    pub spool: Spool,
     pub switches: watch::Receiver<Switches>,
     /// Every transaction whose commit ends at or before this is in the spool.
     pub received: watch::Receiver<Received>,
     pub applied: watch::Sender<Applied>,
     /// Taken for reading by each target transaction; DDL that locks tables takes it for writing.
     pub gate: Arc<RwLock<()>>,
-    /// Holds changes against the target's columns.
-    pub drift: Drift,
-    /// The table whose change could not be applied since the source has it in another form, or since it
-    /// is not known at all.
-    pub drifted: Option<TableName>,
 }
 
-/// Which transactions a copy holds already.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Tag {
-    pub snapshot: SnapshotTag,
-    /// Behind this the snapshot says nothing any more: xids are compared modulo 2^32.
-    pub lsn: Lsn,
+/// The target refused to move (paused, or endpos was moved), or asks to try again.
+struct Refused {
+    err: Error,
+    from: Position,
 }
 
-/// What one round of reading came to.
-enum Round {
-    /// A Batch was committed.
-    Applied,
-    /// The spool is read to its end, and all of it is applied.
-    Level,
-    /// The next transaction ends behind endpos.
-    Behind,
-    /// The target refused to move (paused, or endpos was moved), or asks to try again.
-    Refused(Error),
-}
+/// Rows written, unless refused.
+type Written = std::result::Result<(), Refused>;
 
 impl<W: Writer> Apply<W> {
+    pub fn new(
+        client: Client,
+        writer: W,
+        gatherer: Gatherer,
+        merger: Merger,
+        deciding: Deciding,
+        replay_lsn: Lsn,
+        watched: Watched,
+    ) -> Apply<W> {
+        let (ahead, pieces, drifted) = (None, None, None);
+        let (durable, durable_at) = (true, Instant::now());
+        Apply {
+            client,
+            writer,
+            gatherer,
+            merger,
+            deciding,
+            replay_lsn,
+            watched,
+            ahead,
+            pieces,
+            durable,
+            durable_at,
+            drifted,
+        }
+    }
+
+    /// Passes changes of this table over from now on.
+    pub fn ignore(&mut self, table: TableName) {
+        self.gatherer.ignore(table);
+    }
+
     /// Applies until endpos is reached; returns it. Waits while apply is switched off.
     pub async fn run(&mut self) -> Result<Lsn> {
-        self.skip_applied()?;
+        self.ahead = None;
+        self.gatherer.skip_applied(self.replay_lsn)?;
         let mut refusals = 0;
         loop {
-            let switches = *self.switches.borrow_and_update();
-            if !switches.apply {
+            let switches = *self.watched.switches.borrow_and_update();
+            if !switches.apply && self.pieces.is_none() {
                 self.changed().await?;
                 continue;
             }
             // Looked at before the spool is: all that is in it up to here has been written.
-            let received = self.received.borrow_and_update().write_lsn;
-            let start = self.reader.position();
-            match self.round(switches).await? {
-                Round::Applied => refusals = 0,
-                Round::Level => {
-                    self.applied.send_modify(|applied| {
-                        applied.position = self.reader.position();
+            let received = self.watched.received.borrow_and_update().write_lsn;
+            let next = match self.ahead.take() {
+                Some(next) => next?,
+                None => Next::gather::<W>(&mut self.gatherer, &self.merger, switches.endpos)?,
+            };
+            let written = match (next.gathered, next.work) {
+                (Gathered::Batch(batch), Some(work)) => {
+                    self.write_batch(batch, work, next.reordered, switches.endpos).await?
+                }
+                (Gathered::Piece(piece), Some(work)) => self.write_piece(piece, work, switches.endpos).await?,
+                (Gathered::LastPiece(piece), Some(work)) => self.write_last_piece(piece, work).await?,
+                (Gathered::Behind(endpos), _) => {
+                    self.rollback().await?;
+                    return Ok(endpos);
+                }
+                (Gathered::Look(shape, kind), _) => {
+                    if let Err(err) = self.gatherer.look(&self.client, &shape, kind).await {
+                        self.rollback().await?;
+                        let Some(before) = self.gatherer.give_whole() else {
+                            self.drifted = (err.exit() == Exit::Differ).then(|| shape.table.clone());
+                            return Err(err);
+                        };
+                        self.ahead = Some(Ok(Next::of::<W>(before, &self.merger)));
+                    }
+                    continue;
+                }
+                (Gathered::Waiting, _) => {
+                    // The rest of the transaction is on its way.
+                    self.gatherer.reader.wait().await;
+                    continue;
+                }
+                _ => {
+                    let position = self.gatherer.reader.position();
+                    self.watched.applied.send_modify(|applied| {
+                        applied.position = position;
                         applied.level_with = applied.level_with.max(received);
                     });
                     if let Some(endpos) = switches.endpos
@@ -162,275 +242,193 @@ impl<W: Writer> Apply<W> {
                         return Ok(endpos);
                     }
                     self.wait().await?;
+                    continue;
                 }
-                Round::Behind => {
-                    let endpos = switches.endpos.ok_or_else(|| Error::bug("stopped at no endpos"))?;
-                    return Ok(endpos);
-                }
-                Round::Refused(err) => {
+            };
+            match written {
+                Ok(()) => refusals = 0,
+                Err(Refused { err, from }) => {
                     refusals += 1;
                     if refusals > REFUSALS {
                         return Err(explain(err));
                     }
-                    self.reader.seek(start);
-                    let _ = tokio::time::timeout(AGAIN_AFTER, self.switches.changed()).await;
+                    self.ahead = None;
+                    self.gatherer.rewind(from, self.replay_lsn);
+                    let _ = tokio::time::timeout(AGAIN_AFTER, self.watched.switches.changed()).await;
                 }
             }
         }
-    }
-
-    /// Puts the reader behind what the target says is applied. Commit order is the spool's order, so
-    /// the first transaction that ends behind `replay_lsn` and all after it are to be applied.
-    fn skip_applied(&mut self) -> Result<()> {
-        let mut begun = self.reader.position();
-        loop {
-            let at = self.reader.position();
-            match self.reader.next().during(Exit::Dir, || "read the spool".into())? {
-                Some(Item::Begin { .. }) => begun = at,
-                Some(Item::Commit(commit)) if commit.end_lsn > self.replay_lsn => break,
-                Some(Item::Commit(_)) => begun = self.reader.position(),
-                Some(_) => {}
-                None => break,
-            }
-        }
-        self.reader.seek(begun);
-        Ok(())
     }
 
     /// Waits for more to apply, or for a switch.
     async fn wait(&mut self) -> Result<()> {
         tokio::select! {
-            () = self.reader.wait() => Ok(()),
-            changed = self.received.changed() => changed.map_err(|_| Error::new(Exit::Stopped, "receiving has ended")),
-            changed = self.switches.changed() => changed.map_err(|_| Error::new(Exit::Stopped, "the run is ending")),
+            () = self.gatherer.reader.wait() => Ok(()),
+            changed = self.watched.received.changed() => changed.map_err(|_| Error::new(Exit::Stopped, "receiving has ended")),
+            changed = self.watched.switches.changed() => changed.map_err(|_| Error::new(Exit::Stopped, "the run is ending")),
         }
     }
     async fn changed(&mut self) -> Result<()> {
-        self.switches.changed().await.map_err(|_| Error::new(Exit::Stopped, "the run is ending"))
+        self.watched.switches.changed().await.map_err(|_| Error::new(Exit::Stopped, "the run is ending"))
     }
 
-    /// Reads one Batch, or one large transaction in pieces, and writes it.
-    async fn round(&mut self, switches: Switches) -> Result<Round> {
-        let mut batch = Batch::default();
-        // Where the transaction that is being read began.
-        let mut begun = self.reader.position();
-        let mut skip = Skip::default();
-        let mut pieces: Option<Pieces> = None;
-        loop {
-            let at = self.reader.position();
-            let item = self.reader.next().during(Exit::Dir, || "read the spool".into())?;
-            let Some(item) = item else {
-                if pieces.is_some() || batch.open {
-                    if pieces.is_none() && batch.transactions > 0 {
-                        batch.cut_open();
-                        self.reader.seek(begun);
-                        return self.flush(batch).await;
-                    }
-                    // The rest of the transaction is on its way.
-                    self.reader.wait().await;
-                    continue;
-                }
-                return if batch.transactions == 0 { Ok(Round::Level) } else { self.flush(batch).await };
-            };
-            match item {
-                Item::Change(_) | Item::Truncate(_) | Item::Commit(_) if !batch.open => {
-                    return Err(Error::new(Exit::Dir, "the spool lacks the beginning of a transaction")
-                        .hint("was the target restored from a backup? Begin again: pgmig cleanup --force, empty the target, pgmig run"));
-                }
-                Item::Begin { xid } => {
-                    begun = at;
-                    skip = Skip { xid: Some(xid), known: None };
-                    batch.begin();
-                }
-                Item::Change(change) => match self.wanted(&change.shape, Some(change.kind), &mut skip).await {
-                    Ok(true) => batch.push(Op::Change(change)),
-                    Ok(false) => {}
-                    Err(err) => return self.stop_before(begun, batch, pieces, err).await,
-                },
-                Item::Truncate(shapes) => {
-                    let mut wanted = Vec::with_capacity(shapes.len());
-                    for shape in shapes {
-                        match self.wanted(&shape, None, &mut skip).await {
-                            Ok(true) => wanted.push(shape),
-                            Ok(false) => {}
-                            Err(err) => return self.stop_before(begun, batch, pieces, err).await,
-                        }
-                    }
-                    if !wanted.is_empty() {
-                        batch.push(Op::Truncate(wanted));
-                    }
-                }
-                Item::Commit(commit) => {
-                    let applied_already = commit.end_lsn <= self.replay_lsn;
-                    let behind = !applied_already && switches.endpos.is_some_and(|endpos| commit.end_lsn > endpos);
-                    if let Some(pieces) = pieces {
-                        if behind {
-                            self.rollback(pieces).await?;
-                            self.reader.seek(begun);
-                            return Ok(Round::Behind);
-                        }
-                        batch.commit(commit);
-                        return self.finish_pieces(pieces, batch).await;
-                    }
-                    if applied_already {
-                        batch.cut_open();
-                        continue;
-                    }
-                    if behind {
-                        batch.cut_open();
-                        self.reader.seek(begun);
-                        return if batch.transactions == 0 { Ok(Round::Behind) } else { self.flush(batch).await };
-                    }
-                    batch.commit(commit);
-                    if batch.is_full() {
-                        return self.flush(batch).await;
-                    }
-                }
-            }
-            if batch.open && batch.is_full() {
-                if pieces.is_none() && batch.transactions > 0 {
-                    batch.cut_open();
-                    self.reader.seek(begun);
-                    return self.flush(batch).await;
-                }
-                pieces = match self.write_piece(pieces, &mut batch).await? {
-                    Ok(pieces) => Some(pieces),
-                    Err(round) => return Ok(round),
-                };
-            }
-        }
-    }
-
-    /// Applies what was committed before the transaction that cannot be applied; it is the next one then,
-    /// and the error is told when nothing is left before it.
-    async fn stop_before(
+    async fn write_batch(
         &mut self,
-        begun: Position,
-        mut batch: Batch,
-        pieces: Option<Pieces>,
-        err: Error,
-    ) -> Result<Round> {
-        self.reader.seek(begun);
-        match pieces {
-            Some(pieces) => self.rollback(pieces).await?,
-            None if batch.transactions > 0 => {
-                batch.cut_open();
-                return self.flush(batch).await;
-            }
-            None => {}
-        }
-        Err(err)
-    }
-
-    /// Whether a change to this relation is to be applied. Looked up once per transaction and relation.
-    async fn wanted(&mut self, shape: &Arc<Shape>, kind: Option<Kind>, skip: &mut Skip) -> Result<bool> {
-        if let Some((last, of, wanted)) = &skip.known
-            && Arc::ptr_eq(last, shape)
-            && *of == kind
-        {
-            return Ok(*wanted);
-        }
-        let wanted = match self.tags.get(&shape.table) {
-            Some(tag) => self.replay_lsn >= tag.lsn || !skip.xid.is_some_and(|xid| tag.snapshot.covers(xid)),
-            None if self.ignored.contains(&shape.table) => false,
-            None => {
-                self.drifted = Some(shape.table.clone());
-                return Err(Error::new(
-                    Exit::Differ,
-                    format!("{} has changed on the source and is not part of this migration", shape.table),
-                ));
-            }
-        };
-        if let Some(kind) = kind.filter(|_| wanted)
-            && let Err(err) = self.drift.check(&self.client, shape, kind).await
-        {
-            self.drifted = (err.exit() == Exit::Differ).then(|| shape.table.clone());
-            return Err(err);
-        }
-        skip.known = Some((Arc::clone(shape), kind, wanted));
-        Ok(wanted)
-    }
-
-    async fn flush(&mut self, batch: Batch) -> Result<Round> {
-        let commit = batch.last.ok_or_else(|| Error::bug("a Batch without a commit"))?;
-        let advance = Advance {
-            migration: self.migration.clone(),
-            commit,
-            transactions: batch.transactions,
-            rows_before: 0,
-            ends: batch.ends,
-        };
-        let gate = Arc::clone(&self.gate);
+        batch: Batch,
+        work: W::Work,
+        reordered: bool,
+        endpos: Option<Lsn>,
+    ) -> Result<Written> {
+        let commit = batch.last().ok_or_else(|| Error::bug("a Batch without a commit"))?;
+        let transactions = batch.ends.len() as u64;
+        let advance = self.advance(commit, 0, batch.ends.clone());
+        let behind = self.gatherer.reader.has_more();
+        self.commit_durably(!behind || self.durable_at.elapsed() >= DURABLE_EVERY).await?;
+        let gate = Arc::clone(&self.watched.gate);
         let _pass = gate.read().await;
-        match self.writer.write(&self.client, &batch.ops, Some(&advance), false).await {
+        let write = self.writer.write(&self.client, &work, Some(&advance), false);
+        let gather = || Next::gather::<W>(&mut self.gatherer, &self.merger, endpos);
+        let (written, ahead) = overlapped(write, gather).await;
+        self.ahead = ahead.filter(|next| next.as_ref().is_ok_and(Next::is_settled));
+        match written {
             Ok(rows) => {
-                self.moved(&advance, rows);
-                Ok(Round::Applied)
+                self.moved(&advance, rows, Some(batch.to));
+                Ok(Ok(()))
             }
-            Err(err) => refused(err),
+            Err(err)
+                if is_unfit(&err) && (reordered || transactions > 1 || self.deciding.policy == OnConflict::Warn) =>
+            {
+                tracing::debug!(error = %err.chain(), transactions, "a batch is applied again in the source's order");
+                let again = match self.deciding.policy {
+                    OnConflict::Stop => self.one_by_one(&batch).await?,
+                    OnConflict::Warn => self.in_order(&batch, &advance).await?,
+                };
+                if reordered
+                    && again.is_ok()
+                    && let Some((schema, table)) = err.table()
+                {
+                    self.merger.keep_order(schema, table);
+                }
+                Ok(again)
+            }
+            Err(err) => refused(err, batch.from),
         }
     }
 
-    /// Writes what the Batch holds of an open transaction; the target may ask to try all of it again.
-    async fn write_piece(&mut self, pieces: Option<Pieces>, batch: &mut Batch) -> Result<Result<Pieces, Round>> {
-        let mut pieces = match pieces {
-            Some(pieces) => pieces,
-            None => {
-                let pass = Arc::clone(&self.gate).read_owned().await;
-                self.client.batch_execute("begin").await.on_target(|| "begin a large transaction".into())?;
-                Pieces { rows: 0, _pass: pass }
+    /// Each transaction of a Batch by itself, in the source's order.
+    async fn one_by_one(&mut self, batch: &Batch) -> Result<Written> {
+        let mut begin = 0;
+        for (at, &(end, commit)) in batch.ends.iter().enumerate() {
+            let is_last = at + 1 == batch.ends.len();
+            let work = W::work(batch.ops[begin..end].to_vec());
+            let advance = self.advance(commit, 0, vec![(end - begin, commit)]);
+            match self.writer.write(&self.client, &work, Some(&advance), false).await {
+                Ok(rows) => self.moved(&advance, rows, is_last.then_some(batch.to)),
+                Err(err) => return refused(err, batch.from),
             }
-        };
-        match self.writer.write(&self.client, &batch.ops, None, true).await {
-            Ok(rows) => pieces.rows += rows,
-            Err(err) => {
-                self.rollback(pieces).await?;
-                return refused(err).map(Err);
-            }
+            begin = end;
         }
-        batch.ops.clear();
-        batch.bytes = 0;
-        Ok(Ok(pieces))
+        Ok(Ok(()))
     }
 
-    async fn finish_pieces(&mut self, pieces: Pieces, batch: Batch) -> Result<Round> {
-        let commit = batch.last.ok_or_else(|| Error::bug("a piece without a commit"))?;
-        let advance = Advance {
-            migration: self.migration.clone(),
-            commit,
-            transactions: 1,
-            rows_before: pieces.rows,
-            ends: batch.ends,
-        };
-        match self.writer.write(&self.client, &batch.ops, Some(&advance), true).await {
+    /// A Batch in the source's order, around what does not fit.
+    async fn in_order(&mut self, batch: &Batch, advance: &Advance) -> Result<Written> {
+        let work = W::work(batch.ops.clone());
+        let changes = (&batch.ops[..], &work);
+        match self.deciding.write(&mut self.writer, &self.client, changes, Some(advance), false).await {
+            Ok(rows) => {
+                self.moved(advance, rows, Some(batch.to));
+                Ok(Ok(()))
+            }
+            Err(err) => refused(err, batch.from),
+        }
+    }
+
+    fn advance(&self, commit: Commit, rows_before: u64, ends: Vec<(usize, Commit)>) -> Advance {
+        let transactions = ends.len() as u64;
+        Advance { migration: self.deciding.migration.clone(), commit, transactions, rows_before, ends }
+    }
+
+    /// Writes a part of a large transaction; the target may ask to try all of it again.
+    async fn write_piece(&mut self, piece: Batch, work: W::Work, endpos: Option<Lsn>) -> Result<Written> {
+        if self.pieces.is_none() {
+            self.commit_durably(true).await?;
+            let pass = Arc::clone(&self.watched.gate).read_owned().await;
+            self.client.batch_execute("begin").await.on_target(|| "begin a large transaction".into())?;
+            self.pieces = Some(Pieces { rows: 0, _pass: pass });
+        }
+        let changes = (&piece.ops[..], &work);
+        let write = self.deciding.write(&mut self.writer, &self.client, changes, None, true);
+        let gather = || Next::gather::<W>(&mut self.gatherer, &self.merger, endpos);
+        let (written, ahead) = overlapped(write, gather).await;
+        self.ahead = ahead.filter(|next| next.as_ref().is_ok_and(Next::is_settled));
+        match (written, &mut self.pieces) {
+            (Ok(rows), Some(pieces)) => {
+                pieces.rows += rows;
+                Ok(Ok(()))
+            }
+            (Ok(_), None) => Err(Error::bug("a piece of no transaction")),
+            (Err(err), _) => {
+                self.rollback().await?;
+                refused(err, piece.from)
+            }
+        }
+    }
+
+    async fn write_last_piece(&mut self, piece: Batch, work: W::Work) -> Result<Written> {
+        let commit = piece.last().ok_or_else(|| Error::bug("a piece without a commit"))?;
+        let rows_before = self.pieces.as_ref().map_or(0, |pieces| pieces.rows);
+        let advance = self.advance(commit, rows_before, piece.ends.clone());
+        let changes = (&piece.ops[..], &work);
+        match self.deciding.write(&mut self.writer, &self.client, changes, Some(&advance), true).await {
             Ok(rows) => {
                 self.client.batch_execute("commit").await.on_target(|| "commit a large transaction".into())?;
-                self.moved(&advance, rows + pieces.rows);
-                Ok(Round::Applied)
+                self.pieces = None;
+                self.moved(&advance, rows + rows_before, Some(piece.to));
+                Ok(Ok(()))
             }
             Err(err) => {
-                self.rollback(pieces).await?;
-                refused(err)
+                self.rollback().await?;
+                refused(err, piece.from)
             }
         }
     }
 
-    async fn rollback(&self, _pieces: Pieces) -> Result<()> {
-        self.client.batch_execute("rollback").await.on_target(|| "roll back a large transaction".into())
+    /// Ends the large transaction, if one is open.
+    async fn rollback(&mut self) -> Result<()> {
+        match self.pieces.take() {
+            Some(_pieces) => {
+                self.client.batch_execute("rollback").await.on_target(|| "roll back a large transaction".into())
+            }
+            None => Ok(()),
+        }
     }
 
-    fn moved(&mut self, advance: &Advance, rows: u64) {
+    /// Lets the commits that follow wait for the disk, or not.
+    async fn commit_durably(&mut self, wanted: bool) -> Result<()> {
+        if wanted != self.durable {
+            let set = if wanted { "reset synchronous_commit" } else { "set synchronous_commit = off" };
+            self.client.batch_execute(set).await.on_target(|| "set synchronous_commit".into())?;
+            self.durable = wanted;
+        }
+        Ok(())
+    }
+
+    /// Notes that the target has committed; `position` is known at the end of a Batch.
+    fn moved(&mut self, advance: &Advance, rows: u64, position: Option<Position>) {
         self.replay_lsn = advance.commit.end_lsn;
-        let position = self.reader.position();
-        self.applied.send_modify(|applied| {
+        self.watched.applied.send_modify(|applied| {
             applied.replay_lsn = advance.commit.end_lsn;
             applied.level_with = applied.level_with.max(advance.commit.end_lsn);
-            applied.position = position;
+            applied.position = position.unwrap_or(applied.position);
             applied.transactions += advance.transactions;
             applied.rows += rows;
         });
-        if let Err(err) = self.spool.prune(position) {
-            tracing::warn!(%err, "cannot delete an applied segment of the spool");
+        if let Some(position) = position.filter(|_| self.durable) {
+            self.durable_at = Instant::now();
+            if let Err(err) = self.watched.spool.prune(position) {
+                tracing::warn!(%err, "cannot delete an applied segment of the spool");
+            }
         }
         tracing::debug!(replay_lsn = %advance.commit.end_lsn, transactions = advance.transactions, rows, "batch applied");
     }
@@ -442,19 +440,17 @@ struct Pieces {
     _pass: tokio::sync::OwnedRwLockReadGuard<()>,
 }
 
-/// Whether the relation last looked at is wanted, for the open transaction.
-#[derive(Default)]
-struct Skip {
-    xid: Option<u32>,
-    known: Option<(Arc<Shape>, Option<Kind>, bool)>,
+/// Whether a Batch may have failed for being one, or for its order.
+fn is_unfit(err: &Error) -> bool {
+    err.sqlstate().is_some_and(|code| code.starts_with("23") || code == NO_ROW)
 }
 
-fn refused(err: Error) -> Result<Round> {
+fn refused(err: Error, from: Position) -> Result<Written> {
     match err.sqlstate() {
-        Some(REFUSED) => Ok(Round::Refused(err)),
+        Some(REFUSED) => Ok(Err(Refused { err, from })),
         Some(passing) if PASSING.contains(&passing) => {
             tracing::info!(sqlstate = passing, "a batch met other work on the target and is tried again");
-            Ok(Round::Refused(err))
+            Ok(Err(Refused { err, from }))
         }
         _ => Err(explain(err)),
     }

@@ -13,6 +13,7 @@ use tokio_postgres::{Client, Statement};
 
 use super::batch::Op;
 use super::extension::advance_by;
+use super::merge::by_table;
 use super::{Advance, Writer};
 use crate::error::{Context, Error, Exit, Result, ServerError};
 use crate::model::TableName;
@@ -45,7 +46,12 @@ struct Lookup {
 }
 
 impl Writer for PlainWriter {
-    async fn write(&mut self, client: &Client, ops: &[Op], advance: Option<&Advance>, open: bool) -> Result<u64> {
+    type Work = Vec<Op>;
+    fn work(ops: Vec<Op>) -> Vec<Op> {
+        ops
+    }
+
+    async fn write(&mut self, client: &Client, ops: &Vec<Op>, advance: Option<&Advance>, open: bool) -> Result<u64> {
         let (begin, again, end) = if open {
             ("savepoint pgmig", "rollback to savepoint pgmig", "release savepoint pgmig")
         } else {
@@ -200,24 +206,6 @@ fn text_of(value: Value<'_>) -> Result<Option<Text<'_>>> {
 /// Columns whose new value is in the change.
 fn sent_columns(change: &Change) -> Vec<usize> {
     change.row().enumerate().filter(|(_, value)| *value != Value::Unchanged).map(|(at, _)| at).collect()
-}
-
-/// Changes table by table, those of one table in their order. Tables do not see each other: triggers
-/// and foreign keys are quiet, and all is one transaction. So rows that the source wrote to several
-/// tables in turn still make long runs.
-fn by_table(stretch: &[Op]) -> Vec<Vec<&Change>> {
-    let mut tables: Vec<Vec<&Change>> = Vec::new();
-    let mut places: HashMap<&TableName, usize> = HashMap::new();
-    for op in stretch {
-        if let Op::Change(change) = op {
-            let place = *places.entry(&change.shape.table).or_insert_with(|| {
-                tables.push(Vec::new());
-                tables.len() - 1
-            });
-            tables[place].push(change);
-        }
-    }
-    tables
 }
 
 /// The longest run at the front that one statement may write: one kind and column set, no row twice,

@@ -15,6 +15,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpStream, UnixStream, lookup_host};
 use tokio_postgres::tls::{ChannelBinding, TlsConnect, TlsStream};
 
+use super::low_water::LowWater;
 use super::{Side, explain, tls};
 use crate::config::conninfo::{Conninfo, Endpoint, Host, SessionAttrs, SslMode};
 use crate::error::{Error, Network, Result};
@@ -231,13 +232,16 @@ impl Attempt<'_> {
                 return Err(Failure::unreachable("the server does not run as the user that requirepeer names"));
             }
         }
-        Ok(Wire { io: Box::new(stream), binding: None })
+        Ok(Wire { io: Box::new(stream), binding: None, low_water: LowWater::none() })
     }
 
     async fn tcp(&self, address: SocketAddr, encrypted: bool) -> Result<Wire, Failure> {
         let mut stream = TcpStream::connect(address).await.map_err(Failure::network)?;
         self.tune(&stream).map_err(Failure::network)?;
-        let Some(tls) = self.tls.filter(|_| encrypted) else { return Ok(Wire { io: Box::new(stream), binding: None }) };
+        let low_water = LowWater::of(&stream);
+        let Some(tls) = self.tls.filter(|_| encrypted) else {
+            return Ok(Wire { io: Box::new(stream), binding: None, low_water });
+        };
         if !self.conninfo.tls.direct {
             let mut request = bytes::BytesMut::new();
             postgres_protocol::message::frontend::ssl_request(&mut request);
@@ -245,14 +249,14 @@ impl Attempt<'_> {
             // Nothing else may be read before the handshake: a man in the middle could have put it there.
             if stream.read_u8().await.map_err(Failure::network)? != b'S' {
                 return match self.conninfo.tls.mode {
-                    SslMode::Prefer => Ok(Wire { io: Box::new(stream), binding: None }),
+                    SslMode::Prefer => Ok(Wire { io: Box::new(stream), binding: None, low_water }),
                     _ => Err(Failure { other_wire: false, ..Failure::tls(explain::NoTls) }),
                 };
             }
         }
         let (stream, binding) =
             tls.handshake(stream, &self.endpoint.host.to_string()).await.map_err(|err| Failure::tls(Network(err)))?;
-        Ok(Wire { io: Box::new(stream), binding })
+        Ok(Wire { io: Box::new(stream), binding, low_water })
     }
 
     fn tune(&self, stream: &TcpStream) -> io::Result<()> {
@@ -280,15 +284,20 @@ pub(crate) struct Wire {
     io: Box<dyn Io>,
     /// tls-server-end-point (RFC 5929): the digest of the server's certificate.
     binding: Option<Vec<u8>>,
+    low_water: LowWater,
 }
 
 impl Wire {
+    /// Lets reads wait until so many bytes have come; 1 is the usual.
+    pub(crate) fn wake_at(&mut self, bytes: usize) {
+        self.low_water.set(bytes);
+    }
     pub(crate) fn binding(&self) -> Option<Vec<u8>> {
         self.binding.clone()
     }
     #[cfg(test)]
     pub(crate) fn over(io: impl AsyncRead + AsyncWrite + Unpin + Send + Sync + 'static) -> Wire {
-        Wire { io: Box::new(io), binding: None }
+        Wire { io: Box::new(io), binding: None, low_water: LowWater::none() }
     }
 }
 

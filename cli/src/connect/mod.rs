@@ -3,6 +3,7 @@
 
 pub(crate) mod dial;
 pub(crate) mod explain;
+mod low_water;
 mod tls;
 mod verify;
 

@@ -12,6 +12,7 @@
 //! Numbers are little endian; `commit_at` is in microseconds since 1970-01-01 UTC. Ids hold inside
 //! one frame of the spool or one Batch. The NUL lets the server's input functions read in place.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -76,6 +77,20 @@ impl Change {
     }
     pub fn bytes(&self) -> usize {
         self.values.len()
+    }
+    /// The old key as it is encoded.
+    pub fn key_bytes(&self) -> &[u8] {
+        let mut key = self.key();
+        while key.next().is_some() {}
+        &self.values[..self.values.len() - key.rest.len()]
+    }
+    /// The new row as it is encoded.
+    pub fn row_bytes(&self) -> Bytes {
+        self.values.slice(self.key_bytes().len()..)
+    }
+    /// A change of encoded values: the old key, then the new row.
+    pub fn of(shape: Arc<Shape>, kind: Kind, values: Bytes) -> Change {
+        Change { shape, kind, values }
     }
 }
 
@@ -205,15 +220,25 @@ impl Encoder {
 }
 
 /// Reads the records of one frame in order.
+#[derive(Default)]
 pub struct Reader {
     body: Bytes,
     at: usize,
     shapes: Vec<Option<Arc<Shape>>>,
+    /// Equal shapes are one `Arc`, in later frames too.
+    known: HashSet<Arc<Shape>>,
 }
 
 impl Reader {
     pub fn new(body: Bytes) -> Reader {
-        Reader { body, at: 0, shapes: Vec::new() }
+        Reader { body, ..Reader::default() }
+    }
+
+    /// Goes on with another frame.
+    pub fn open(&mut self, body: Bytes) {
+        self.body = body;
+        self.at = 0;
+        self.shapes.clear();
     }
 
     /// Byte position of the next record.
@@ -260,7 +285,16 @@ impl Reader {
         if self.shapes.len() <= id {
             self.shapes.resize(id + 1, None);
         }
-        self.shapes[id] = Some(Arc::new(Shape { table, columns, key }));
+        let shape = Shape { table, columns, key };
+        let shape = match self.known.get(&shape) {
+            Some(known) => Arc::clone(known),
+            None => {
+                let shape = Arc::new(shape);
+                self.known.insert(Arc::clone(&shape));
+                shape
+            }
+        };
+        self.shapes[id] = Some(shape);
         Ok(())
     }
 

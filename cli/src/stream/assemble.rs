@@ -125,6 +125,14 @@ impl Assembler {
         Some(Frame { body, boundary, end_lsn: std::mem::take(&mut self.end_lsn) })
     }
 
+    /// Takes the memory of a frame that has been written for the next one.
+    pub fn reuse(&mut self, frame: Frame) {
+        if self.encoder.buffer.capacity() == 0 && frame.body.capacity() <= 2 * PIECE {
+            self.encoder.buffer = frame.body;
+            self.encoder.buffer.clear();
+        }
+    }
+
     fn ensure_begun(&mut self) {
         if !self.begun {
             self.encoder.begin(self.open.unwrap_or_default());

@@ -20,6 +20,7 @@ pub mod assemble;
 mod fuzz;
 pub mod pgoutput;
 pub mod receive;
+mod scan;
 pub mod spool;
 pub mod wal2json;
 

@@ -21,6 +21,10 @@ const SYNC_EVERY: Duration = Duration::from_millis(200);
 /// How often the source hears from us when there is nothing new to say. Well below the server's
 /// default wal_sender_timeout of 60 s.
 const STATUS_EVERY: Duration = Duration::from_secs(10);
+/// While messages come one upon the other, a rest before each read: the server wakes us once for many.
+const REST: Duration = Duration::from_micros(500);
+/// Reads that follow each other faster than this are one stream.
+const BUSY: Duration = Duration::from_millis(5);
 
 /// How far the stream has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,14 +61,16 @@ impl Receiver {
         let mut syncing: Option<Syncing> = None;
         let mut dirty = false;
         let mut last_status = Instant::now();
+        let mut last_read: Option<Instant> = None;
         let mut ticks = tokio::time::interval(SYNC_EVERY);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut full = false;
         while !*stop.borrow_and_update() {
             let mut answer = false;
             tokio::select! {
-                filled = self.client.fill(), if !full => {
+                filled = fill(&mut self.client, last_read.is_some_and(|at| at.elapsed() < BUSY)), if !full => {
                     filled?;
+                    last_read = Some(Instant::now());
                     answer = self.drain(&mut into, &mut dirty)?;
                 }
                 _ = ticks.tick() => full = self.is_full(full),
@@ -121,12 +127,15 @@ impl Receiver {
                 }
             }
             if let Some(frame) = into.take(false) {
+                // Not by `append`: the message still borrows the client.
                 self.writer.append(&frame).during(Exit::Dir, || "write the spool".into())?;
+                into.reuse(frame);
                 *dirty = true;
             }
         }
         if let Some(frame) = into.take(true) {
             self.append(&frame)?;
+            into.reuse(frame);
             *dirty = true;
         }
         // Told only now: all of it is in the spool.
@@ -182,6 +191,11 @@ impl Receiver {
         let replay_lsn = *self.replay_lsn.borrow();
         self.client.send_status(at.write_lsn, at.flush_lsn, replay_lsn.min(at.flush_lsn), false).await
     }
+}
+
+/// Reads from the source, after a rest if it is talking all the time. Cancel-safe.
+async fn fill(client: &mut ReplicationClient, rest: bool) -> Result<()> {
+    if rest { client.fill_after(REST).await } else { client.fill().await }
 }
 
 /// Syncs in the background: a slow disk must not keep the source waiting for an answer. The frames

@@ -5,38 +5,43 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use super::assemble::{Assembler, ShapeId};
-use super::{DecodeError, Decoder};
+use super::{DecodeError, Decoder, scan};
 use crate::model::wire::{Commit, Kind, Shape, Value};
 use crate::model::{Lsn, TableName};
 
-#[derive(Deserialize)]
-struct Message<'a> {
-    action: &'a str,
-    xid: Option<u32>,
+#[derive(Debug, Default, PartialEq, Deserialize)]
+pub(super) struct Message<'a> {
+    pub action: &'a str,
+    pub xid: Option<u32>,
     #[serde(borrow)]
-    timestamp: Option<Cow<'a, str>>,
+    pub timestamp: Option<Cow<'a, str>>,
     #[serde(borrow)]
-    schema: Option<Cow<'a, str>>,
+    pub schema: Option<Cow<'a, str>>,
     #[serde(borrow)]
-    table: Option<Cow<'a, str>>,
+    pub table: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
-    columns: Vec<Column<'a>>,
+    pub columns: Vec<Column<'a>>,
     #[serde(borrow, default)]
-    identity: Vec<Column<'a>>,
+    pub identity: Vec<Column<'a>>,
 }
 
-#[derive(Deserialize)]
-struct Column<'a> {
+#[derive(Debug, PartialEq, Deserialize)]
+pub(super) struct Column<'a> {
     #[serde(borrow)]
-    name: Cow<'a, str>,
+    pub name: Cow<'a, str>,
     #[serde(borrow, rename = "type")]
-    type_name: Option<Cow<'a, str>>,
-    #[serde(borrow)]
-    value: &'a RawValue,
+    pub type_name: Option<Cow<'a, str>>,
+    /// As it stands in the message: quoted, a number, true, false or null.
+    #[serde(borrow, deserialize_with = "raw")]
+    pub value: &'a str,
+}
+
+fn raw<'de, D: Deserializer<'de>>(from: D) -> Result<&'de str, D::Error> {
+    <&RawValue>::deserialize(from).map(RawValue::get)
 }
 
 /// The shapes of a table's changes so far, the last one used in front. A message lists the columns
@@ -128,8 +133,12 @@ fn only_in_key<'m, 'a>(message: &'m Message<'a>) -> impl Iterator<Item = &'m Col
 impl Decoder for Wal2Json {
     fn decode(&mut self, wal: Lsn, message: &[u8], into: &mut Assembler) -> Result<(), DecodeError> {
         let text = std::str::from_utf8(message).map_err(|_| DecodeError::new("message is not UTF-8"))?;
-        let message: Message<'_> = serde_json::from_str(text)
-            .map_err(|err| DecodeError::new(format!("message is not wal2json format 2 (column {})", err.column())))?;
+        let message = match scan::message(text) {
+            Some(message) => message,
+            None => serde_json::from_str(text).map_err(|err| {
+                DecodeError::new(format!("message is not wal2json format 2 (column {})", err.column()))
+            })?,
+        };
         if message.action != "T" && !self.truncated.is_empty() {
             into.truncate(&std::mem::take(&mut self.truncated));
         }
@@ -181,7 +190,7 @@ fn table_of<'m>(message: &'m Message<'_>) -> Result<(&'m str, &'m str), DecodeEr
 
 /// Gives the text of a value, as PostgreSQL's output function printed it.
 fn with_value(column: &Column<'_>, take: impl FnOnce(Value<'_>)) -> Result<(), DecodeError> {
-    let raw = column.value.get();
+    let raw = column.value;
     match raw.as_bytes()[0] {
         b'n' => take(Value::Null),
         b'"' => {

@@ -5,6 +5,7 @@ pub mod columns;
 pub mod copy_in;
 pub mod extension_parts;
 pub mod install;
+pub mod keys;
 pub mod large_objects;
 pub mod objects;
 pub mod progress;

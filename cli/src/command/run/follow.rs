@@ -11,15 +11,16 @@ use super::stream::Streaming;
 use crate::apply::conflict::Deciding;
 use crate::apply::drift::Drift;
 use crate::apply::extension::ExtensionWriter;
+use crate::apply::merge::Merger;
 use crate::apply::plain::PlainWriter;
-use crate::apply::{Applied, Apply, Tag, Writer};
+use crate::apply::{Applied, Apply, Gatherer, Tag, Watched, Writer};
 use crate::connect::ROWS_AS_STORED;
 use crate::error::{Context, Error, Exit, Result};
 use crate::model::{Lsn, Phase, SnapshotTag, TableName};
 use crate::source::slot;
 use crate::stream::spool::Spool;
 use crate::target::install::Flavour;
-use crate::target::{checks, queue, sentinel};
+use crate::target::{checks, keys, queue, sentinel};
 
 /// Apply is level with the source when less than this waits in the spool, in bytes.
 const LEVEL_BYTES: u64 = 1 << 20;
@@ -28,17 +29,13 @@ impl Run {
     /// Applies until endpos is reached and the door behind it is closed.
     pub(super) async fn follow(&self, streaming: Streaming, phase: Phase) -> Result<()> {
         match self.flavour {
-            Flavour::Extension => self.apply(streaming, phase, self.deciding(ExtensionWriter::default()), &[]).await,
+            Flavour::Extension => self.apply(streaming, phase, ExtensionWriter::default(), &[]).await,
             Flavour::Plain => {
                 // Arrays give the planner no statistics: keep it to the index of each key.
                 let settings = [("enable_hashjoin", "off"), ("enable_mergejoin", "off")];
-                self.apply(streaming, phase, self.deciding(PlainWriter::default()), &settings).await
+                self.apply(streaming, phase, PlainWriter::default(), &settings).await
             }
         }
-    }
-
-    fn deciding<W>(&self, inner: W) -> Deciding<W> {
-        Deciding { inner, policy: self.config.on_conflict, migration: self.config.name.clone() }
     }
 
     async fn apply<W: Writer>(
@@ -63,24 +60,24 @@ impl Run {
         let gate = Arc::new(RwLock::new(()));
         let client = self.target_client("pgmig apply", &settings).await?;
         client.batch_execute(ROWS_AS_STORED).await.on_target(|| "prepare a session on the target".into())?;
-        let mut apply = Apply {
+        let drift = Drift::new(found.plugin == "pgoutput");
+        let gatherer = Gatherer::new(streaming.spool.reader(), self.tags().await?, self.ignored().await?, drift);
+        let newest = gatherer.newest_tag();
+        let mut apply = Apply::new(
             client,
             writer,
-            reader: streaming.spool.reader(),
-            spool: streaming.spool.clone(),
-            migration: self.config.name.clone(),
-            tags: self.tags().await?,
-            ignored: self.ignored().await?,
-            replay_lsn: found.replay_lsn.unwrap_or_default(),
-            switches: streaming.switches.clone(),
-            received: streaming.received.clone(),
-            applied: streaming.applied.clone(),
-            gate: Arc::clone(&gate),
-            drift: Drift::new(found.plugin == "pgoutput"),
-            drifted: None,
-        };
-        // Before this position the tables are not at one point in time.
-        let newest = apply.tags.values().map(|tag| tag.lsn).max().unwrap_or_default();
+            gatherer,
+            Merger::new(keys::unique_keys(&self.target).await?, keys::loud_tables(&self.target).await?),
+            Deciding { policy: self.config.on_conflict, migration: self.config.name.clone() },
+            found.replay_lsn.unwrap_or_default(),
+            Watched {
+                spool: streaming.spool.clone(),
+                switches: streaming.switches.clone(),
+                received: streaming.received.clone(),
+                applied: streaming.applied.clone(),
+                gate: Arc::clone(&gate),
+            },
+        );
         let caught_up = self.when_level(streaming.applied.subscribe(), streaming.spool.clone(), barrier, gate);
         let mut caught_up = std::pin::pin!(caught_up);
         let mut catalogs = std::pin::pin!(self.watch_catalogs(&found.plugin));
@@ -94,7 +91,7 @@ impl Run {
                         match drifted {
                             Some(table) if self.is_left_out(&table).await? => {
                                 self.report.info(format!("changes of {table}, which is no part of the migration, are left out"));
-                                apply.ignored.insert(table);
+                                apply.ignore(table);
                                 continue;
                             }
                             drifted => return Err(self.explain_drift(err, drifted.as_ref()).await),

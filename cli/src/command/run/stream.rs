@@ -259,11 +259,12 @@ impl Monitor {
         let switches = Switches { endpos: found.endpos, apply: found.apply };
         self.switches.send_if_modified(|known| std::mem::replace(known, switches) != switches);
         let (received, applied) = (*self.received.borrow(), *self.applied.borrow());
-        self.replay.send_replace(applied.replay_lsn);
         let spool_bytes = self.spool.bytes_after(applied.position);
         let positions =
             StreamPositions { write_lsn: received.write_lsn, flush_lsn: received.flush_lsn, source_lsn, spool_bytes };
         sentinel::set_stream(&self.target, &self.migration, &positions).await?;
+        // That commit waited for the disk, and so for all that was applied before.
+        self.replay.send_replace(applied.replay_lsn);
         let reached = if spool_bytes == 0 { received.write_lsn } else { applied.level_with };
         self.report.send(Event::Stream(report::Stream {
             write_lsn: received.write_lsn,

@@ -68,6 +68,8 @@ impl Channel {
     /// One read. Cancel-safe.
     pub async fn fill(&mut self) -> Result<(), Broken> {
         self.let_go();
+        // Whoever let it rest may have been dropped meanwhile.
+        self.wire.wake_at(1);
         let missing = match message::frame(&self.inbox)? {
             Some(frame) => frame.total.saturating_sub(self.inbox.len()),
             None => 0,

@@ -8,7 +8,7 @@ mod hint;
 pub mod message;
 mod startup;
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::{Buf, BufMut};
 use fallible_iterator::FallibleIterator;
@@ -21,6 +21,9 @@ use crate::model::lsn::Lsn;
 use channel::{Broken, Channel};
 pub use copy::CopyClient;
 pub use message::{Keepalive, Message, XLogData};
+
+/// So many bytes end a rest early.
+const MUCH: usize = 256 << 10;
 
 /// Whether `CREATE_REPLICATION_SLOT` leaves a snapshot that other sessions can use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -189,6 +192,17 @@ impl ReplicationClient {
             Ok(()) => Ok(()),
             Err(broken) => Err(self.stream_error(broken)),
         }
+    }
+
+    /// As `fill`, but leaves the connection alone for a while first, so that one read takes what the
+    /// server sends in many small writes. Cancel-safe.
+    ///
+    /// # Errors
+    /// The connection is gone.
+    pub async fn fill_after(&mut self, rest: Duration) -> Result<()> {
+        self.channel.wire.wake_at(MUCH);
+        tokio::time::sleep(rest).await;
+        self.fill().await
     }
 
     /// The next whole message in the buffer, its payload borrowed from there; None: `fill` first.

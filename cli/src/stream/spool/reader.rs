@@ -21,29 +21,32 @@ pub struct SpoolReader {
     /// Where the frame after the open one begins.
     next_frame: u64,
     file: Option<(File, PathBuf)>,
-    frame: Option<Reader>,
+    reader: Reader,
+    /// Whether `reader` holds the frame at `at`.
+    open: bool,
 }
 
 impl SpoolReader {
     pub(super) fn new(shared: Arc<Shared>, segment: u64) -> SpoolReader {
         let end = shared.end.subscribe();
         let at = Position { segment, ..Position::default() };
-        SpoolReader { shared, end, at, next_frame: 0, file: None, frame: None }
+        SpoolReader { shared, end, at, next_frame: 0, file: None, reader: Reader::default(), open: false }
     }
 
     /// The next item; None if the end is reached for now.
     #[expect(clippy::should_implement_trait, reason = "it fails, and None is not its end")]
     pub fn next(&mut self) -> Result<Option<Item>> {
         loop {
-            if let Some(frame) = &mut self.frame {
-                let item = frame
+            if self.open {
+                let item = self
+                    .reader
                     .next()
                     .map_err(|source| SpoolError::Record { path: self.shared.path(self.at.segment), source })?;
                 if let Some(item) = item {
-                    self.at.record = frame.position();
+                    self.at.record = self.reader.position();
                     return Ok(Some(item));
                 }
-                self.frame = None;
+                self.open = false;
                 self.at = Position { segment: self.at.segment, frame: self.next_frame, record: 0 };
             }
             *self.shared.read.lock().unwrap_or_else(PoisonError::into_inner) = self.at;
@@ -70,12 +73,12 @@ impl SpoolReader {
         let header = read_header(file, &path, self.at.frame, size)?;
         let body = read_body(file, &path, self.at.frame, &header)?;
         self.next_frame = self.at.frame + header.size();
-        let mut frame = Reader::new(Bytes::from(body));
+        self.reader.open(Bytes::from(body));
         // After a seek: the relations before the record are needed, the items are not.
-        while frame.position() < self.at.record {
-            frame.next().map_err(|source| SpoolError::Record { path: path.clone(), source })?;
+        while self.reader.position() < self.at.record {
+            self.reader.next().map_err(|source| SpoolError::Record { path: path.clone(), source })?;
         }
-        self.frame = Some(frame);
+        self.open = true;
         Ok(())
     }
 
@@ -87,7 +90,14 @@ impl SpoolReader {
     /// Goes back (or on) to a position that `position` gave.
     pub fn seek(&mut self, to: Position) {
         self.at = to;
-        self.frame = None;
+        self.open = false;
+    }
+
+    /// Whether the spool holds another frame behind the one that is being read.
+    pub fn has_more(&self) -> bool {
+        let end = *self.end.borrow();
+        let next = if self.open { self.next_frame } else { self.at.frame };
+        (self.at.segment, next) < (end.segment, end.frame)
     }
 
     /// Waits until something is appended behind what has been read.

@@ -7,13 +7,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::frame::{HEADER, Header};
+use super::frame::Header;
 use super::{Position, Result, Shared, SpoolError};
 use crate::model::Lsn;
 use crate::stream::assemble::Frame;
 
 /// Bytes after which a new segment is begun.
 const SEGMENT: u64 = 64 << 20;
+/// Memory that is given back after a frame with one large value.
+const LARGE: usize = 4 << 20;
+
 /// Appends frames. There is one.
 pub struct SpoolWriter {
     shared: Arc<Shared>,
@@ -21,6 +24,8 @@ pub struct SpoolWriter {
     pub(super) path: PathBuf,
     pub(super) at: Position,
     compressor: zstd::bulk::Compressor<'static>,
+    /// The compressed frame, in memory that is kept from frame to frame.
+    stored: Vec<u8>,
     /// The largest end_lsn of all frames, and of those up to the last boundary.
     pub(super) newest: Lsn,
     pub(super) provable: Lsn,
@@ -41,7 +46,16 @@ impl SpoolWriter {
             }
         }
         shared.end.send_replace(at);
-        Ok(SpoolWriter { shared, file: Arc::new(file), path, at, compressor, newest: Lsn::ZERO, provable: Lsn::ZERO })
+        Ok(SpoolWriter {
+            shared,
+            file: Arc::new(file),
+            path,
+            at,
+            compressor,
+            stored: Vec::new(),
+            newest: Lsn::ZERO,
+            provable: Lsn::ZERO,
+        })
     }
 
     /// Appends a frame. It can be read at once; it is durable after the next sync.
@@ -63,12 +77,17 @@ impl SpoolWriter {
 
     fn write(&mut self, frame: &Frame, head: bool) -> Result<()> {
         let io = |path: &Path, source| SpoolError::Io { path: path.to_path_buf(), source };
-        let stored = self.compressor.compress(&frame.body).map_err(|source| io(&self.path, source))?;
-        let header = Header::new(frame, &stored, head);
-        let mut bytes = Vec::with_capacity(HEADER + stored.len());
-        bytes.extend_from_slice(&header.bytes);
-        bytes.extend_from_slice(&stored);
-        (&*self.file).write_all(&bytes).map_err(|source| io(&self.path, source))?;
+        self.stored.clear();
+        self.stored.reserve(zstd::zstd_safe::compress_bound(frame.body.len()));
+        self.compressor.compress_to_buffer(&frame.body, &mut self.stored).map_err(|source| io(&self.path, source))?;
+        let header = Header::new(frame, &self.stored, head);
+        let mut file = &*self.file;
+        file.write_all(&header.bytes)
+            .and_then(|()| file.write_all(&self.stored))
+            .map_err(|source| io(&self.path, source))?;
+        if self.stored.capacity() > LARGE {
+            self.stored = Vec::new();
+        }
         self.at.frame += header.size();
         self.newest = self.newest.max(frame.end_lsn);
         if frame.boundary {

@@ -1,0 +1,59 @@
+//! Gets the next thing to write ready while the target is still at the one before. It only reads the
+//! spool: what comes of it may be thrown away and gathered again.
+
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::task::Poll;
+
+use super::Writer;
+use super::gather::{Gathered, Gatherer};
+use super::merge::Merger;
+use crate::error::Result;
+use crate::model::Lsn;
+
+/// What is to be done next, ready to be sent.
+pub struct Next<Work> {
+    pub gathered: Gathered,
+    pub work: Option<Work>,
+    /// The work is not in the source's order.
+    pub reordered: bool,
+}
+
+impl<Work> Next<Work> {
+    pub fn gather<W: Writer<Work = Work>>(
+        gatherer: &mut Gatherer,
+        merger: &Merger,
+        endpos: Option<Lsn>,
+    ) -> Result<Next<Work>> {
+        Ok(Next::of::<W>(gatherer.gather(endpos)?, merger))
+    }
+
+    pub fn of<W: Writer<Work = Work>>(gathered: Gathered, merger: &Merger) -> Next<Work> {
+        let (work, reordered) = match &gathered {
+            Gathered::Batch(batch) => {
+                let net = merger.merge(&batch.ops);
+                (Some(W::work(net.ops)), net.reordered)
+            }
+            Gathered::Piece(batch) | Gathered::LastPiece(batch) => (Some(W::work(batch.ops.clone())), false),
+            _ => (None, false),
+        };
+        Next { gathered, work, reordered }
+    }
+    /// Whether it stays true while time goes by.
+    pub fn is_settled(&self) -> bool {
+        !matches!(self.gathered, Gathered::Level | Gathered::Waiting | Gathered::Look(..))
+    }
+}
+
+/// Starts `work`, does something else while it waits for an answer, and finishes it.
+pub async fn overlapped<T, M>(work: impl Future<Output = T>, meanwhile: impl FnOnce() -> M) -> (T, Option<M>) {
+    let mut work = pin!(work);
+    match poll_fn(|context| Poll::Ready(work.as_mut().poll(context))).await {
+        Poll::Ready(done) => (done, None),
+        Poll::Pending => {
+            // What carries the request runs on the other threads.
+            let meanwhile = tokio::task::block_in_place(meanwhile);
+            (work.await, Some(meanwhile))
+        }
+    }
+}
