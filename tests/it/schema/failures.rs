@@ -98,7 +98,8 @@ async fn views_are_refreshed_side_by_side_behind_those_they_read() -> Outcome {
         "select 1",
     )
     .await?;
-    scene.run(&["--no-follow", "--restore-jobs", "3"]).await.finish(&[]).expect_code(0);
+    // One of the four waits for the lock on z.
+    scene.run(&["--no-follow", "--restore-jobs", "4"]).await.finish(&[]).expect_code(0);
     scene.assert_same().await;
     let overlap =
         "select count(*) from pgmig.step one, pgmig.step other where one.stage = 'refresh' and other.stage = 'refresh'
