@@ -205,11 +205,8 @@ pub struct WhatArgs {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum SplitByArg {
-    /// By ctid where the source is PostgreSQL 14 or later, else by key
     Auto,
-    /// Ranges of heap blocks
     Ctid,
-    /// Ranges of the leading column of the primary key, or of another unique index
     Key,
 }
 
@@ -225,7 +222,7 @@ pub struct SplitArgs {
     #[arg(long, default_value_t = 0, value_name = "N", help_heading = "Speed")]
     pub split_max_parts: u64,
 
-    /// What tables are cut by
+    /// What tables are cut by: heap blocks (auto, from PostgreSQL 14 on) or the leading column of a unique key
     #[arg(long, value_enum, default_value = "auto", help_heading = "Speed")]
     pub split_by: SplitByArg,
 
@@ -237,7 +234,7 @@ pub struct SplitArgs {
     #[arg(long, help_heading = "Speed")]
     pub estimate_table_sizes: bool,
 
-    /// How many Parts large objects are copied in, at once
+    /// How many workers at most copy large objects at once
     #[arg(long, default_value_t = 4, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=128), help_heading = "Speed")]
     pub large_objects_jobs: u16,
 }

@@ -2,7 +2,7 @@
 //! tables, index builders take work; what is done is marked on the target, here is only the order.
 
 use std::cmp::Ordering;
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, HashSet};
 use std::sync::Arc;
 use std::sync::Mutex;
 
@@ -78,6 +78,7 @@ struct State {
     waiting: BinaryHeap<Ranked>,
     /// Handed out and not done: more may come of it.
     in_hand: usize,
+    offered: HashSet<Option<TableName>>,
     closed: bool,
 }
 
@@ -93,9 +94,16 @@ impl Board {
         self.state.lock().expect("no holder of the lock panics")
     }
 
-    /// Tables that are copied, and about how many bytes each holds.
+    /// Tables that are copied, and about how many bytes each holds. One that was offered is not again.
     pub fn offer(&self, tables: impl IntoIterator<Item = (Option<TableName>, i64)>) {
-        self.add(tables.into_iter().map(|(table, bytes)| Work::Table { table, bytes }));
+        let mut state = self.state();
+        for (table, bytes) in tables {
+            if state.offered.insert(table.clone()) {
+                state.waiting.push(Ranked(Work::Table { table, bytes }));
+            }
+        }
+        drop(state);
+        self.changed.notify_waiters();
     }
 
     pub fn add(&self, work: impl IntoIterator<Item = Work>) {

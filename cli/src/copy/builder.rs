@@ -80,6 +80,9 @@ impl Builder {
         if steps.is_empty() {
             return Ok(true);
         }
+        if steps.iter().any(Step::has_settings) {
+            return Ok(false);
+        }
         self.client.batch_execute("begin").await.on_target(|| "begin steps".into())?;
         let mut made = queue::take_steps(&self.client, steps).await?;
         if made {
@@ -117,8 +120,7 @@ impl Builder {
     async fn step(&self, step: &Step) -> Result<()> {
         for tried in 1.. {
             self.client.batch_execute("begin").await.on_target(|| "begin a step".into())?;
-            if !queue::take_steps(&self.client, std::slice::from_ref(step)).await? {
-                // Done already: it shared a transaction that was rolled back, or another run's.
+            if !queue::take_step(&self.client, step).await? {
                 return self.client.batch_execute("rollback").await.on_target(|| "end a look at a step".into());
             }
             self.report.send(Event::StepStarted { kind: step.kind.clone(), name: step.name.clone() });

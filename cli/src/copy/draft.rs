@@ -99,7 +99,7 @@ pub async fn draft(holder: &SnapshotHolder, asked: &Asked<'_>, file: &Path) -> R
     if with_large_objects {
         // A few are not worth a cut.
         let most = (large_objects as usize).div_ceil(1000);
-        let ranges = large_objects::ranges(client, asked.large_object_parts.min(most)).await?;
+        let ranges = large_objects::ranges(client, most).await?;
         all.extend(parts::large_objects(ranges, bytes));
     }
     let mut objects = catalog::objects(client).await?;

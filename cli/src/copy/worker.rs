@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use futures_util::SinkExt;
+use tokio::sync::Semaphore;
 use tokio_postgres::Client;
 
 use super::board::Board;
@@ -24,7 +25,7 @@ use crate::target::large_objects as target_objects;
 use crate::target::queue::{self, Copied, FRONT, Part, Place};
 
 /// Bytes sent to the target at once. Row by row costs ten times the CPU.
-const CHUNK: usize = 128 << 10;
+const CHUNK: usize = 256 << 10;
 /// A Part of less is copied together with others, in one transaction; in bytes.
 pub const SMALL: i64 = 1 << 20;
 /// How many small Parts share a transaction: bounds its locks.
@@ -47,6 +48,10 @@ pub struct Shared {
     pub exported: String,
     /// Whatever the snapshot shows was committed before this.
     pub lsn: Lsn,
+    /// Whether the stream reconciles what is read under another snapshot.
+    pub follow: bool,
+    /// Bounds how many read large objects at once.
+    pub large_objects: Semaphore,
     pub belongings: Belongings,
     pub board: Arc<Board>,
     pub report: Reporter,
@@ -94,9 +99,12 @@ impl Worker {
             let mut taken = Vec::new();
             match self.bundle(&mut taken).await {
                 Ok(true) => self.failures = 0,
-                // What others have in hand may come back.
-                Ok(false) if self.nothing_left().await? => return Ok(()),
-                Ok(false) => tokio::time::sleep(IDLE).await,
+                Ok(false) => match self.nothing_left().await {
+                    Ok(true) => return Ok(()),
+                    // What others have in hand may come back.
+                    Ok(false) => tokio::time::sleep(IDLE).await,
+                    Err(err) => self.recover(err, &[]).await?,
+                },
                 Err(err) => self.recover(err, &taken).await?,
             }
         }
@@ -192,6 +200,13 @@ impl Worker {
             )
             .hint("run the same command again: the table is copied anew"));
         }
+        if !self.shared.follow {
+            return Err(Error::new(
+                Exit::Source,
+                format!("{} was truncated, rewritten or replaced on the source while it was copied", part.table),
+            )
+            .hint("a copy without following is of one moment: begin again when nobody does that (pgmig cleanup --force, empty the target, pgmig run), or follow changes"));
+        }
         tracing::debug!(table = %part.table, "replaced on the source since the snapshot: read again");
         for _ in 0..READ_AGAIN {
             let again = "rollback to savepoint pgmig";
@@ -236,15 +251,23 @@ impl Worker {
             }
         }
         let rows = sink.as_mut().finish().await.map_err(|err| copy_in::failed(err, part))?;
+        if self.source.rows() != Some(rows) {
+            let sent = self.source.rows().unwrap_or_default();
+            return Err(Error::new(Exit::Target, format!("store {part}: {sent} rows were read and {rows} stored"))
+                .hint("is there a trigger or rule on the target's table?"));
+        }
         Ok(Copied { id: part.id, rows, bytes: total })
     }
 
     async fn copy_large_objects(&mut self, part: &Part) -> Result<Bundle> {
         self.started(part);
+        let shared = Arc::clone(&self.shared);
+        let _turn = shared.large_objects.acquire().await.during(Exit::Bug, || "wait for a turn".into())?;
         let predicate = part.predicate.as_deref();
         let oids = source_objects::list(&mut self.source, predicate).await?;
         let mut bytes = 0;
         for oids in oids.chunks(source_objects::TOGETHER) {
+            let before = bytes;
             let heads = source_objects::read_heads(&mut self.source, oids).await?;
             target_objects::store(&self.target, &heads).await?;
             bytes += heads.iter().map(|(_, head)| head.len() as u64).sum::<u64>();
@@ -264,6 +287,7 @@ impl Worker {
                 }
             }
             self.shared.report.send(Event::PartProgress { id: part.id, bytes });
+            self.shared.throttle.wait(bytes - before).await;
         }
         let statements = source_objects::belongings(&mut self.source, predicate, self.shared.belongings).await?;
         for (statement, answer) in target_objects::furnish(&self.target, &statements).await? {
@@ -300,7 +324,7 @@ impl Worker {
     async fn recover(&mut self, err: Error, taken: &[Part]) -> Result<()> {
         if let [part] = taken
             && err.exit() == Exit::Source
-            && err.sqlstate() == Some(UNDEFINED_TABLE)
+            && matches!(err.sqlstate(), Some(UNDEFINED_TABLE | UNDEFINED_SCHEMA))
         {
             self.connect_again().await?;
             return self.leave_dropped(part, err).await;
@@ -377,6 +401,7 @@ impl Worker {
 }
 
 const UNDEFINED_TABLE: &str = "42P01";
+const UNDEFINED_SCHEMA: &str = "3F000";
 const LOCK_NOT_AVAILABLE: &str = "55P03";
 
 /// A table of a bundle was replaced: the bundle is copied again, one by one.
@@ -396,7 +421,11 @@ async fn sessions(shared: &Shared) -> Result<Sessions> {
     copy_out::begin_under(&mut source, Some(&shared.exported)).await?;
     let (tag, _) = copy_out::tag(&mut source).await?;
     // A crash of the target takes a Part and its mark together, flushed or not.
-    let settings = [("lock_timeout", LOCK_TIMEOUT), ("synchronous_commit", "off")];
+    let mut settings = vec![("lock_timeout", LOCK_TIMEOUT), ("synchronous_commit", "off")];
+    if shared.follow {
+        // A table that is copied late may have its triggers already.
+        settings.push(("session_replication_role", "replica"));
+    }
     let target = connect::client(&shared.target, Side::Target, "pgmig copy", &settings).await?;
     target.batch_execute(connect::ROWS_AS_STORED).await.on_target(|| "prepare a session on the target".into())?;
     let target_pid = queue::session_pid(&target).await?;
@@ -406,8 +435,11 @@ async fn sessions(shared: &Shared) -> Result<Sessions> {
 /// The failure with what to do about it, where the server's answer does not say.
 fn explained(err: Error) -> Error {
     let hint = match (err.exit(), err.sqlstate()) {
-        (Exit::Source, Some("22023")) => {
+        (Exit::Source, Some("22023" | "42704" | "55000")) if err.chain().contains("snapshot") => {
             "the snapshot ended with the session that held it: run the same command again, which goes on under another"
+        }
+        (Exit::Target, Some("23505")) if err.chain().contains("pg_largeobject") => {
+            "the target holds large objects under the same numbers: run with --drop-if-exists if nobody needs them"
         }
         (Exit::Target, Some("53100")) => "make room on the target's disk, then run the same command again",
         (Exit::Target, Some("22021" | "22P05")) => {

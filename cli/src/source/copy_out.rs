@@ -48,9 +48,9 @@ pub async fn tag(client: &mut CopyClient) -> Result<(String, Lsn)> {
     Ok((rows.value(0, 0)?.unwrap_or_default().to_string(), lsn))
 }
 
-/// Which of the tables have had their file replaced since the session's snapshot was taken: pg_class
-/// shows the snapshot's file, pg_relation_filenode() the one that COPY has read. The lock that COPY took
-/// keeps it from changing again.
+/// Which of the tables have had their file, or the table behind their name, replaced since the session's
+/// snapshot was taken: pg_class shows the snapshot's, pg_relation_filenode() and to_regclass() the one that
+/// COPY has read. The lock that COPY took keeps it from changing again.
 pub async fn replaced(client: &mut CopyClient, tables: &[&TableName]) -> Result<Vec<TableName>> {
     let names: Vec<String> =
         tables.iter().map(|name| format!("({}, {})", literal(&name.schema), literal(&name.table))).collect();
@@ -58,7 +58,8 @@ pub async fn replaced(client: &mut CopyClient, tables: &[&TableName]) -> Result<
         "select n.nspname, c.relname
            from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
           where (n.nspname, c.relname) in ({})
-            and c.relfilenode is distinct from pg_catalog.pg_relation_filenode(c.oid)",
+            and (c.relfilenode is distinct from pg_catalog.pg_relation_filenode(c.oid)
+                 or c.oid is distinct from pg_catalog.to_regclass(pg_catalog.format('%I.%I', n.nspname, c.relname)))",
         names.join(", ")
     );
     let rows = client.query(&sql, || "look whether a table was replaced".into()).await?;

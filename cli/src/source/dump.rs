@@ -226,7 +226,8 @@ fn cut(list: &str, text: &str) -> Vec<Entry> {
     }
     let mut entries: Vec<Entry> = Vec::new();
     let mut settings = Settings::default();
-    let mut lines = text.lines().peekable();
+    // Not `lines`: a carriage return inside a body is part of it.
+    let mut lines = text.split('\n').peekable();
     let mut open = false;
     while let Some(line) = lines.next() {
         if line == "--"

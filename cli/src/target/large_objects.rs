@@ -33,16 +33,21 @@ pub async fn furnish(client: &Client, statements: &[String]) -> Result<Vec<(Stri
     for statements in statements.chunks(500) {
         client.batch_execute("savepoint furnish").await.on_target(doing)?;
         if client.batch_execute(&statements.join(";\n")).await.is_ok() {
+            client.batch_execute("release savepoint furnish").await.on_target(doing)?;
             continue;
         }
         client.batch_execute("rollback to savepoint furnish").await.on_target(doing)?;
         for statement in statements {
             client.batch_execute("savepoint furnish").await.on_target(doing)?;
             if let Err(err) = client.batch_execute(statement).await {
-                let Some(db) = err.as_db_error() else { return Err(err).on_target(doing) };
+                // A lack of resources is none of the object's.
+                let Some(db) = err.as_db_error().filter(|db| !db.code().code().starts_with("53")) else {
+                    return Err(err).on_target(doing);
+                };
                 failed.push((statement.clone(), format!("{} ({})", db.message(), db.code().code())));
                 client.batch_execute("rollback to savepoint furnish").await.on_target(doing)?;
             }
+            client.batch_execute("release savepoint furnish").await.on_target(doing)?;
         }
     }
     Ok(failed)

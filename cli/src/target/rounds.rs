@@ -107,7 +107,7 @@ fn may_come(step: &Step, refused: &tokio_postgres::Error) -> bool {
 
 /// True if all went well; false, with nothing changed, if one failed.
 async fn run_together(client: &Client, steps: &[Step], manner: &Manner) -> Result<bool> {
-    if steps.len() == 1 {
+    if steps.len() == 1 || steps.iter().any(Step::has_settings) {
         return Ok(false);
     }
     client.batch_execute("begin").await.on_target(|| "begin steps".into())?;

@@ -140,6 +140,55 @@ async fn a_worker_that_loses_a_connection_tries_its_part_again() -> Outcome {
     Ok(())
 }
 
+/// The table behind a name is another one than under the snapshot, whose rows COPY would not see.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_swapped_by_renaming_before_its_copy_arrives_as_it_is_now() -> Outcome {
+    let mut life = Life::begin(PLAIN, TWO_TABLES).await;
+    life.on_source("insert into large select n, repeat('y', 400) from generate_series(6001, 60000) n").await;
+    let proxy = Proxy::to(&life.pair.source).await?;
+    let uri = proxy.uri(&life.pair.source, DATABASE);
+    life.allowed = &["tried again in"];
+    let mut run = life.run_from(&uri, &["--table-jobs", "1"]);
+    life.wait_for(&mut run, "the tables", "select to_regclass('public.large') is not null").await;
+    proxy.stall();
+    life.on_source(
+        "begin; create table fine_new (like fine including all); insert into fine_new select id, 'new' from fine where id < 40; \
+         drop table fine; alter table fine_new rename to fine; commit",
+    )
+    .await;
+    proxy.go_on();
+    life.wait_for(
+        &mut run,
+        "the copy of fine",
+        "select count(*) > 0 from pgmig.part where table_name = 'fine' and state = 'done'",
+    )
+    .await;
+    assert_eq!(life.on_target("select count(*) || ' ' || min(v) from fine").await, "39 new");
+    life.kill(run).await;
+    Ok(())
+}
+
+/// A backend goes on building for a pgmig that is gone, and holds its step meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_index_that_a_killed_run_was_building_is_there_in_the_end() -> Outcome {
+    let life = Life::begin(
+        EXTENSION,
+        "create function slowly(n int) returns int language plpgsql immutable as $$ begin perform pg_sleep(0.0005); return n; end $$;
+         create table slow (id int primary key, n int); insert into slow select n, n from generate_series(1, 9000) n;
+         create index slow_n on slow (slowly(n))",
+    )
+    .await;
+    let mut run = life.run();
+    let building = "select count(*) > 0 from pg_stat_activity where application_name ~ '^pgmig' and state = 'active' and query ~ 'slow_n'";
+    life.wait_for(&mut run, "the index", building).await;
+    life.kill(run).await;
+    assert_eq!(life.on_target(building).await, "t", "the backend has ended already: nothing is shown");
+    let mut run = life.run();
+    life.wait_for(&mut run, "follow", "select phase = 'follow' from pgmig.progress").await;
+    life.end(run).await;
+    Ok(())
+}
+
 /// A table space of a few megabytes stands for a disk: as root, where one can be mounted.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_is_told_and_the_copy_goes_on_once_there_is_room() -> Outcome {

@@ -1,6 +1,7 @@
 //! Begins a migration: checks, installs, makes slot and snapshot, starts the stream and plans the copy.
 //! Until all checks have passed nothing is changed on either side.
 
+use std::collections::HashSet;
 use std::path::Path;
 
 use tokio_postgres::Client;
@@ -170,7 +171,8 @@ impl Run {
         sentinel::set_startpos(&self.target, &self.config.name, created.consistent_point).await?;
         if found.plugin == "pgoutput" {
             let under_snapshot = select(&holder.client, self.filters.as_ref(), true, Sizes::Estimates).await?.tables;
-            let missing = under_snapshot.iter().find(|t| t.logged && !published.iter().any(|p| p.name == t.name));
+            let published: HashSet<&TableName> = published.iter().map(|table| &table.name).collect();
+            let missing = under_snapshot.iter().find(|table| table.logged && !published.contains(&table.name));
             if let Some(table) = missing {
                 return Err(Error::new(Exit::Source, format!("{} was created while the migration began", table.name))
                     .hint("run the same command again"));
@@ -226,6 +228,8 @@ impl Run {
         if found.follow && self.flavour == Flavour::Plain {
             steps.extend(relax_identity(&draft.selected.always_identity));
         }
+        // They fire for whatever is made after them.
+        steps.sort_by_key(|step| step.kind == "EVENT TRIGGER" || step.name.starts_with("EVENT TRIGGER "));
         self.plan.store_selection(&draft.selected.selection)?;
         let doing = || "store the plan".to_string();
         self.target.batch_execute("begin").await.on_target(doing)?;

@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
+use tokio::sync::Semaphore;
+
 use super::Run;
 use crate::copy::board::Board;
 use crate::copy::builder::Builder;
 use crate::copy::worker::{Shared, Worker};
 use crate::copy::{extension_data, pool};
-use crate::error::{Error, Result};
+use crate::error::{Error, Exit, Result};
 use crate::model::Phase;
 use crate::source::large_objects::Belongings;
 use crate::source::snapshot::{self, SnapshotHolder};
@@ -37,7 +39,7 @@ impl Run {
                 None => self.new_snapshot(follow).await?,
             };
             self.extension_data(&holder).await?;
-            let workers = self.workers(&holder, &board).await?;
+            let workers = self.workers(&holder, &board, follow).await?;
             held = Some(holder);
             workers
         };
@@ -46,12 +48,19 @@ impl Run {
             builders.push(self.builder(&board).await?);
         }
         rounds::hold_table_steps(&self.target, name, self.config.fail_fast).await?;
-        board.offer(queue::tables_to_build(&self.target, name).await?);
+        board.offer(queue::tables_to_build(&self.target, name, false).await?);
         let copied = async || {
             drop(held);
+            // Those without rows, and those whose worker did not hear that its Part was committed.
+            board.offer(queue::tables_to_build(&self.target, name, true).await?);
             if phase <= Phase::Copy { self.enter(Phase::Indexes).await } else { Ok(()) }
         };
         pool::run(workers, builders, &board, copied).await?;
+        let left = queue::table_steps_left(&self.target, name).await?;
+        if left > 0 {
+            return Err(Error::new(Exit::Target, format!("{left} indexes, constraints or statistics were not made"))
+                .hint("run the same command again"));
+        }
         self.stage("attach").await?;
         self.stage("rest").await
     }
@@ -68,13 +77,15 @@ impl Run {
         extension_data::copy(&source, &target, &self.config.name, &tag, holder.lsn, &self.report).await
     }
 
-    async fn workers(&self, holder: &SnapshotHolder, board: &Arc<Board>) -> Result<Vec<Worker>> {
+    async fn workers(&self, holder: &SnapshotHolder, board: &Arc<Board>, follow: bool) -> Result<Vec<Worker>> {
         let shared = Arc::new(Shared {
             source: self.config.source.clone(),
             target: self.config.target.clone(),
             migration: self.config.name.clone(),
             exported: holder.exported.clone(),
             lsn: holder.lsn,
+            follow,
+            large_objects: Semaphore::new(self.config.large_object_parts.max(1)),
             belongings: Belongings {
                 owner: !self.config.leave.owner,
                 acl: !self.config.leave.acl,
@@ -102,10 +113,9 @@ impl Run {
     /// The snapshot of the run that began the copy died with it. What is copied from now on carries
     /// another tag, and the stream reconciles the two, table by table. Without one, all must be of one.
     async fn new_snapshot(&self, follow: bool) -> Result<SnapshotHolder> {
-        let begun = queue::tags(&self.target, &self.config.name).await?.iter().any(|(_, tag)| tag.is_some());
-        if !follow && begun {
+        if !follow && queue::parts_done(&self.target, &self.config.name).await? > 0 {
             return Err(Error::new(
-                crate::error::Exit::Phase,
+                Exit::Phase,
                 "the copy was interrupted, and without following changes it cannot go on under one snapshot",
             )
             .hint("begin again: pgmig cleanup --force, empty the target, then pgmig run"));

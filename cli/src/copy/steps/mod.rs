@@ -203,7 +203,9 @@ fn entry_steps(section: Section, entry: &Entry, facts: Option<&ObjectFacts>, ste
                 _ => step("foreign_key", kind, table, sql, false),
             }
         }
-        ("TRIGGER" | "RULE" | "EVENT TRIGGER", "fires") => step("finish", kind, None, sql, blocking),
+        // It would fire for what is made after it.
+        ("EVENT TRIGGER", _) => step("finish", kind, None, sql, blocking),
+        ("TRIGGER" | "RULE", "fires") => step("finish", kind, None, sql, blocking),
         // Apply may not write past row security or publications of the target's own.
         ("ROW SECURITY", _) => step("finish", kind, None, sql, true),
         ("PUBLICATION" | "PUBLICATION TABLE" | "PUBLICATION TABLES IN SCHEMA", _) => {

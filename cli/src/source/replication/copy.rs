@@ -10,13 +10,14 @@ use super::channel::{Broken, CHUNK};
 use super::{ReplicationClient, Rows, message, startup};
 use crate::config::Conninfo;
 use crate::connect::{self, Side, dial};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, ServerError};
 
 /// One session with the source, for queries by the simple protocol and for COPY … TO STDOUT.
 pub struct CopyClient {
     client: ReplicationClient,
     /// Bytes still to come of the CopyData message that was begun.
     left: usize,
+    rows: Option<u64>,
 }
 
 impl CopyClient {
@@ -28,7 +29,7 @@ impl CopyClient {
     pub async fn connect(conninfo: &Conninfo, application_name: &str) -> Result<CopyClient> {
         let side = Side::Source;
         let startup = startup::Startup { conninfo, side, application_name, replication: false };
-        let mut copy = CopyClient { client: dial::connect(conninfo, side, &startup).await?, left: 0 };
+        let mut copy = CopyClient { client: dial::connect(conninfo, side, &startup).await?, left: 0, rows: None };
         let settings = format!("{};\n{}", connect::settings_sql(&[]), connect::ROWS_AS_STORED);
         copy.query(&settings, || "prepare a session on the source".into()).await?;
         Ok(copy)
@@ -68,6 +69,11 @@ impl CopyClient {
         }
     }
 
+    /// How many rows the server says it sent, once the COPY has ended.
+    pub fn rows(&self) -> Option<u64> {
+        self.rows
+    }
+
     async fn begin(&mut self, statement: &str) -> Result<(), Broken> {
         let channel = &mut self.client.channel;
         frontend::query(statement, &mut channel.outbox)?;
@@ -78,17 +84,24 @@ impl CopyClient {
                 // CopyOutResponse.
                 b'H' => {
                     channel.inbox.advance(frame.total);
-                    self.left = 0;
+                    (self.left, self.rows) = (0, None);
                     return Ok(());
                 }
                 b'E' => {
                     let err = message::server_error(channel.body(frame));
                     channel.inbox.advance(frame.total);
-                    self.client.until_ready().await?;
-                    return Err(err.into());
+                    return Err(self.after(err).await);
                 }
                 _ => channel.pass_over(frame)?,
             }
+        }
+    }
+
+    /// What to tell of an error: a FATAL one is followed by the end of the connection, not by an answer.
+    async fn after(&mut self, err: ServerError) -> Broken {
+        match self.client.until_ready().await {
+            Ok(()) | Err(Broken::Network(_)) => err.into(),
+            Err(other) => other,
         }
     }
 
@@ -116,8 +129,13 @@ impl CopyClient {
                     break;
                 }
                 match frame.tag {
-                    // CopyDone and CommandComplete; ReadyForQuery is the end.
-                    b'c' | b'C' => channel.inbox.advance(frame.total),
+                    b'c' => channel.inbox.advance(frame.total),
+                    // CommandComplete, `COPY 42`; ReadyForQuery is the end.
+                    b'C' => {
+                        let tag = String::from_utf8_lossy(channel.body(frame));
+                        self.rows = tag.trim_end_matches('\0').strip_prefix("COPY ").and_then(|rows| rows.parse().ok());
+                        channel.inbox.advance(frame.total);
+                    }
                     b'Z' => {
                         channel.inbox.advance(frame.total);
                         return Ok(false);
@@ -125,8 +143,7 @@ impl CopyClient {
                     b'E' => {
                         let err = message::server_error(channel.body(frame));
                         channel.inbox.advance(frame.total);
-                        self.client.until_ready().await?;
-                        return Err(err.into());
+                        return Err(self.after(err).await);
                     }
                     _ => channel.pass_over(frame)?,
                 }

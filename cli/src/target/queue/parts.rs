@@ -235,6 +235,15 @@ pub async fn parts_left(client: &Client, migration: &str) -> Result<i64> {
     Ok(row.get(0))
 }
 
+/// Parts that are done.
+pub async fn parts_done(client: &Client, migration: &str) -> Result<i64> {
+    let row = client
+        .query_one("select count(*) from pgmig.part where migration = $1 and state = 'done'", &[&migration])
+        .await
+        .on_target(|| "count the Parts that are done".into())?;
+    Ok(row.get(0))
+}
+
 /// Tables whose copy a crash left half done. Their Parts would come from two snapshots, and only a
 /// table as a whole can be reconciled with the stream, so it is emptied and begun again.
 pub async fn restart_split_tables(client: &Client, migration: &str) -> Result<Vec<TableName>> {

@@ -19,6 +19,13 @@ pub struct Step {
     pub blocking: bool,
 }
 
+impl Step {
+    /// Whether its statement changes settings to the end of the transaction: it shares none.
+    pub fn has_settings(&self) -> bool {
+        self.statement.starts_with("SET LOCAL ")
+    }
+}
+
 /// How many rows of the queue are written by one statement.
 const TOGETHER: usize = 1000;
 
@@ -66,9 +73,10 @@ fn step(row: &tokio_postgres::Row) -> Step {
 }
 const STEP_COLUMNS: &str = "s.step_id, s.stage, s.kind, s.schema_name, s.table_name, s.name, s.statement, s.blocking";
 
-/// Tables that are copied, or have no rows to copy, and lack indexes, constraints or statistics; and
-/// about how many bytes each holds. None stands for steps that belong to no table.
-pub async fn tables_to_build(client: &Client, migration: &str) -> Result<Vec<(Option<TableName>, i64)>> {
+/// Tables that are copied and lack indexes, constraints or statistics, and about how many bytes each
+/// holds. With `rowless` also those that have no rows to copy; None stands for steps that belong to no
+/// table. While leaves are copied, their root is locked.
+pub async fn tables_to_build(client: &Client, migration: &str, rowless: bool) -> Result<Vec<(Option<TableName>, i64)>> {
     let rows = client
         .query(
             "select s.schema_name, s.table_name, coalesce(p.bytes, 0)::bigint
@@ -79,8 +87,8 @@ pub async fn tables_to_build(client: &Client, migration: &str) -> Result<Vec<(Op
                                  from pgmig.part
                                 where migration = $1
                                 group by schema_name, table_name) p using (schema_name, table_name)
-              where p.pending is not true",
-            &[&migration],
+              where p.pending is not true and ($2 or p.pending is not null)",
+            &[&migration, &rowless],
         )
         .await
         .on_target(|| "look which tables lack indexes".into())?;
@@ -132,6 +140,38 @@ pub async fn take_steps(client: &Client, steps: &[Step]) -> Result<bool> {
         .await
         .on_target(|| "take a step".into())?;
     Ok(rows.len() == steps.len())
+}
+
+/// Takes a step, and waits for whoever has it: the backend of a run that was killed goes on building.
+/// False if it is done.
+pub async fn take_step(client: &Client, step: &Step) -> Result<bool> {
+    let row = client
+        .query_opt("select from pgmig.step where step_id = $1 and state = 'pending' for update", &[&step.id])
+        .await
+        .on_target(|| format!("take {} {}", step.kind, step.name))?;
+    Ok(row.is_some())
+}
+
+/// Steps of tables that are not done.
+pub async fn table_steps_left(client: &Client, migration: &str) -> Result<i64> {
+    let row = client
+        .query_one(
+            "select count(*) from pgmig.step
+              where migration = $1 and state = 'pending' and stage in ('index', 'constraint', 'analyze')",
+            &[&migration],
+        )
+        .await
+        .on_target(|| "count the steps left".into())?;
+    Ok(row.get(0))
+}
+
+/// Gives up what is left at the end of a migration: it is told with what failed.
+pub async fn give_up_rest(client: &Client, migration: &str) -> Result<()> {
+    client
+        .execute("update pgmig.step set state = 'failed' where migration = $1 and state = 'pending'", &[&migration])
+        .await
+        .on_target(|| "record what was not made".into())?;
+    Ok(())
 }
 
 /// The statement that marks steps done, for the transaction that did them.
