@@ -9,8 +9,8 @@
 //!
 //! A Part and its mark commit together, so after a crash the target says which Parts are there. Each
 //! carries the tag of the snapshot it was read under; Parts copied later, under another snapshot, are
-//! reconciled by the stream, which skips what a tag already shows. Beside the workers, index builders
-//! take the steps of tables whose last Part is done. This module never uses `stream`.
+//! reconciled by the stream, which skips what a tag already shows. Workers offer tables whose last Part
+//! is done on a board, from which index builders take them. This module never uses `stream`.
 
 pub mod board;
 pub mod builder;
