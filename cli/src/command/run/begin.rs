@@ -17,7 +17,7 @@ use crate::model::{Lsn, Phase, TableName};
 use crate::plan_db::PlanDb;
 use crate::preflight::{self, Asked, Facts};
 use crate::report::Reporter;
-use crate::selection::select;
+use crate::selection::{Origin, select};
 use crate::source::catalog::Sizes;
 use crate::source::dump::Tools;
 use crate::source::replication::{ReplicationClient, Snapshot};
@@ -170,7 +170,9 @@ impl Run {
         sentinel::set_startpos(&self.target, &self.config.name, created.consistent_point).await?;
         if found.plugin == "pgoutput" {
             let under_snapshot = select(&holder.client, self.filters.as_ref(), true, Sizes::Estimates).await?.tables;
-            let missing = under_snapshot.iter().find(|t| t.logged && !published.iter().any(|p| p.name == t.name));
+            let missing = under_snapshot
+                .iter()
+                .find(|t| t.logged && !published.iter().any(|p| (p.oid, &p.name) == (t.oid, &t.name)));
             if let Some(table) = missing {
                 return Err(Error::new(Exit::Source, format!("{} was created while the migration began", table.name))
                     .hint("run the same command again"));
@@ -226,7 +228,11 @@ impl Run {
         if found.follow && self.flavour == Flavour::Plain {
             steps.extend(relax_identity(&draft.selected.always_identity));
         }
-        self.plan.store_selection(&draft.selected.selection)?;
+        let mut selection = draft.selected.selection;
+        let forms = crate::source::columns::forms(&holder.client).await?;
+        selection.origins =
+            selection.tables.iter().filter_map(|name| Some(Origin::new(name, forms.get(name)?))).collect();
+        self.plan.store_selection(&selection)?;
         let doing = || "store the plan".to_string();
         self.target.batch_execute("begin").await.on_target(doing)?;
         queue::store_parts(&self.target, &self.config.name, &draft.parts).await?;
