@@ -2,6 +2,7 @@
 -- followed, so that DDL is noticed that the stream says nothing of.
 select n.nspname::text as schema_name,
        c.relname::text as table_name,
+       c.oid,
        c.relpersistence::text as persistence,
        case c.relreplident
             when 'f' then true
@@ -13,7 +14,12 @@ select n.nspname::text as schema_name,
        (select sum(pg_catalog.hashtextextended(
                    a.attname::text || ' ' || pg_catalog.format_type(a.atttypid, a.atttypmod), 0)::numeric)
           from pg_catalog.pg_attribute a
-         where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped)::text as form
+         where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped)::text as form,
+       -- Tells a column from another one that has taken its name.
+       array(select a.attnum::text || ' ' || a.attname::text
+               from pg_catalog.pg_attribute a
+              where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
+              order by a.attnum) as attributes
   from pg_catalog.pg_class c
        join pg_catalog.pg_namespace n on n.oid = c.relnamespace
  where c.relkind = 'r'

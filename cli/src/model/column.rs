@@ -23,6 +23,9 @@ pub struct Column {
 /// What a table looks like, as `sql/source/forms.sql` says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Form {
+    pub oid: u32,
+    /// Number and name of each column.
+    pub attributes: Vec<String>,
     /// Stands for the names and types of its columns.
     pub columns: Option<String>,
     pub logged: bool,
@@ -34,7 +37,14 @@ impl Form {
     pub fn of(row: &Row) -> (TableName, Form) {
         let name = TableName::new(row.get::<_, String>("schema_name"), row.get::<_, String>("table_name"));
         let logged = row.get::<_, String>("persistence") == "p";
-        (name, Form { columns: row.get("form"), logged, identified: row.get("identified") })
+        let form = Form {
+            oid: row.get("oid"),
+            attributes: row.get("attributes"),
+            columns: row.get("form"),
+            logged,
+            identified: row.get("identified"),
+        };
+        (name, form)
     }
 }
 

@@ -15,7 +15,7 @@ use tokio_postgres::Client;
 
 use crate::config::filters::Filters;
 use crate::error::{Error, Result};
-use crate::model::{LeftOut, TableName, What};
+use crate::model::{Form, LeftOut, TableName, What};
 use crate::source::catalog::{self, Objects, Sizes, Table};
 use crate::source::dump::Entry;
 use crate::source::inventory::{self, Inventory, Object, Relation, class};
@@ -52,6 +52,35 @@ pub struct Selection {
     /// Left-out relations that the role may not even read: pg_dump must not lock them.
     #[serde(default)]
     pub unreadable: Vec<TableName>,
+    /// Which tables of the source bore those names when their copy was planned.
+    #[serde(default)]
+    pub origins: Vec<Origin>,
+    /// Names that tables of the migration bore for a while. What was changed under them is in a later copy.
+    #[serde(default)]
+    pub former_names: Vec<TableName>,
+}
+
+/// A table of the source, told from another one that has taken its name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Origin {
+    pub name: TableName,
+    pub oid: u32,
+    /// Number and name of each column.
+    pub attributes: Vec<String>,
+}
+
+impl Origin {
+    pub fn new(name: &TableName, form: &Form) -> Origin {
+        Origin { name: name.clone(), oid: form.oid, attributes: form.attributes.clone() }
+    }
+
+    /// Columns that another one has taken the name of.
+    pub fn replaced(&self, form: &Form) -> Vec<&str> {
+        let now: HashMap<&str, &str> =
+            form.attributes.iter().filter_map(|a| a.split_once(' ')).map(|(n, a)| (a, n)).collect();
+        let then = self.attributes.iter().filter_map(|attribute| attribute.split_once(' '));
+        then.filter(|(number, name)| now.get(name).is_some_and(|now| now != number)).map(|(_, name)| name).collect()
+    }
 }
 
 /// The list with what is needed once, to begin.

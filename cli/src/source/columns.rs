@@ -27,6 +27,15 @@ pub async fn forms(client: &Client) -> Result<HashMap<TableName, Form>> {
     Ok(rows.iter().map(Form::of).collect())
 }
 
+/// Whether the source has a relation of that name.
+pub async fn exists(client: &Client, name: &TableName) -> Result<bool> {
+    let row = client
+        .query_one("select to_regclass($1::text) is not null", &[&name.sql()])
+        .await
+        .on_source(|| format!("look for {name}"))?;
+    Ok(row.get(0))
+}
+
 /// Triggers and rules that fire in a replica session too, by table.
 pub async fn firing(client: &Client) -> Result<Vec<(TableName, String)>> {
     let rows = client

@@ -1,5 +1,7 @@
 //! The logical replication slot and its publications: how far the source may forget.
 
+use std::collections::HashSet;
+
 use tokio_postgres::Client;
 
 use crate::error::{Context, Error, Exit, Result};
@@ -117,6 +119,20 @@ pub async fn publish(client: &Client, migration: &str, tables: &[(TableName, boo
         }
     }
     Ok(())
+}
+
+/// The tables in the publications of a migration.
+pub async fn published(client: &Client, migration: &str) -> Result<HashSet<u32>> {
+    let rows = client
+        .query(
+            "select r.prrelid from pg_catalog.pg_publication_rel r
+                    join pg_catalog.pg_publication p on p.oid = r.prpubid
+              where p.pubname::text = any($1)",
+            &[&publications(migration).to_vec()],
+        )
+        .await
+        .on_source(|| "read the publications of pgmig".into())?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
 /// The first transaction id that nobody has yet.

@@ -18,7 +18,7 @@ use crate::model::{Lsn, Phase, TableName};
 use crate::plan_db::PlanDb;
 use crate::preflight::{self, Asked, Facts};
 use crate::report::Reporter;
-use crate::selection::select;
+use crate::selection::{Origin, select};
 use crate::source::catalog::Sizes;
 use crate::source::dump::Tools;
 use crate::source::replication::{ReplicationClient, Snapshot};
@@ -171,8 +171,8 @@ impl Run {
         sentinel::set_startpos(&self.target, &self.config.name, created.consistent_point).await?;
         if found.plugin == "pgoutput" {
             let under_snapshot = select(&holder.client, self.filters.as_ref(), true, Sizes::Estimates).await?.tables;
-            let published: HashSet<&TableName> = published.iter().map(|table| &table.name).collect();
-            let missing = under_snapshot.iter().find(|table| table.logged && !published.contains(&table.name));
+            let published: HashSet<(u32, &TableName)> = published.iter().map(|t| (t.oid, &t.name)).collect();
+            let missing = under_snapshot.iter().find(|t| t.logged && !published.contains(&(t.oid, &t.name)));
             if let Some(table) = missing {
                 return Err(Error::new(Exit::Source, format!("{} was created while the migration began", table.name))
                     .hint("run the same command again"));
@@ -230,7 +230,11 @@ impl Run {
         }
         // They fire for whatever is made after them.
         steps.sort_by_key(|step| step.kind == "EVENT TRIGGER" || step.name.starts_with("EVENT TRIGGER "));
-        self.plan.store_selection(&draft.selected.selection)?;
+        let mut selection = draft.selected.selection;
+        let forms = crate::source::columns::forms(&holder.client).await?;
+        selection.origins =
+            selection.tables.iter().filter_map(|name| Some(Origin::new(name, forms.get(name)?))).collect();
+        self.plan.store_selection(&selection)?;
         let doing = || "store the plan".to_string();
         self.target.batch_execute("begin").await.on_target(doing)?;
         queue::store_parts(&self.target, &self.config.name, &draft.parts).await?;

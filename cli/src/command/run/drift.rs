@@ -3,7 +3,7 @@
 //! Apply stops by itself at the first row of another form. What the stream says nothing of is looked
 //! for here: a table that no publication holds, a column's type, a key that is gone.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use super::Run;
@@ -11,7 +11,7 @@ use crate::copy::parts::{self, Cut, SplitBy};
 use crate::error::{Context, Error, Exit, Result};
 use crate::model::column::alterations;
 use crate::model::{Phase, TableName};
-use crate::selection::select;
+use crate::selection::{Origin, select};
 use crate::source::catalog::{Sizes, Table};
 use crate::source::dump::Tools;
 use crate::source::slot;
@@ -44,14 +44,21 @@ impl Run {
     /// An error for what cannot be followed any further. A column that was added or dropped is none as
     /// long as apply goes on, since it stops at the right row by itself: `told` then remembers of which
     /// tables that was said. At the end, without it, such a column is an error too.
-    pub(super) async fn look_for_drift(&self, plugin: &str, told: Option<&mut HashSet<TableName>>) -> Result<()> {
+    pub(super) async fn look_for_drift(&self, plugin: &str, mut told: Option<&mut HashSet<TableName>>) -> Result<()> {
         let there = source::columns::forms(&self.source_client("pgmig watch").await?).await?;
         let target = self.target_client("pgmig watch", &[]).await?;
         let here = target::columns::forms(&target).await?;
         let planned = queue::tables(&target, &self.config.name).await?;
+        for gone in self.look_for_others(plugin, &there).await? {
+            if told.as_mut().is_none_or(|told| told.insert(gone.clone())) {
+                self.report.warning(format!(
+                    "{gone} was dropped on the source; on the target it stays, with the rows that it had"
+                ));
+            }
+        }
         let selection = self.plan.selection()?.unwrap_or_default();
         let insert_only: HashSet<&TableName> = selection.insert_only.iter().collect();
-        let mut altered = Vec::new();
+        let (mut altered, mut same) = (Vec::new(), HashMap::new());
         for table in &planned {
             let (Some(on_source), Some(on_target)) = (there.get(table), here.get(table)) else { continue };
             if on_source.logged && !on_source.identified && !insert_only.contains(table) {
@@ -59,8 +66,11 @@ impl Run {
             }
             if on_source.columns != on_target.columns {
                 altered.push(table.clone());
+            } else {
+                same.insert(table, on_source);
             }
         }
+        self.remember_origins(&same)?;
         self.altered(altered, told).await?;
         if plugin == "pgoutput" && !self.config.leave_new_tables {
             let ignored = self.ignored().await?;
@@ -81,7 +91,11 @@ impl Run {
         Ok(())
     }
 
-    async fn altered(&self, altered: Vec<TableName>, mut told: Option<&mut HashSet<TableName>>) -> Result<()> {
+    pub(super) async fn altered(
+        &self,
+        altered: Vec<TableName>,
+        mut told: Option<&mut HashSet<TableName>>,
+    ) -> Result<()> {
         for table in altered {
             let statements = self.alterations(&table).await?;
             let retyped = statements.iter().any(|statement| statement.contains(" alter column "));
@@ -105,7 +119,7 @@ impl Run {
 
     /// A key was taken away. pgoutput makes the source refuse UPDATE and DELETE then; wal2json leaves
     /// them out of the stream, so the table must be copied again.
-    async fn without_key(&self, plugin: &str, table: &TableName) -> Result<Error> {
+    pub(super) async fn without_key(&self, plugin: &str, table: &TableName) -> Result<Error> {
         let lost = if plugin == "wal2json" {
             queue::copy_again(&self.target_client("pgmig watch", &[]).await?, &self.config.name, table).await?;
             "UPDATE and DELETE of it are not in the stream since then: the table is copied anew when you run again"
@@ -180,11 +194,29 @@ impl Run {
     }
 
     /// Whether changes of a table that the migration does not know are none of its business: left out
-    /// by the filters, dropped again, or to be left behind.
-    pub(super) async fn is_left_out(&self, table: &TableName) -> Result<bool> {
-        let planned = queue::tables(&self.target, &self.config.name).await?.contains(table);
-        if planned || self.config.leave_new_tables {
-            return Ok(!planned);
+    /// by the filters, or to be left behind. A name that is gone may have been that of any table.
+    pub(super) async fn is_left_out(&self, plugin: &str, table: &TableName) -> Result<bool> {
+        if queue::tables(&self.target, &self.config.name).await?.contains(table) {
+            return Ok(false);
+        }
+        let client = self.source_client("pgmig watch").await?;
+        self.look_for_others(plugin, &source::columns::forms(&client).await?).await?;
+        let renamed_back = self.plan.selection()?.is_some_and(|selection| selection.former_names.contains(table));
+        if self.config.leave_new_tables {
+            return Ok(true);
+        }
+        if !source::columns::exists(&client, table).await? {
+            if renamed_back {
+                return Ok(true);
+            }
+            return Err(Error::new(
+                Exit::Differ,
+                format!("there are changes of {table}, which the migration does not know and which is gone from the source"),
+            )
+            .hint(
+                "if it was a table of its own, or one that was copied anew since it lost that name: --leave-new-tables; \
+                 if a table of the migration bore that name for a while, begin again (pgmig cleanup --force, empty the target, pgmig run)",
+            ));
         }
         Ok(!self.selected_tables().await?.iter().any(|selected| selected.name == *table))
     }
@@ -218,6 +250,10 @@ impl Run {
         let parts: Vec<_> = new.iter().flat_map(|table| parts::parts(table, cut, &[])).collect();
         if let Some(mut selection) = self.plan.selection()? {
             let fresh = select(&self.source, self.filters.as_ref(), true, Sizes::Estimates).await?.selection;
+            let forms = source::columns::forms(&self.source).await?;
+            selection
+                .origins
+                .extend(new.iter().filter_map(|table| Some(Origin::new(&table.name, forms.get(&table.name)?))));
             selection.tables.extend(new.iter().map(|table| table.name.clone()));
             selection.insert_only.extend(new.iter().filter(|table| !table.identified).map(|table| table.name.clone()));
             let known: HashSet<TableName> = selection.sequences.iter().cloned().collect();
@@ -257,13 +293,13 @@ impl Run {
             .on_target(|| format!("look into {}", table.name))?;
         if row.get(0) {
             return Err(Error::new(Exit::Target, format!("{} is new on the source and holds rows on the target", table.name))
-                .hint("empty it there, and its rows are copied; a table that was renamed on the source is not followed: rename it back, or begin again (pgmig cleanup --force, empty the target, pgmig run)"));
+                .hint("empty it there, and its rows are copied; a table that was renamed on the source is not followed: rename it back, and it is copied anew"));
         }
         Ok(())
     }
 
     /// Waits until every transaction of the source that runs now has ended.
-    async fn wait_for_writers(&self) -> Result<()> {
+    pub(super) async fn wait_for_writers(&self) -> Result<()> {
         let (began, mut told) = (Instant::now(), false);
         let horizon = slot::next_xid(&self.source).await?;
         while !slot::all_ended(&self.source, &horizon).await? {

@@ -89,7 +89,7 @@ impl Run {
                     Err(err) => {
                         let drifted = apply.drifted.take();
                         match drifted {
-                            Some(table) if self.is_left_out(&table).await? => {
+                            Some(table) if self.is_left_out(&found.plugin, &table).await? => {
                                 self.report.info(format!("changes of {table}, which is no part of the migration, are left out"));
                                 apply.ignore(table);
                                 continue;

@@ -7,6 +7,7 @@ mod copy;
 mod drift;
 mod finish;
 mod follow;
+mod origin;
 mod stages;
 mod stream;
 
@@ -222,6 +223,7 @@ impl Run {
             (streaming, holder) = (began, Some(held));
             phase = Phase::Schema;
         } else if found.follow && phase < Phase::Cutover {
+            self.check_origins(&found).await?;
             self.take_in_new_tables(&found).await?;
             streaming = Some(self.resume_stream(&found).await?);
             self.planned_event().await?;

@@ -293,6 +293,36 @@ pub async fn copy_again(client: &Client, migration: &str, table: &TableName) -> 
     Ok(())
 }
 
+/// Tables that are to be copied, with at least one Part left.
+pub async fn pending_tables(client: &Client, migration: &str) -> Result<Vec<TableName>> {
+    let rows = client
+        .query(
+            "select distinct schema_name, table_name from pgmig.part where migration = $1 and state = 'pending'",
+            &[&migration],
+        )
+        .await
+        .on_target(|| "list the tables that are to be copied".into())?;
+    Ok(rows.iter().map(|row| TableName::new(row.get::<_, String>(0), row.get::<_, String>(1))).collect())
+}
+
+/// Has a table that is copied again copied with the columns that it has on the target by now.
+pub async fn renew_columns(client: &Client, migration: &str, table: &TableName) -> Result<()> {
+    client
+        .execute(
+            "update pgmig.part
+                set columns = array(select a.attname::text from pg_catalog.pg_attribute a
+                                     where a.attrelid = $4::text::regclass and a.attnum > 0
+                                       and not a.attisdropped and a.attgenerated = ''
+                                     order by a.attnum),
+                    format = 'text'
+              where migration = $1 and schema_name = $2 and table_name = $3",
+            &[&migration, &table.schema, &table.table, &table.sql()],
+        )
+        .await
+        .on_target(|| format!("plan the copy of {table} anew"))?;
+    Ok(())
+}
+
 /// The snapshot tag of every table that is copied, and the position behind which it says nothing.
 pub async fn tags(client: &Client, migration: &str) -> Result<Vec<(TableName, Option<(String, Lsn)>)>> {
     let rows = client

@@ -1,0 +1,136 @@
+//! Whether the tables of the source are still those that the migration began with, and not others that
+//! have taken their names: the stream knows tables and columns by name only.
+
+use std::collections::HashMap;
+
+use super::Run;
+use crate::error::{Error, Exit, Result};
+use crate::model::name::identifier;
+use crate::model::{Form, Phase, TableName};
+use crate::selection::Origin;
+use crate::source::slot;
+use crate::target::queue;
+use crate::target::sentinel::Sentinel;
+use crate::{source, target};
+
+impl Run {
+    /// An error if a table, or a column of it, is another one than the migration knows by that name; the
+    /// table is copied anew then. Gives the tables that were dropped: they have the last word of the stream.
+    pub(super) async fn look_for_others(
+        &self,
+        plugin: &str,
+        there: &HashMap<TableName, Form>,
+    ) -> Result<Vec<TableName>> {
+        let Some(mut selection) = self.plan.selection()? else { return Ok(Vec::new()) };
+        let by_oid: HashMap<u32, &TableName> = there.iter().map(|(name, form)| (form.oid, name)).collect();
+        let published = match plugin {
+            "pgoutput" => Some(slot::published(&self.source_client("pgmig watch").await?, &self.config.name).await?),
+            _ => None,
+        };
+        let mut gone = Vec::new();
+        for at in 0..selection.origins.len() {
+            let origin = selection.origins[at].clone();
+            let name = &origin.name;
+            let Some(form) = there.get(name) else {
+                let Some(renamed) = by_oid.get(&origin.oid) else {
+                    gone.push(name.clone());
+                    continue;
+                };
+                self.copy_again(name).await?;
+                if !selection.former_names.contains(renamed) {
+                    selection.former_names.push((*renamed).clone());
+                    self.plan.store_selection(&selection)?;
+                }
+                return Err(Error::new(
+                    Exit::Differ,
+                    format!(
+                        "{name} was renamed to {renamed} on the source: what is changed under that name is not followed"
+                    ),
+                )
+                .hint(format!(
+                    "on the source, rename it back, then run again, and it is copied anew:\n{}",
+                    rename_back(renamed, name)
+                )));
+            };
+            let replaced = origin.replaced(form);
+            let unpublished = form.logged && published.as_ref().is_some_and(|published| !published.contains(&form.oid));
+            let what = if form.oid != origin.oid {
+                format!("{name} was replaced on the source by another table of that name")
+            } else if !replaced.is_empty() {
+                format!("columns of {name} have taken the names of others on the source: {}", replaced.join(", "))
+            } else if unpublished {
+                format!("{name} was taken out of the publication of pgmig on the source")
+            } else {
+                continue;
+            };
+            let insert_only = selection.insert_only.contains(name);
+            if form.logged && !form.identified && !insert_only {
+                return Err(self.without_key(plugin, name).await?);
+            }
+            if unpublished {
+                let client = self.source_client("pgmig watch").await?;
+                slot::publish(&client, &self.config.name, &[(name.clone(), !insert_only)]).await?;
+                // What is being written to it now is not in the stream, so the snapshot must show it.
+                self.wait_for_writers().await?;
+            }
+            self.copy_again(name).await?;
+            selection.origins[at] = Origin::new(name, form);
+            self.plan.store_selection(&selection)?;
+            return Err(Error::new(Exit::Differ, what).hint("run again, and the table is copied anew"));
+        }
+        Ok(gone)
+    }
+
+    async fn copy_again(&self, table: &TableName) -> Result<()> {
+        queue::copy_again(&self.target_client("pgmig watch", &[]).await?, &self.config.name, table).await
+    }
+
+    /// Remembers the columns of tables that are the same on both sides by now.
+    pub(super) fn remember_origins(&self, same: &HashMap<&TableName, &Form>) -> Result<()> {
+        let Some(mut selection) = self.plan.selection()? else { return Ok(()) };
+        let before = selection.origins.clone();
+        let known: HashMap<TableName, usize> =
+            selection.origins.iter().enumerate().map(|(at, origin)| (origin.name.clone(), at)).collect();
+        for name in &selection.tables {
+            let Some(form) = same.get(name) else { continue };
+            match known.get(name) {
+                Some(at) if selection.origins[*at].oid == form.oid => selection.origins[*at] = Origin::new(name, form),
+                Some(_) => {}
+                // Taken in by an earlier pgmig, or the plan was lost.
+                None => selection.origins.push(Origin::new(name, form)),
+            }
+        }
+        if selection.origins == before { Ok(()) } else { self.plan.store_selection(&selection) }
+    }
+
+    /// Before a run goes on: tables are what they were, and those that are copied again have the columns
+    /// that they have on the source.
+    pub(super) async fn check_origins(&self, found: &Sentinel) -> Result<()> {
+        let there = source::columns::forms(&self.source).await?;
+        self.look_for_others(&found.plugin, &there).await?;
+        if found.phase <= Phase::Indexes {
+            return Ok(());
+        }
+        let here = target::columns::forms(&self.target).await?;
+        for table in queue::pending_tables(&self.target, &self.config.name).await? {
+            let (Some(on_source), Some(on_target)) = (there.get(&table), here.get(&table)) else { continue };
+            if on_source.columns != on_target.columns {
+                self.altered(vec![table.clone()], None).await?;
+            }
+            queue::renew_columns(&self.target, &self.config.name, &table).await?;
+        }
+        Ok(())
+    }
+}
+
+fn rename_back(from: &TableName, to: &TableName) -> String {
+    let mut statements = Vec::new();
+    if from.table != to.table {
+        statements.push(format!("alter table {} rename to {};", from.sql(), identifier(&to.table)));
+    }
+    if from.schema != to.schema {
+        let renamed = TableName::new(from.schema.clone(), to.table.clone());
+        statements.push(format!("alter table {} set schema {};", renamed.sql(), identifier(&to.schema)));
+    }
+    statements.join("\n")
+}
