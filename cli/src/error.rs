@@ -199,13 +199,31 @@ pub struct ServerError {
 }
 
 impl ServerError {
-    /// Message and SQLSTATE. Of text in a wrong encoding the server shows the bytes, which are of a row.
+    /// Message and SQLSTATE, without what it shows of a row: the bytes of text in a wrong encoding, and
+    /// of any other value that does not fit (class 22) all that is quoted.
     fn line(message: &str, sqlstate: &str) -> String {
-        if !matches!(sqlstate, "22021" | "22P05") {
-            return format!("{message} ({sqlstate})");
+        if matches!(sqlstate, "22021" | "22P05") {
+            let words: Vec<&str> = message.split(' ').filter(|word| !word.starts_with("0x")).collect();
+            return format!("{} ({sqlstate})", words.join(" ").trim_end_matches(':'));
         }
-        let words: Vec<&str> = message.split(' ').filter(|word| !word.starts_with("0x")).collect();
-        format!("{} ({sqlstate})", words.join(" ").trim_end_matches(':'))
+        if sqlstate.starts_with("22") {
+            return format!("{} ({sqlstate})", unquoted(message));
+        }
+        format!("{message} ({sqlstate})")
+    }
+}
+
+/// A message without what its quotes hold, in the server's language. A value may itself hold quotes: all
+/// from the first to the last goes.
+fn unquoted(message: &str) -> String {
+    let quotes = ['"', '«', '»', '„', '“', '”', '「', '」'];
+    match (message.find(quotes), message.rfind(quotes)) {
+        (Some(first), Some(last)) if first < last => format!("{}\"…\"{}", &message[..first], {
+            let mut rest = message[last..].chars();
+            rest.next();
+            rest.as_str()
+        }),
+        _ => message.to_string(),
     }
 }
 
@@ -247,6 +265,22 @@ mod tests {
                 "character with byte sequence 0xe2 0x82 in encoding \"UTF8\" has no equivalent in encoding \"LATIN1\""
             ),
             "character with byte sequence in encoding \"UTF8\" has no equivalent in encoding \"LATIN1\" (22P05)"
+        );
+        assert_eq!(
+            answer("22P02", "invalid input syntax for type integer: \"12 \"secret\" x\""),
+            "invalid input syntax for type integer: \"…\" (22P02)"
+        );
+        assert_eq!(
+            answer("22P02", "ungültige Eingabesyntax für Typ integer: »12 geheim«"),
+            "ungültige Eingabesyntax für Typ integer: \"…\" (22P02)"
+        );
+        assert_eq!(
+            answer("22003", "value \"4000000000\" is out of range for type integer"),
+            "value \"…\" is out of range for type integer (22003)"
+        );
+        assert_eq!(
+            answer("22001", "value too long for type character varying(8)"),
+            "value too long for type character varying(8) (22001)"
         );
         assert_eq!(answer("42704", "type \"0x1\" is not 0x1"), "type \"0x1\" is not 0x1 (42704)");
     }

@@ -34,6 +34,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{RwLock, watch};
 use tokio_postgres::Client;
 
+use crate::connect::COMMITS_WAIT;
 use crate::error::{Context, Error, Exit, Result};
 use crate::model::wire::Commit;
 use crate::model::{Lsn, TableName};
@@ -407,7 +408,7 @@ impl<W: Writer> Apply<W> {
     /// Lets the commits that follow wait for the disk, or not.
     async fn commit_durably(&mut self, wanted: bool) -> Result<()> {
         if wanted != self.durable {
-            let set = if wanted { "reset synchronous_commit" } else { "set synchronous_commit = off" };
+            let set = if wanted { COMMITS_WAIT } else { "set synchronous_commit = off" };
             self.client.batch_execute(set).await.on_target(|| "set synchronous_commit".into())?;
             self.durable = wanted;
         }

@@ -25,11 +25,21 @@ const RUN: usize = 1000;
 
 /// A table of the target as statements need it.
 struct Target {
-    /// Name, type with its modifier, and whether the server computes it.
-    columns: Vec<(String, String, bool)>,
+    columns: Vec<Column>,
     /// Columns of its usable unique indexes, the primary key first. One that is checked at the end of
     /// the transaction is none: until then it may hold a key twice.
     unique: Vec<Vec<String>>,
+}
+
+struct Column {
+    name: String,
+    /// The type that a new value is cast to: no domain and no modifier, since an explicit cast to
+    /// `varchar(3)` cuts where the assignment to the column refuses.
+    assigned: String,
+    /// The type that a value of a key is cast to: as the column rounds, but never cut.
+    compared: String,
+    /// The server computes it.
+    computed: bool,
 }
 
 #[derive(Default)]
@@ -251,8 +261,18 @@ impl Target {
         let doing = || format!("read the columns of {table} on the target");
         let rows = client
             .query(
-                "select a.attname::text, pg_catalog.format_type(a.atttypid, a.atttypmod), a.attgenerated <> ''
+                "select a.attname::text,
+                        pg_catalog.format_type(base.oid, -1),
+                        case when base.typcategory in ('S', 'V') then pg_catalog.format_type(base.oid, -1)
+                             else pg_catalog.format_type(a.atttypid, a.atttypmod) end,
+                        a.attgenerated <> ''
                    from pg_catalog.pg_attribute a
+                        cross join lateral (
+                            with recursive types as (
+                                select t.* from pg_catalog.pg_type t where t.oid = a.atttypid
+                                union all
+                                select t.* from types d join pg_catalog.pg_type t on t.oid = d.typbasetype)
+                            select oid, typcategory from types where typtype <> 'd') base
                         join pg_catalog.pg_class c on c.oid = a.attrelid
                         join pg_catalog.pg_namespace n on n.oid = c.relnamespace
                   where n.nspname = $1 and c.relname = $2 and a.attnum > 0 and not a.attisdropped
@@ -261,7 +281,10 @@ impl Target {
             )
             .await
             .on_target(doing)?;
-        let columns = rows.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect();
+        let columns = rows
+            .iter()
+            .map(|row| Column { name: row.get(0), assigned: row.get(1), compared: row.get(2), computed: row.get(3) })
+            .collect();
         let rows = client
             .query(
                 "select array(select a.attname::text
@@ -299,9 +322,9 @@ impl Target {
         }
     }
 
-    fn column(&self, shape: &Shape, at: usize) -> Result<&(String, String, bool)> {
+    fn column(&self, shape: &Shape, at: usize) -> Result<&Column> {
         let name = &shape.columns[at];
-        self.columns.iter().find(|(column, ..)| column == name).ok_or_else(|| {
+        self.columns.iter().find(|column| column.name == *name).ok_or_else(|| {
             let cause = ServerError {
                 sqlstate: "42703".into(),
                 message: format!("column {} of {} does not exist on the target", identifier(name), shape.table),
@@ -312,7 +335,7 @@ impl Target {
     }
 
     fn is_computed(&self, shape: &Shape, at: usize) -> bool {
-        self.columns.iter().any(|(column, _, computed)| *computed && *column == shape.columns[at])
+        self.columns.iter().any(|column| column.computed && column.name == shape.columns[at])
     }
 
     /// Aliases and typed expressions of what is sent, numbered from `from`.
@@ -325,11 +348,11 @@ impl Target {
 
     fn insert_sql(&self, shape: &Shape, sent: &[usize]) -> Result<String> {
         let table = shape.table.sql();
-        for (column, _, computed) in &self.columns {
-            if !computed && !sent.iter().any(|&at| shape.columns[at] == *column) {
+        for column in &self.columns {
+            if !column.computed && !sent.iter().any(|&at| shape.columns[at] == column.name) {
                 let cause = ServerError {
                     sqlstate: "42703".into(),
-                    message: format!("column {} of {} is not in the change", identifier(column), shape.table),
+                    message: format!("column {} of {} is not in the change", identifier(&column.name), shape.table),
                     hint: None,
                 };
                 return Err(Error::new(Exit::Differ, format!("insert {}", shape.table)).cause(cause));
@@ -338,10 +361,10 @@ impl Target {
         let mut columns = Vec::new();
         let mut values = Vec::new();
         for &at in sent {
-            let (name, type_name, computed) = self.column(shape, at)?;
-            if !computed {
-                columns.push(name.as_str());
-                values.push(format!("v{}::{type_name}", values.len() + 1));
+            let column = self.column(shape, at)?;
+            if !column.computed {
+                columns.push(column.name.as_str());
+                values.push(format!("v{}::{}", values.len() + 1, column.assigned));
             }
         }
         if columns.is_empty() {
@@ -359,16 +382,16 @@ impl Target {
         let mut next = lookup.positions.len();
         let mut sets = Vec::new();
         for &at in sent {
-            let (name, type_name, computed) = self.column(shape, at)?;
-            if !computed {
+            let column = self.column(shape, at)?;
+            if !column.computed {
                 next += 1;
-                sets.push(format!("{} = v.v{next}::{type_name}", identifier(name)));
+                sets.push(format!("{} = v.v{next}::{}", identifier(&column.name), column.assigned));
             }
         }
         if sets.is_empty() {
             // All new values are unchanged: the row must be there all the same.
-            let (name, ..) = self.column(shape, usize::from(shape.key[0]))?;
-            sets.push(format!("{0} = t.{0}", identifier(name)));
+            let column = self.column(shape, usize::from(shape.key[0]))?;
+            sets.push(format!("{0} = t.{0}", identifier(&column.name)));
         }
         let (params, names) = self.arrays(1, next);
         let table = shape.table.sql();
@@ -391,13 +414,13 @@ impl Target {
     fn condition(&self, shape: &Shape, lookup: &Lookup) -> Result<String> {
         let mut all = String::new();
         for (number, &position) in lookup.positions.iter().enumerate() {
-            let (name, type_name, _) = self.column(shape, usize::from(shape.key[position]))?;
+            let Column { name, compared, .. } = self.column(shape, usize::from(shape.key[position]))?;
             let and = if number > 0 { " and " } else { "" };
             let (name, number) = (identifier(name), number + 1);
             let _ = if lookup.by_index {
-                write!(all, "{and}t.{name} = v.v{number}::{type_name}")
+                write!(all, "{and}t.{name} = v.v{number}::{compared}")
             } else {
-                write!(all, "{and}s.{name}::text is not distinct from v.v{number}::{type_name}::text")
+                write!(all, "{and}s.{name}::text is not distinct from v.v{number}::{compared}::text")
             };
         }
         if lookup.by_index {

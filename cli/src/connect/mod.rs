@@ -75,6 +75,13 @@ pub(crate) const ROWS_AS_STORED: &str = "\
 select pg_catalog.set_config('client_encoding', 'SQL_ASCII', false)
  where pg_catalog.current_setting('server_encoding') = 'SQL_ASCII'";
 
+/// Lets commits wait for the disk whatever role and database say; how much more they wait for stays
+/// theirs.
+pub(crate) const COMMITS_WAIT: &str = "\
+select pg_catalog.set_config(name, case reset_val when 'off' then 'on' else reset_val end, false)
+  from pg_catalog.pg_settings
+ where name = 'synchronous_commit'";
+
 /// Set to 0 where the server knows them: PostgreSQL 14 and 17.
 const NEWER_TIMEOUTS: &str = "'idle_session_timeout', 'transaction_timeout'";
 
@@ -111,7 +118,7 @@ pub(crate) fn settings_sql(settings: &[(&str, &str)]) -> String {
         })
         .collect();
     format!(
-        "select {};\nselect pg_catalog.set_config(name, '0', false)\n  from pg_catalog.pg_settings\n where name in ({NEWER_TIMEOUTS})",
+        "{COMMITS_WAIT};\nselect {};\nselect pg_catalog.set_config(name, '0', false)\n  from pg_catalog.pg_settings\n where name in ({NEWER_TIMEOUTS})",
         calls.join(", ")
     )
 }

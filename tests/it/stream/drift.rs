@@ -237,3 +237,34 @@ async fn a_table_or_column_that_takes_the_name_of_another_is_noticed_and_copied_
     }
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_value_that_the_targets_column_is_too_short_for_is_never_cut() -> Outcome {
+    for way in [PLAIN, EXTENSION] {
+        let made = "create domain short as varchar(8); create domain shorter as short check (value <> ''); \
+                    create table t (id int primary key, v varchar(8), d shorter, c char(8), b varbit(4), a varchar(8)[])";
+        let life = Life::begin(way, made).await;
+        let run = life.follow().await;
+        life.on_target("select pgmig.pause()").await;
+        let row = "'a secret value', 'a secret value', 'a secret value', b'10101010', '{a secret value}'";
+        do_all(
+            &life,
+            &[
+                "insert into t values (1, 'fits', 'fits', 'fits', b'1010', '{fits}')",
+                "alter table t alter v type text, alter d type text, alter c type char(20), alter b type varbit(8), alter a type text[]",
+                &format!("insert into t values (2, {row})"),
+                &format!("update t set (v, d, c, b, a) = row({row}) where id = 1"),
+            ],
+        )
+        .await;
+        life.on_target("select pgmig.resume()").await;
+        let ddl = stops(&life, run, "public.t was altered").await;
+        assert_eq!(life.on_target("select count(*) from t where v <> 'fits'").await, "0");
+        life.target.batch_execute(&ddl).await.expect("the DDL that was named is what the target lacks");
+        let run = life.run();
+        life.set_endpos(life.lsn().await).await;
+        life.finish(run).await;
+        assert_same(&life.pair).await;
+    }
+    Ok(())
+}
