@@ -278,6 +278,7 @@ impl Run {
                 table.name.sql()
             )));
         }
+        self.ordinary_tables(std::slice::from_ref(&table.name)).await?;
         let firing = target::columns::firing(&self.target).await?;
         if let Some((_, firing)) = firing.iter().find(|(firing, _)| *firing == table.name) {
             return Err(Error::new(

@@ -111,6 +111,7 @@ impl Run {
         if found.phase <= Phase::Indexes {
             return Ok(());
         }
+        self.ordinary_tables(&self.plan.selection()?.unwrap_or_default().tables).await?;
         let here = target::columns::forms(&self.target).await?;
         for table in queue::pending_tables(&self.target, &self.config.name).await? {
             let (Some(on_source), Some(on_target)) = (there.get(&table), here.get(&table)) else { continue };
