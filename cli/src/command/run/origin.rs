@@ -63,6 +63,13 @@ impl Run {
             } else {
                 continue;
             };
+            if unpublished && form.oid == origin.oid {
+                // The publications were read later than the tables, which may be others since then.
+                let now = source::columns::forms(&self.source_client("pgmig watch").await?).await?;
+                if now.get(name).map(|now| now.oid) != Some(form.oid) {
+                    return Box::pin(self.look_for_others(plugin, &now)).await;
+                }
+            }
             let insert_only = selection.insert_only.contains(name);
             if form.logged && !form.identified && !insert_only {
                 return Err(self.without_key(plugin, name).await?);
