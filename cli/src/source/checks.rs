@@ -27,6 +27,28 @@ pub struct Abilities {
     pub hidden: Vec<TableName>,
 }
 
+/// A column of any table, moved or not, whose type wal2json prints as broken JSON: it leaves a name
+/// that begins with a quote as it is, and so `"My Shop".mood` too.
+pub async fn unprintable_type(client: &Client) -> Result<Option<(TableName, String)>> {
+    let row = client
+        .query_opt(
+            r#"select n.nspname::text, c.relname::text, a.attname::text
+                 from pg_catalog.pg_attribute a
+                      join pg_catalog.pg_class c on c.oid = a.attrelid
+                      join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+                      join pg_catalog.pg_type t on t.oid = a.atttypid
+                      join pg_catalog.pg_namespace tn on tn.oid = t.typnamespace
+                where c.relkind in ('r', 'p', 'm') and a.attnum > 0 and not a.attisdropped
+                  and tn.nspname <> 'pg_catalog' and t.typcategory <> 'A'
+                  and (quote_ident(tn.nspname) ~ '^"' or t.typname ~ '["\\]')
+                order by 1, 2, 3 limit 1"#,
+            &[],
+        )
+        .await
+        .on_source(|| "look for types that wal2json cannot name".into())?;
+    Ok(row.map(|row| (TableName::new(row.get::<_, String>(0), row.get::<_, String>(1)), row.get(2))))
+}
+
 pub async fn abilities(client: &Client) -> Result<Abilities> {
     let row = client
         .query_one(

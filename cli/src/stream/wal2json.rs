@@ -132,6 +132,10 @@ fn only_in_key<'m, 'a>(message: &'m Message<'a>) -> impl Iterator<Item = &'m Col
 
 impl Decoder for Wal2Json {
     fn decode(&mut self, wal: Lsn, message: &[u8], into: &mut Assembler) -> Result<(), DecodeError> {
+        // A logical message, of ours or of another tool: what it says is of any form.
+        if message.starts_with(br#"{"action":"M""#) {
+            return Ok(());
+        }
         let text = std::str::from_utf8(message).map_err(|_| DecodeError::new("message is not UTF-8"))?;
         let message = match scan::message(text) {
             Some(message) => message,
@@ -248,6 +252,13 @@ mod tests {
     fn row(item: &Item) -> Vec<Value<'_>> {
         let Item::Change(change) = item else { panic!("{item:?}") };
         change.key().chain(change.row()).collect()
+    }
+
+    #[test]
+    fn a_logical_message_may_say_anything() {
+        let (mut decoder, mut into) = (Wal2Json::default(), Assembler::default());
+        let message = b"{\"action\":\"M\",\"transactional\":true,\"prefix\":\"x\",\"content\":\"\xff\xfe\"}";
+        assert!(decoder.decode(Lsn(1), message, &mut into).is_ok());
     }
 
     #[test]

@@ -71,7 +71,7 @@ async fn transactions_of_every_kind(way: Way) {
             "commit prepared 'it''s'",
             "update t set n = n + 1 where id = 50",
             // No row changes: other tools' messages, empty transactions, updates that change nothing.
-            "select pg_logical_emit_message(true, 'other', repeat('x', 100000)), pg_logical_emit_message(false, 'pgmig', 'not ours')",
+            "select pg_logical_emit_message(true, 'other', repeat('x', 100000)), pg_logical_emit_message(false, 'pgmig', 'not ours'), pg_logical_emit_message(true, 'other', '\\xff00fe'::bytea)",
             "begin; select pg_logical_emit_message(true, '', ''); insert into t values (1013, 'after a message'); commit",
             "begin; create temp table gone (a int); insert into gone values (1); drop table gone; commit",
             "update t set note = note; update keyed set b = b; update full_rows set a = a; update uniques set id = id, u = u",

@@ -369,3 +369,17 @@ async fn a_source_in_another_encoding_arrives_as_what_it_says() -> Outcome {
     }
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_type_that_wal2json_cannot_name_goes_through_pgoutput() -> Outcome {
+    let made = "create schema \"My Shop\"; create type \"My Shop\".\"Mood\" as enum ('sad', 'ok'); \
+                create table t (id int primary key, mood \"My Shop\".\"Mood\")";
+    let mut life = Life::begin(Way { flavour: "plain", plugin: "wal2json" }, made).await;
+    let refused = life.run().finish(&["error: "]).await.expect_code(3);
+    assert!(refused.stderr.contains("column mood of public.t"), "{}", refused.stderr);
+    life.way.plugin = "auto";
+    let run = life.follow().await;
+    do_all(&life, &["insert into t values (1, 'sad'); update t set mood = 'ok'"]).await;
+    life.end(run).await;
+    Ok(())
+}

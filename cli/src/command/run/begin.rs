@@ -99,6 +99,10 @@ async fn choose_plugin(config: &Config, facts: &Facts, source: &Client) -> Resul
         let what = format!("wal2json cannot be used on a database in {}", facts.source_encoding);
         return if asked { Err(refuse(what)) } else { Ok("pgoutput") };
     }
+    if let Some((table, column)) = crate::source::checks::unprintable_type(source).await? {
+        let what = format!("wal2json prints the name of the type of column {column} of {table} as broken JSON");
+        return if asked { Err(refuse(what)) } else { Ok("pgoutput") };
+    }
     match (slot::wal2json_keeps_nan(source).await, lossy) {
         (Ok(true), _) | (Ok(false), None) => Ok("wal2json"),
         (Ok(false), Some((table, column))) if asked => Err(refuse(format!(

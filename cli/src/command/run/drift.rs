@@ -50,7 +50,7 @@ impl Run {
         let here = target::columns::forms(&target).await?;
         let planned = queue::tables(&target, &self.config.name).await?;
         for gone in self.look_for_others(plugin, &there).await? {
-            if told.as_mut().is_none_or(|told| told.insert(gone.clone())) {
+            if told.as_mut().is_some_and(|told| told.insert(gone.clone())) {
                 self.report.warning(format!(
                     "{gone} was dropped on the source; on the target it stays, with the rows that it had"
                 ));
@@ -278,6 +278,7 @@ impl Run {
                 table.name.sql()
             )));
         }
+        self.ordinary_tables(std::slice::from_ref(&table.name)).await?;
         let firing = target::columns::firing(&self.target).await?;
         if let Some((_, firing)) = firing.iter().find(|(firing, _)| *firing == table.name) {
             return Err(Error::new(

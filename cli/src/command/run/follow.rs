@@ -45,6 +45,7 @@ impl Run {
         writer: W,
         settings: &[(&str, &str)],
     ) -> Result<()> {
+        self.ordinary_tables(&self.plan.selection()?.unwrap_or_default().tables).await?;
         let found = self.sentinel().await?;
         let barrier = slot::current_lsn(&self.source_client("pgmig monitor").await?).await?;
         // An idle source may stand at a position that its stream never passes by itself.
@@ -120,10 +121,27 @@ impl Run {
         streaming.stop().await
     }
 
+    /// Changes of an ordinary table go into an ordinary table.
+    pub(super) async fn ordinary_tables(&self, tables: &[TableName]) -> Result<()> {
+        match checks::no_ordinary_table(&self.target, tables).await? {
+            None => Ok(()),
+            Some(table) => Err(Error::new(
+                Exit::Target,
+                format!("{table} is an ordinary table on the source and none on the target"),
+            )
+            .hint("make it an ordinary table on the target, with the rows that it has there, then run again; partition it when the migration is done")),
+        }
+    }
+
     /// Relations whose changes are known not to be wanted: what was left out, and what comes in other ways.
     pub(super) async fn ignored(&self) -> Result<HashSet<TableName>> {
         let mut ignored: HashSet<TableName> = checks::not_applied(&self.target).await?.into_iter().collect();
-        ignored.extend(self.plan.selection()?.unwrap_or_default().ignored);
+        let selection = self.plan.selection()?.unwrap_or_default();
+        ignored.extend(selection.ignored);
+        // Whatever they are on the target.
+        for table in &selection.tables {
+            ignored.remove(table);
+        }
         Ok(ignored)
     }
 

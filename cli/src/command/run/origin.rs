@@ -63,6 +63,13 @@ impl Run {
             } else {
                 continue;
             };
+            if unpublished && form.oid == origin.oid {
+                // The publications were read later than the tables, which may be others since then.
+                let now = source::columns::forms(&self.source_client("pgmig watch").await?).await?;
+                if now.get(name).map(|now| now.oid) != Some(form.oid) {
+                    return Box::pin(self.look_for_others(plugin, &now)).await;
+                }
+            }
             let insert_only = selection.insert_only.contains(name);
             if form.logged && !form.identified && !insert_only {
                 return Err(self.without_key(plugin, name).await?);
@@ -111,6 +118,7 @@ impl Run {
         if found.phase <= Phase::Indexes {
             return Ok(());
         }
+        self.ordinary_tables(&self.plan.selection()?.unwrap_or_default().tables).await?;
         let here = target::columns::forms(&self.target).await?;
         for table in queue::pending_tables(&self.target, &self.config.name).await? {
             let (Some(on_source), Some(on_target)) = (there.get(&table), here.get(&table)) else { continue };
