@@ -39,7 +39,8 @@ impl<Work> Next<Work> {
         };
         Next { gathered, work, reordered }
     }
-    /// Whether it stays true while time goes by.
+    /// Whether it stays true while time goes by; of endpos, the caller looks again. An error always
+    /// stays: the reader has moved.
     pub fn is_settled(&self) -> bool {
         !matches!(self.gathered, Gathered::Level | Gathered::Waiting | Gathered::Look(..))
     }
