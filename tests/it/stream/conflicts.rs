@@ -37,8 +37,8 @@ async fn passed_over(way: Way) {
             "delete from t where id = 2",
             "update full_rows set b = 'y' where a = 3; delete from full_rows where a = 3; update full_rows set b = 'z' where a = 4",
             "begin; insert into t values (1000, -5, 'second'); insert into \"Other One\" values (7), (8); update t set u = 70000 where id = 20; update t set note = 'fits' where id between 21 and 40; commit",
-            // More than one Batch: a transaction in pieces.
-            "begin; insert into t select n, n, 'many' from generate_series(100000, 160000) n; update t set note = 'gone' where id = 50; commit",
+            // More than one Batch: a transaction in pieces, the first of which meets a conflict.
+            "begin; update t set note = 'gone' where id = 50; insert into t select n, n, 'many' from generate_series(100000, 160000) n; commit",
             "update t set note = 'last' where id = 100",
         ],
     )
