@@ -6,7 +6,7 @@ mod frame;
 mod reader;
 mod writer;
 
-pub use reader::SpoolReader;
+pub use reader::{OpenFrame, SpoolReader};
 pub use writer::SpoolWriter;
 
 use std::fs::{self, File, OpenOptions};
