@@ -34,7 +34,7 @@ impl<Work> Next<Work> {
                 let net = merger.merge(&batch.ops);
                 (Some(W::work(net.ops)), net.reordered)
             }
-            Gathered::Piece(batch) | Gathered::LastPiece(batch) => (Some(W::work(batch.ops.clone())), false),
+            Gathered::Piece(batch) | Gathered::LastPiece(batch) => (Some(W::work(merger.grouped(&batch.ops))), false),
             _ => (None, false),
         };
         Next { gathered, work, reordered }

@@ -22,6 +22,15 @@ pub enum Op {
     Truncate(Vec<Arc<Shape>>),
 }
 
+impl Op {
+    pub fn change(&self) -> Option<&Change> {
+        match self {
+            Op::Change(change) => Some(change),
+            Op::Truncate(_) => None,
+        }
+    }
+}
+
 #[derive(Default)]
 pub struct Batch {
     pub ops: Vec<Op>,

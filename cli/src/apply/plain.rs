@@ -13,7 +13,6 @@ use tokio_postgres::{Client, Statement};
 
 use super::batch::Op;
 use super::extension::advance_by;
-use super::merge::by_table;
 use super::{Advance, Writer};
 use crate::error::{Context, Error, Exit, Result, ServerError};
 use crate::model::TableName;
@@ -106,16 +105,15 @@ impl PlainWriter {
                     .await
                     .on_target(|| format!("truncate {}", shapes[0].table))?;
             }
-            for changes in by_table(stretch) {
-                let mut rest = &changes[..];
-                while let Some(first) = rest.first() {
-                    let target = self.target(client, &first.shape.table).await?;
-                    let lookup = target.lookup(first);
-                    let run = run(rest, &lookup, run_max);
-                    self.write_run(client, &target, &lookup, run).await?;
-                    rows += run.len() as u64;
-                    rest = &rest[run.len()..];
-                }
+            let changes: Vec<&Change> = stretch.iter().filter_map(Op::change).collect();
+            let mut rest = &changes[..];
+            while let Some(first) = rest.first() {
+                let target = self.target(client, &first.shape.table).await?;
+                let lookup = target.lookup(first);
+                let run = run(rest, &lookup, run_max);
+                self.write_run(client, &target, &lookup, run).await?;
+                rows += run.len() as u64;
+                rest = &rest[run.len()..];
             }
         }
         Ok(rows)
