@@ -34,12 +34,13 @@ impl<Work> Next<Work> {
                 let net = merger.merge(&batch.ops);
                 (Some(W::work(net.ops)), net.reordered)
             }
-            Gathered::Piece(batch) | Gathered::LastPiece(batch) => (Some(W::work(batch.ops.clone())), false),
+            Gathered::Piece(batch) | Gathered::LastPiece(batch) => (Some(W::work(merger.grouped(&batch.ops))), false),
             _ => (None, false),
         };
         Next { gathered, work, reordered }
     }
-    /// Whether it stays true while time goes by.
+    /// Whether it stays true while time goes by; of endpos, the caller looks again. An error always
+    /// stays: the reader has moved.
     pub fn is_settled(&self) -> bool {
         !matches!(self.gathered, Gathered::Level | Gathered::Waiting | Gathered::Look(..))
     }

@@ -14,7 +14,7 @@ use super::extension::advance_by;
 use super::{Advance, Writer};
 use crate::error::{Context, Error, Result};
 use crate::model::Lsn;
-use crate::model::wire::{Change, Kind};
+use crate::model::wire::{Change, Commit, Kind};
 
 /// SQLSTATEs of a change that does not fit: no row, a second row with a unique key, an excluded row.
 const CONFLICTS: [&str; 3] = [super::NO_ROW, "23505", "23P01"];
@@ -49,15 +49,19 @@ impl Deciding {
         }
         let conflict = match writer.write(client, work, advance, open).await {
             Err(err) if err.sqlstate().is_some_and(|code| CONFLICTS.contains(&code)) => err,
-            written => return written,
+            Err(err) => return Err(err),
+            Ok(rows) => {
+                if open {
+                    run(client, "release savepoint pgmig_batch").await?;
+                }
+                return Ok(rows);
+            }
         };
         run(client, if open { "rollback to savepoint pgmig_batch" } else { "begin" }).await?;
         let written = self.write_around(writer, client, ops, advance).await;
         match written {
             Ok((rows, passed_over)) => {
-                if !open {
-                    run(client, "commit").await?;
-                }
+                run(client, if open { "release savepoint pgmig_batch" } else { "commit" }).await?;
                 let first = conflict.chain();
                 tracing::warn!(passed_over, %first, "changes that do not fit the target were passed over; see pgmig.conflicts");
                 Ok(rows)
@@ -94,7 +98,7 @@ impl Deciding {
                     if !err.sqlstate().is_some_and(|code| CONFLICTS.contains(&code)) {
                         return Err(err);
                     }
-                    run(client, "rollback to savepoint pgmig_part").await?;
+                    run(client, "rollback to savepoint pgmig_part; release savepoint pgmig_part").await?;
                     match &ops[stretch.clone()] {
                         [Op::Change(change)] => {
                             let lsn = advance.and_then(|advance| advance.end_of(stretch.start));
@@ -112,17 +116,23 @@ impl Deciding {
             }
         }
         if let Some(advance) = advance {
-            // Pieces of this transaction did not know where it ends.
-            client
-                .execute(
-                    "update pgmig.conflict set lsn = $2 where migration = $1 and lsn is null",
-                    &[&self.migration, &advance.commit.end_lsn],
-                )
-                .await
-                .on_target(|| "record a conflict".into())?;
             advance_by(client, advance, rows).await?;
         }
         Ok((rows, passed_over))
+    }
+
+    /// Pieces of a large transaction do not know where it ends; this is for its end.
+    pub async fn complete(&self, client: &Client, commit: Commit) -> Result<()> {
+        if self.policy == OnConflict::Warn {
+            client
+                .execute(
+                    "update pgmig.conflict set lsn = $2 where migration = $1 and lsn is null",
+                    &[&self.migration, &commit.end_lsn],
+                )
+                .await
+                .on_target(|| "record a conflict".into())?;
+        }
+        Ok(())
     }
 
     async fn record(&self, client: &Client, change: &Change, err: &Error, lsn: Option<Lsn>) -> Result<()> {

@@ -144,7 +144,10 @@ impl Gatherer {
                     self.batch.open = true;
                 }
                 Item::Change(change) => match self.wanted(&change.shape, Some(change.kind)) {
-                    Some(true) => self.batch.push(Op::Change(change)),
+                    Some(true) => {
+                        self.batch.push(Op::Change(change));
+                        self.batch.hold(self.reader.frame());
+                    }
                     Some(false) => {}
                     None => {
                         self.reader.seek(at);

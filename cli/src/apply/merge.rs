@@ -48,11 +48,7 @@ impl Merger {
     }
 
     pub fn merge(&self, ops: &[Op]) -> Net {
-        let loud = |op: &Op| match op {
-            Op::Change(change) => self.loud.contains(&change.shape.table),
-            Op::Truncate(shapes) => shapes.iter().any(|shape| self.loud.contains(&shape.table)),
-        };
-        if ops.len() < 2 || (!self.loud.is_empty() && ops.iter().any(loud)) {
+        if ops.len() < 2 || self.is_loud(ops) {
             return Net { ops: ops.to_vec(), reordered: false };
         }
         let mut net = Net { ops: Vec::with_capacity(ops.len()), reordered: false };
@@ -68,6 +64,27 @@ impl Merger {
             }
         }
         net
+    }
+
+    /// Changes table by table and otherwise as they are, unless a trigger may look at other tables.
+    pub fn grouped(&self, ops: &[Op]) -> Vec<Op> {
+        if self.is_loud(ops) {
+            return ops.to_vec();
+        }
+        let stretches = ops.chunk_by(|a, b| matches!((a, b), (Op::Change(_), Op::Change(_))));
+        let grouped = stretches.flat_map(|stretch| match stretch {
+            [truncate @ Op::Truncate(_)] => vec![truncate.clone()],
+            changes => by_table(changes).concat().into_iter().cloned().map(Op::Change).collect(),
+        });
+        grouped.collect()
+    }
+
+    fn is_loud(&self, ops: &[Op]) -> bool {
+        let loud = |op: &Op| match op {
+            Op::Change(change) => self.loud.contains(&change.shape.table),
+            Op::Truncate(shapes) => shapes.iter().any(|shape| self.loud.contains(&shape.table)),
+        };
+        !self.loud.is_empty() && ops.iter().any(loud)
     }
 
     /// The changes of one table.
@@ -93,7 +110,7 @@ impl Merger {
 /// Changes table by table, those of one table in their order. Tables do not see each other: triggers
 /// and foreign keys are quiet, and all is one transaction. So rows that the source wrote to several
 /// tables in turn still make long runs.
-pub fn by_table(stretch: &[Op]) -> Vec<Vec<&Change>> {
+fn by_table(stretch: &[Op]) -> Vec<Vec<&Change>> {
     let mut tables: Vec<Vec<&Change>> = Vec::new();
     let mut places: HashMap<&TableName, usize> = HashMap::new();
     // Equal shapes are mostly one Arc.

@@ -213,6 +213,10 @@ impl<W: Writer> Apply<W> {
                 (Gathered::LastPiece(piece), Some(work)) => self.write_last_piece(piece, work).await?,
                 (Gathered::Behind(endpos), _) => {
                     self.rollback().await?;
+                    if switches.endpos != Some(endpos) {
+                        // It was moved while that was gathered; the transaction is read again.
+                        continue;
+                    }
                     return Ok(endpos);
                 }
                 (Gathered::Look(shape, kind), _) => {
@@ -290,7 +294,7 @@ impl<W: Writer> Apply<W> {
         let write = self.writer.write(&self.client, &work, Some(&advance), false);
         let gather = || Next::gather::<W>(&mut self.gatherer, &self.merger, endpos);
         let (written, ahead) = overlapped(write, gather).await;
-        self.ahead = ahead.filter(|next| next.as_ref().is_ok_and(Next::is_settled));
+        self.ahead = ahead.filter(|next| next.as_ref().map_or(true, Next::is_settled));
         match written {
             Ok(rows) => {
                 self.moved(&advance, rows, Some(batch.to));
@@ -362,7 +366,7 @@ impl<W: Writer> Apply<W> {
         let write = self.deciding.write(&mut self.writer, &self.client, changes, None, true);
         let gather = || Next::gather::<W>(&mut self.gatherer, &self.merger, endpos);
         let (written, ahead) = overlapped(write, gather).await;
-        self.ahead = ahead.filter(|next| next.as_ref().is_ok_and(Next::is_settled));
+        self.ahead = ahead.filter(|next| next.as_ref().map_or(true, Next::is_settled));
         match (written, &mut self.pieces) {
             (Ok(rows), Some(pieces)) => {
                 pieces.rows += rows;
@@ -383,6 +387,7 @@ impl<W: Writer> Apply<W> {
         let changes = (&piece.ops[..], &work);
         match self.deciding.write(&mut self.writer, &self.client, changes, Some(&advance), true).await {
             Ok(rows) => {
+                self.deciding.complete(&self.client, commit).await?;
                 self.client.batch_execute("commit").await.on_target(|| "commit a large transaction".into())?;
                 self.pieces = None;
                 self.moved(&advance, rows + rows_before, Some(piece.to));

@@ -13,7 +13,6 @@ use tokio_postgres::{Client, Statement};
 
 use super::batch::Op;
 use super::extension::advance_by;
-use super::merge::by_table;
 use super::{Advance, Writer};
 use crate::error::{Context, Error, Exit, Result, ServerError};
 use crate::model::TableName;
@@ -48,9 +47,10 @@ pub struct PlainWriter {
     statements: HashMap<String, Statement>,
 }
 
-/// How the rows of a shape are found: by the columns of an index, or by comparing all of the key.
+/// How the rows of a shape are found: by the columns of an index, or by reading the table. All of the
+/// key is compared either way.
 struct Lookup {
-    /// Positions in the shape's key.
+    /// Positions in the shape's key of what tells rows apart: the index's columns, or all.
     positions: Vec<usize>,
     by_index: bool,
 }
@@ -105,16 +105,15 @@ impl PlainWriter {
                     .await
                     .on_target(|| format!("truncate {}", shapes[0].table))?;
             }
-            for changes in by_table(stretch) {
-                let mut rest = &changes[..];
-                while let Some(first) = rest.first() {
-                    let target = self.target(client, &first.shape.table).await?;
-                    let lookup = target.lookup(first);
-                    let run = run(rest, &lookup, run_max);
-                    self.write_run(client, &target, &lookup, run).await?;
-                    rows += run.len() as u64;
-                    rest = &rest[run.len()..];
-                }
+            let changes: Vec<&Change> = stretch.iter().filter_map(Op::change).collect();
+            let mut rest = &changes[..];
+            while let Some(first) = rest.first() {
+                let target = self.target(client, &first.shape.table).await?;
+                let lookup = target.lookup(first);
+                let run = run(rest, &lookup, run_max);
+                self.write_run(client, &target, &lookup, run).await?;
+                rows += run.len() as u64;
+                rest = &rest[run.len()..];
             }
         }
         Ok(rows)
@@ -131,9 +130,8 @@ impl PlainWriter {
         // One array a column: the key's first, then the new row's.
         let mut arrays: Vec<Vec<Option<Text<'_>>>> = Vec::new();
         for change in run {
-            let key = change.key().enumerate().filter(|(at, _)| lookup.positions.contains(at)).map(|(_, value)| value);
             let row = change.row().enumerate().filter(|(at, _)| sent.contains(at) && !target.is_computed(shape, *at));
-            for (column, value) in key.chain(row.map(|(_, value)| value)).enumerate() {
+            for (column, value) in change.key().chain(row.map(|(_, value)| value)).enumerate() {
                 if arrays.len() <= column {
                     arrays.push(Vec::with_capacity(run.len()));
                 }
@@ -223,7 +221,7 @@ fn sent_columns(change: &Change) -> Vec<usize> {
 fn run<'a, 'b>(changes: &'b [&'a Change], lookup: &Lookup, run_max: usize) -> &'b [&'a Change] {
     let first = changes[0];
     let sent = sent_columns(first);
-    if first.kind != Kind::Insert && (!lookup.by_index || moves_key(first)) {
+    if first.kind != Kind::Insert && (!lookup.by_index || lookup.moves_key(first)) {
         return &changes[..1];
     }
     let mut keys: HashSet<Vec<Value<'a>>> = HashSet::new();
@@ -233,24 +231,27 @@ fn run<'a, 'b>(changes: &'b [&'a Change], lookup: &Lookup, run_max: usize) -> &'
             || next.shape != first.shape
             || sent_columns(next) != sent
             || (first.kind != Kind::Insert
-                && (moves_key(next) || lookup.key_of(next).contains(&Value::Null) || !keys.insert(lookup.key_of(next))))
+                && (lookup.moves_key(next)
+                    || lookup.key_of(next).contains(&Value::Null)
+                    || !keys.insert(lookup.key_of(next))))
     };
     let length = changes[1..].iter().take(run_max - 1).copied().position(breaks);
     &changes[..length.map_or(changes.len().min(run_max), |at| at + 1)]
 }
 
-fn moves_key(change: &Change) -> bool {
-    if change.kind != Kind::Update {
-        return false;
-    }
-    let row: Vec<Value<'_>> = change.row().collect();
-    change
-        .key()
-        .zip(&change.shape.key)
-        .any(|(old, &at)| row[usize::from(at)] != old && row[usize::from(at)] != Value::Unchanged)
-}
-
 impl Lookup {
+    fn moves_key(&self, change: &Change) -> bool {
+        if change.kind != Kind::Update {
+            return false;
+        }
+        let row: Vec<Value<'_>> = change.row().collect();
+        change
+            .key()
+            .zip(&change.shape.key)
+            .enumerate()
+            .filter(|(position, _)| self.positions.contains(position))
+            .any(|(_, (old, &at))| row[usize::from(at)] != old && row[usize::from(at)] != Value::Unchanged)
+    }
     fn key_of<'a>(&self, change: &'a Change) -> Vec<Value<'a>> {
         change.key().enumerate().filter(|(at, _)| self.positions.contains(at)).map(|(_, value)| value).collect()
     }
@@ -379,7 +380,7 @@ impl Target {
     }
 
     fn update_sql(&self, shape: &Shape, sent: &[usize], lookup: &Lookup) -> Result<String> {
-        let mut next = lookup.positions.len();
+        let mut next = shape.key.len();
         let mut sets = Vec::new();
         for &at in sent {
             let column = self.column(shape, at)?;
@@ -403,24 +404,25 @@ impl Target {
     }
 
     fn delete_sql(&self, shape: &Shape, lookup: &Lookup) -> Result<String> {
-        let (params, names) = self.arrays(1, lookup.positions.len());
+        let (params, names) = self.arrays(1, shape.key.len());
         let table = shape.table.sql();
         let condition = self.condition(shape, lookup)?;
         Ok(format!("delete from only {table} as t using unnest({params}) as v ({names}) where {condition}"))
     }
 
-    /// By an index: equality. Without one: the first row whose whole key has the same text, so that of
-    /// several equal rows one is meant, and types without an equality operator can be compared.
+    /// Columns of an index: equality. All others: the same text, so that types without an equality
+    /// operator can be compared. Without an index the first such row, of several equal ones one is meant.
     fn condition(&self, shape: &Shape, lookup: &Lookup) -> Result<String> {
         let mut all = String::new();
-        for (number, &position) in lookup.positions.iter().enumerate() {
-            let Column { name, compared, .. } = self.column(shape, usize::from(shape.key[position]))?;
-            let and = if number > 0 { " and " } else { "" };
-            let (name, number) = (identifier(name), number + 1);
-            let _ = if lookup.by_index {
+        let row = if lookup.by_index { "t" } else { "s" };
+        for (position, &at) in shape.key.iter().enumerate() {
+            let Column { name, compared, .. } = self.column(shape, usize::from(at))?;
+            let and = if position > 0 { " and " } else { "" };
+            let (name, number) = (identifier(name), position + 1);
+            let _ = if lookup.by_index && lookup.positions.contains(&position) {
                 write!(all, "{and}t.{name} = v.v{number}::{compared}")
             } else {
-                write!(all, "{and}s.{name}::text is not distinct from v.v{number}::{compared}::text")
+                write!(all, "{and}{row}.{name}::text is not distinct from v.v{number}::{compared}::text")
             };
         }
         if lookup.by_index {

@@ -78,7 +78,7 @@ impl Run {
 
     /// Goes on with a stream: only if the slot continues where we stopped.
     pub(super) async fn resume_stream(&self, found: &Sentinel) -> Result<Streaming> {
-        let opened = Spool::open(&self.config.dir.join("spool")).during(Exit::Dir, || "open the spool".into())?;
+        let mut opened = Spool::open(&self.config.dir.join("spool")).during(Exit::Dir, || "open the spool".into())?;
         if opened.cut_bytes > 0 {
             tracing::debug!(bytes = opened.cut_bytes, "cut an unfinished tail off the spool");
         }
@@ -93,6 +93,9 @@ impl Run {
         }
         let have = opened.durable.max(replay_lsn).max(startpos);
         self.check_slot(&found.slot_name, have).await?;
+        if opened.durable < have {
+            opened.go_on_at(have).during(Exit::Dir, || "begin the spool anew".into())?;
+        }
         let client = ReplicationClient::connect(&self.config.source, Side::Source, "pgmig receive").await?;
         let applied = Applied { replay_lsn, level_with: replay_lsn, ..Applied::default() };
         self.stream(client, found, opened.spool, opened.writer, have, applied).await

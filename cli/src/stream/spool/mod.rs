@@ -6,7 +6,7 @@ mod frame;
 mod reader;
 mod writer;
 
-pub use reader::SpoolReader;
+pub use reader::{OpenFrame, SpoolReader};
 pub use writer::SpoolWriter;
 
 use std::fs::{self, File, OpenOptions};
@@ -78,6 +78,21 @@ pub struct Opened {
     pub base: Lsn,
     /// Bytes cut off behind the last whole transaction.
     pub cut_bytes: u64,
+}
+
+impl Opened {
+    /// Goes on at `lsn`, behind what the spool holds and the target has: what is in it is dropped, and that
+    /// it begins there is remembered.
+    pub fn go_on_at(&mut self, lsn: Lsn) -> Result<()> {
+        // Until the old segments are gone, this one is cut off again when the spool is opened.
+        self.writer.begin_at(lsn)?;
+        self.spool.prune(self.writer.at)?;
+        let dir = &self.spool.0.dir;
+        let synced = File::open(dir).and_then(|dir| dir.sync_all());
+        synced.map_err(|source| SpoolError::Io { path: dir.clone(), source })?;
+        (self.durable, self.base) = (lsn, lsn);
+        Ok(())
+    }
 }
 
 impl Spool {
@@ -241,6 +256,22 @@ mod tests {
         let opened = Spool::open(dir.path()).unwrap();
         assert_eq!((opened.durable, opened.cut_bytes), (Lsn(5), 0));
         assert_eq!(read_all(&mut opened.spool.reader()), [1, 2, 3, 4, 5]);
+    }
+
+    #[test]
+    fn a_spool_that_goes_on_behind_its_end_remembers_where_it_begins() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut opened = Spool::open(dir.path()).unwrap();
+        opened.writer.append(&frame(1, true)).unwrap();
+        opened.go_on_at(Lsn(10)).unwrap();
+        assert_eq!((opened.durable, opened.base, opened.writer.provable()), (Lsn(10), Lsn(10), Lsn(10)));
+        let opened = Spool::open(dir.path()).unwrap();
+        assert_eq!((opened.durable, opened.base), (Lsn(10), Lsn(10)));
+        let mut writer = opened.writer;
+        writer.append(&frame(11, true)).unwrap();
+        let opened = Spool::open(dir.path()).unwrap();
+        assert_eq!((opened.durable, opened.base, opened.cut_bytes), (Lsn(11), Lsn(10), 0));
+        assert_eq!(read_all(&mut opened.spool.reader()), [11]);
     }
 
     #[test]

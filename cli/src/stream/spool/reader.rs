@@ -12,12 +12,22 @@ use super::frame::{read_body, read_header};
 use super::{Position, Result, Shared, SpoolError};
 use crate::model::wire::{Item, Reader};
 
+/// A frame in memory: its place, and the bytes that its items keep.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OpenFrame {
+    pub segment: u64,
+    pub at: u64,
+    pub bytes: usize,
+}
+
 /// Reads items in order, across frames and segments.
 pub struct SpoolReader {
     shared: Arc<Shared>,
     end: watch::Receiver<Position>,
     /// The next item; while a frame is open, the frame it came from.
     at: Position,
+    /// Bytes of the body of the open frame.
+    body: usize,
     /// Where the frame after the open one begins.
     next_frame: u64,
     file: Option<(File, PathBuf)>,
@@ -30,7 +40,7 @@ impl SpoolReader {
     pub(super) fn new(shared: Arc<Shared>, segment: u64) -> SpoolReader {
         let end = shared.end.subscribe();
         let at = Position { segment, ..Position::default() };
-        SpoolReader { shared, end, at, next_frame: 0, file: None, reader: Reader::default(), open: false }
+        SpoolReader { shared, end, at, body: 0, next_frame: 0, file: None, reader: Reader::default(), open: false }
     }
 
     /// The next item; None if the end is reached for now.
@@ -73,6 +83,7 @@ impl SpoolReader {
         let header = read_header(file, &path, self.at.frame, size)?;
         let body = read_body(file, &path, self.at.frame, &header)?;
         self.next_frame = self.at.frame + header.size();
+        self.body = body.len();
         self.reader.open(Bytes::from(body));
         // After a seek: the relations before the record are needed, the items are not.
         while self.reader.position() < self.at.record {
@@ -85,6 +96,11 @@ impl SpoolReader {
     /// Where the next item is.
     pub fn position(&self) -> Position {
         self.at
+    }
+
+    /// The frame that the last item is from.
+    pub fn frame(&self) -> OpenFrame {
+        OpenFrame { segment: self.at.segment, at: self.at.frame, bytes: self.body }
     }
 
     /// Goes back (or on) to a position that `position` gave.

@@ -60,19 +60,29 @@ impl SpoolWriter {
 
     /// Appends a frame. It can be read at once; it is durable after the next sync.
     pub fn append(&mut self, frame: &Frame) -> Result<()> {
-        let io = |path: &Path, source| SpoolError::Io { path: path.to_path_buf(), source };
         if self.at.frame >= SEGMENT {
-            self.file.sync_data().map_err(|source| io(&self.path, source))?;
-            let (newest, provable) = (self.newest, self.provable);
-            *self = SpoolWriter::open(
-                Arc::clone(&self.shared),
-                Position { segment: self.at.segment + 1, ..Position::default() },
-            )?;
-            (self.newest, self.provable) = (newest, provable);
-            // No boundary: a transaction may be open across the two segments.
-            self.write(&Frame { body: Vec::new(), boundary: false, end_lsn: newest }, true)?;
+            self.file.sync_data().map_err(|source| SpoolError::Io { path: self.path.clone(), source })?;
+            self.begin_segment()?;
         }
         self.write(frame, false)
+    }
+
+    /// Begins a durable segment whose head says that nothing before `lsn` is behind it.
+    pub(super) fn begin_at(&mut self, lsn: Lsn) -> Result<()> {
+        (self.newest, self.provable) = (lsn, lsn);
+        self.begin_segment()?;
+        self.file.sync_data().map_err(|source| SpoolError::Io { path: self.path.clone(), source })
+    }
+
+    fn begin_segment(&mut self) -> Result<()> {
+        let (newest, provable) = (self.newest, self.provable);
+        *self = SpoolWriter::open(
+            Arc::clone(&self.shared),
+            Position { segment: self.at.segment + 1, ..Position::default() },
+        )?;
+        (self.newest, self.provable) = (newest, provable);
+        // No boundary: a transaction may be open across the two segments.
+        self.write(&Frame { body: Vec::new(), boundary: false, end_lsn: newest }, true)
     }
 
     fn write(&mut self, frame: &Frame, head: bool) -> Result<()> {
