@@ -4,6 +4,7 @@
 
 use std::fs::File;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
@@ -45,6 +46,8 @@ pub struct Receiver {
     /// Bytes on disk at which it stops reading.
     pub spool_limit: u64,
     pub received: watch::Sender<Received>,
+    /// Whether the spool is full and nothing is read.
+    pub held: Arc<AtomicBool>,
     /// What is committed on the target, for the source's view of us.
     pub replay_lsn: watch::Receiver<Lsn>,
 }
@@ -73,7 +76,10 @@ impl Receiver {
                     last_read = Some(Instant::now());
                     answer = self.drain(&mut into, &mut dirty)?;
                 }
-                _ = ticks.tick() => full = self.is_full(full),
+                _ = ticks.tick() => {
+                    full = self.is_full(full);
+                    self.held.store(full, Ordering::Relaxed);
+                }
                 _ = stop.changed() => {}
             }
             if let Some(sync) = syncing.take_if(|sync| sync.task.is_finished()) {

@@ -81,7 +81,7 @@ async fn a_budget_of_wal_may_drop_the_slot_so_that_the_source_survives() -> Outc
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_slot_that_the_source_gives_up_is_noticed_within_seconds() -> Outcome {
+async fn a_slot_that_the_source_gives_up_is_let_go_of_within_seconds() -> Outcome {
     let way: Way = EXTENSION;
     let source = Cluster::builder()
         .setting("max_slot_wal_keep_size", "16MB")
@@ -91,19 +91,20 @@ async fn a_slot_that_the_source_gives_up_is_noticed_within_seconds() -> Outcome 
     life.allowed = &["the spool is full", "of WAL for slot", "error: "];
     do_all(&life, &[MADE]).await;
     let run = held_back(&life, &[]).await;
+    // A checkpoint waits for the walsender to end, which waits for us to read.
+    let given_up = Instant::now();
     for from in [20_000, 40_000, 60_000, 80_000, 100_000, 120_000] {
         do_all(&life, &[&megabytes(from), "select pg_switch_wal()", "checkpoint"]).await;
     }
     assert_eq!(life.on_source("select wal_status from pg_replication_slots").await, "lost");
-    let lost = Instant::now();
     let stopped = run.finish(life.allowed).await.expect_code(3);
-    assert!(lost.elapsed() < Duration::from_secs(10), "{:?}", lost.elapsed());
-    assert!(
-        stopped.stderr.contains("the source has thrown away WAL that slot `pgmig_default` needs"),
-        "{}",
-        stopped.stderr
-    );
+    assert!(given_up.elapsed() < Duration::from_secs(60), "{:?}", given_up.elapsed());
+    assert!(stopped.stderr.contains("WAL that slot `pgmig_default` needs"), "{}", stopped.stderr);
     let refused = life.run().finish(&["error: "]).await.expect_code(3);
-    assert!(refused.stderr.contains("begin again"), "{}", refused.stderr);
+    assert!(
+        refused.stderr.contains("the source has thrown away WAL") && refused.stderr.contains("begin again"),
+        "{}",
+        refused.stderr
+    );
     Ok(())
 }

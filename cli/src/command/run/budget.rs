@@ -2,6 +2,8 @@
 //! budget is a warning; at three quarters the copy is held back, so that the stream has the line to
 //! itself; at the end the run stops, or the slot is dropped so that the source survives.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -35,6 +37,8 @@ pub(super) struct Budget {
     /// Bytes of WAL that the source may keep for us; None for as much as its own limit allows.
     pub bytes: Option<u64>,
     pub policy: Policy,
+    /// Whether the receiver reads nothing, since the spool is full.
+    pub held: Arc<AtomicBool>,
     pub throttle: Throttle,
     pub report: Reporter,
     /// Ends the receiver, before the slot can be dropped.
@@ -108,6 +112,18 @@ impl Budget {
         }
         if found.wal_status.as_deref() == Some("lost") {
             return Err(lost(name));
+        }
+        // The next checkpoint takes it, and waits for a walsender that cannot write to us: no checkpoint
+        // of the source would end before we read or go.
+        if found.wal_status.as_deref() == Some("unreserved") && self.held.load(Ordering::Relaxed) {
+            return Err(Error::new(
+                Exit::Source,
+                format!("the source is about to throw away WAL that slot `{name}` needs, and the spool is full"),
+            )
+            .hint(
+                "max_slot_wal_keep_size of the source was reached; at once, before its next checkpoint: let apply go \
+                 on if it is paused, and run the same command with a larger --spool-limit",
+            ));
         }
         slot::kept_wal(&self.source, name).await
     }

@@ -1,6 +1,8 @@
 //! Starts and watches the stream: the receiver, and the monitor that carries positions to the sentinel
 //! and the sentinel's switches to apply.
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
@@ -150,12 +152,14 @@ impl Run {
         let (applied, applied_rx) = watch::channel(applied);
         let (stop, stopped) = watch::channel(false);
         let (replay_tx, replay_lsn) = watch::channel(Lsn::ZERO);
+        let held = Arc::new(AtomicBool::new(false));
         let receiver = Receiver {
             client,
             decoder,
             writer,
             spool: spool.clone(),
             spool_limit: self.config.spool_limit,
+            held: held.clone(),
             received: received_tx,
             replay_lsn,
         };
@@ -179,6 +183,7 @@ impl Run {
             plugin: found.plugin.clone(),
             bytes: self.config.wal_budget,
             policy: self.config.wal_budget_policy,
+            held,
             throttle: self.throttle.clone(),
             report: self.report.clone(),
             stop: stop.clone(),
