@@ -1,0 +1,120 @@
+//! What can be typed. Values are taken as they are; `config` and the commands make them ready.
+
+mod demo;
+mod run;
+mod state;
+
+use clap::{ArgAction, Args, Parser, Subcommand};
+
+pub use demo::DemoArgs;
+pub use run::{
+    FlavourArg, OnConflictArg, PlanArgs, PluginArg, RunArgs, SplitArgs, SplitByArg, WalBudgetPolicyArg, WhatArgs,
+};
+pub use state::{CleanupArgs, SetEndposArgs, StatusArgs};
+
+use crate::model::Lsn;
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "pgmig",
+    version,
+    about = "Moves a live PostgreSQL database to another server, with seconds of write downtime, and proves that nothing was lost",
+    max_term_width = 110,
+    disable_help_subcommand = true,
+    disable_help_flag = true,
+    disable_version_flag = true,
+    after_help = "\
+Exit codes:
+  0 done    2 usage     4 target                7 this machine (--dir)
+  1 no      3 source    5 not in this phase    70 a bug of pgmig
+                        6 data differ         130 stopped: run again to go on
+
+Start with: pgmig demo"
+)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub verb: Verb,
+
+    /// Say more on stderr: -v for every batch, -vv for every change
+    #[arg(short, long, global = true, action = ArgAction::Count, help_heading = "Output")]
+    pub verbose: u8,
+
+    /// Say only warnings and errors
+    #[arg(short, long, global = true, conflicts_with = "verbose", help_heading = "Output")]
+    pub quiet: bool,
+
+    /// Print this help
+    #[arg(short, long, global = true, action = ArgAction::Help, help_heading = "Output")]
+    help: Option<bool>,
+
+    /// Print the version
+    #[arg(short = 'V', long, action = ArgAction::Version, help_heading = "Output")]
+    version: Option<bool>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Copy the source and follow its changes until endpos; run again to go on
+    Run(Box<RunArgs>),
+    /// Show what run would move, in which order, and what it would leave out and why
+    Plan(Box<PlanArgs>),
+    /// Show how far each migration into the target is
+    Status(StatusArgs),
+    /// Set the WAL position at which a migration stops
+    SetEndpos(SetEndposArgs),
+    /// Remove what pgmig made: slot and publications on the source, its state on the target
+    Cleanup(CleanupArgs),
+    /// Migrate a sample database between two throwaway servers, under load, and compare both
+    Demo(DemoArgs),
+}
+
+fn lsn(text: &str) -> Result<Lsn, String> {
+    text.parse().map_err(|err| format!("{err}: give two hexadecimal numbers with a slash between, such as 16/B374D848"))
+}
+
+fn size(text: &str) -> Result<u64, String> {
+    crate::report::units::parse_bytes(text).ok_or_else(|| "give a size such as 10GB or 512MB".into())
+}
+
+fn migration(text: &str) -> Result<String, String> {
+    let right = (1..=40).contains(&text.len())
+        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
+    if right { Ok(text.into()) } else { Err("give 1 to 40 of a-z, 0-9 and _".into()) }
+}
+
+fn slot(text: &str) -> Result<String, String> {
+    let right = (1..=63).contains(&text.len())
+        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
+    if right { Ok(text.into()) } else { Err("give 1 to 63 of a-z, 0-9 and _".into()) }
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Databases")]
+pub struct SourceArg {
+    /// Connection string of the source, as libpq takes it; a password is safer in PGPASSWORD or ~/.pgpass
+    #[arg(long, env = "PGMIG_SOURCE", hide_env_values = true, value_name = "URI")]
+    pub source: String,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Databases")]
+pub struct TargetArg {
+    /// Connection string of the target, as libpq takes it
+    #[arg(long, env = "PGMIG_TARGET", hide_env_values = true, value_name = "URI")]
+    pub target: String,
+
+    /// Name of the migration: one target may take several
+    #[arg(long, env = "PGMIG_NAME", hide_env_values = true, default_value = "default", value_parser = migration)]
+    pub name: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_arguments_are_well_formed() {
+        Cli::command().debug_assert();
+    }
+}
