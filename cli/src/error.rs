@@ -46,6 +46,10 @@ impl Error {
     pub fn usage(doing: impl Into<String>) -> Error {
         Error::new(Exit::Usage, doing)
     }
+    /// The user asked for it; nothing is wrong.
+    pub fn stopped() -> Error {
+        Error::new(Exit::Stopped, "stopped")
+    }
     /// For what cannot happen unless pgmig is wrong.
     pub fn bug(doing: impl Into<String>) -> Error {
         Error::new(Exit::Bug, doing)

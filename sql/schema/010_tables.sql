@@ -14,6 +14,9 @@ create table pgmig.sentinel
     interrupted_phase  text,
     follow             boolean     not null default true,
     apply              boolean     not null default true,
+    stop               text        check (stop in ('border', 'now')),
+    max_rate           bigint      check (max_rate > 0),
+    max_source_connections int     check (max_source_connections > 0),
     plugin             text        not null,
     slot_name          text        not null,
     source_identity    text        not null,
@@ -24,6 +27,8 @@ create table pgmig.sentinel
     replay_lsn         pg_lsn,
     source_lsn         pg_lsn,
     spool_bytes        bigint      not null default 0,
+    replay_bytes_per_second bigint,
+    source_bytes_per_second bigint,
     applied_rows       bigint      not null default 0,
     applied_transactions bigint    not null default 0,
     replay_commit_at   timestamptz,
@@ -40,6 +45,9 @@ comment on column pgmig.sentinel.phase is 'planned, schema, copy, indexes, catch
 comment on column pgmig.sentinel.interrupted_phase is 'the phase that failed or paused interrupts; null otherwise';
 comment on column pgmig.sentinel.follow is 'whether changes are streamed after the copy';
 comment on column pgmig.sentinel.apply is 'the apply switch: false holds apply back, receiving goes on';
+comment on column pgmig.sentinel.stop is 'border: the run that is alive ends once the Parts and the Batch in hand are committed, now: at once; null: it goes on. A run that begins clears it';
+comment on column pgmig.sentinel.max_rate is 'bytes a second that the copy may read from the source, all workers together; null sets no limit';
+comment on column pgmig.sentinel.max_source_connections is 'sessions with the source that a run may have, those that are not for the copy included; null sets no limit';
 comment on column pgmig.sentinel.plugin is 'output plugin of the slot: wal2json or pgoutput; none without follow';
 comment on column pgmig.sentinel.slot_name is 'logical replication slot on the source';
 comment on column pgmig.sentinel.source_identity is 'system identifier and database oid of the source';
@@ -50,6 +58,8 @@ comment on column pgmig.sentinel.flush_lsn is 'durable on our side: in the spool
 comment on column pgmig.sentinel.replay_lsn is 'end of the commit record of the last source transaction committed here; moves in the same transaction as its rows';
 comment on column pgmig.sentinel.source_lsn is 'last known write position of the source';
 comment on column pgmig.sentinel.spool_bytes is 'bytes of changes received and not yet applied, as they lie in the spool';
+comment on column pgmig.sentinel.replay_bytes_per_second is 'WAL of the source that was applied a second, over the last minute';
+comment on column pgmig.sentinel.source_bytes_per_second is 'WAL that the source wrote a second, over the last minute';
 comment on column pgmig.sentinel.applied_rows is 'rows written since the start of the stream; changes to one row in one Batch count once';
 comment on column pgmig.sentinel.applied_transactions is 'source transactions applied since the start of the stream';
 comment on column pgmig.sentinel.replay_commit_at is 'when the transaction at replay_lsn was committed on the source';

@@ -128,6 +128,79 @@ set search_path = pg_catalog, pg_temp
 as $$ select pgmig.switch_apply(pgmig.only_migration(), true) $$;
 comment on function pgmig.resume() is 'lets apply of the only migration go on; see resume(text)';
 
+-- A run holds an advisory lock for as long as it is alive, and no longer.
+create function pgmig.is_running(migration text)
+returns boolean
+language sql stable
+set search_path = pg_catalog, pg_temp
+as $$
+    select exists (
+        select
+          from pg_locks l
+         where l.locktype = 'advisory'
+           and l.granted
+           and l.database = (select d.oid from pg_database d where d.datname = current_database())
+           and l.objsubid = 1
+           and ((l.classid::bigint << 32) | l.objid::bigint) = hashtextextended('pgmig ' || migration, 0))
+$$;
+comment on function pgmig.is_running(text) is 'whether a run of the named migration is alive';
+
+create function pgmig.stop(now boolean default false, migration text default null)
+returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    name text := coalesce(migration, pgmig.only_migration());
+begin
+    if not exists (select from pgmig.sentinel t where t.migration = name) then
+        raise exception 'no migration named %', quote_literal(name)
+              using errcode = 'no_data_found', hint = 'see: select migration from pgmig.progress';
+    elsif not pgmig.is_running(name) then
+        raise exception 'migration % is not running', quote_literal(name)
+              using errcode = 'object_not_in_prerequisite_state',
+                    hint = 'there is nothing to stop; pgmig run goes on with it';
+    end if;
+    update pgmig.sentinel t
+       set stop = case when stop.now then 'now' else 'border' end
+     where t.migration = name;
+    insert into pgmig.event (migration, level, message)
+    values (name, 'info', case when now then 'asked to stop at once' else 'asked to stop' end);
+    perform pg_notify('pgmig', name);
+end
+$$;
+comment on function pgmig.stop(boolean, text) is 'asks the run of a migration, of the only one if none is named, to end: once the Parts and the Batch in hand are committed, or with now => true at once; pgmig run goes on from there';
+
+create function pgmig.throttle(max_rate bigint default null, max_source_connections int default null, migration text default null)
+returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    name text := coalesce(migration, pgmig.only_migration());
+begin
+    if max_rate < 0 or max_source_connections < 0 then
+        raise exception 'a limit cannot be negative'
+              using errcode = 'invalid_parameter_value', hint = '0 lifts a limit, null leaves it as it is';
+    end if;
+    update pgmig.sentinel t
+       set max_rate = nullif(coalesce(throttle.max_rate, t.max_rate), 0),
+           max_source_connections = nullif(coalesce(throttle.max_source_connections, t.max_source_connections), 0)
+     where t.migration = name;
+    if not found then
+        raise exception 'no migration named %', quote_literal(name)
+              using errcode = 'no_data_found', hint = 'see: select migration from pgmig.progress';
+    end if;
+    insert into pgmig.event (migration, level, message)
+    select name, 'info', format('throttled: %s bytes a second, %s connections with the source',
+                                coalesce(t.max_rate::text, 'any'), coalesce(t.max_source_connections::text, 'any'))
+      from pgmig.sentinel t
+     where t.migration = name;
+    perform pg_notify('pgmig', name);
+end
+$$;
+comment on function pgmig.throttle(bigint, int, text) is 'limits what the copy asks of the source: bytes a second, and sessions at once; 0 lifts a limit, null leaves it as it is; works while a run is alive';
+
 -- Called last in the transaction that applied a Batch. The row lock puts it in one order with
 -- set_endpos and pause, so neither can slip in between the check and the commit.
 create function pgmig.advance(migration text, replay_lsn pg_lsn, commit_at timestamptz, transactions bigint, changes bigint)

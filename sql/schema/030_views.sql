@@ -177,7 +177,18 @@ select k.migration,
        k.slot_name,
        k.started_at,
        k.done_at,
-       (select count(*) from pgmig.conflict c where c.migration = k.migration) as conflicts
+       (select count(*) from pgmig.conflict c where c.migration = k.migration) as conflicts,
+       pgmig.is_running(k.migration) as running,
+       k.replay_bytes_per_second,
+       k.source_bytes_per_second,
+       case when k.phase in ('catchup', 'follow') and k.replay_bytes_per_second > k.source_bytes_per_second
+                 and k.source_lsn > k.reached_lsn
+            then make_interval(secs => (pg_wal_lsn_diff(k.source_lsn, k.reached_lsn)
+                                        / (k.replay_bytes_per_second - k.source_bytes_per_second))::float8)
+       end as catch_up,
+       k.max_rate,
+       k.max_source_connections,
+       k.stop
   from calc k;
 comment on view pgmig.progress is 'one row a migration: how far it is';
 comment on column pgmig.progress.migration is 'name of the migration';
@@ -211,3 +222,10 @@ comment on column pgmig.progress.slot_name is 'logical replication slot on the s
 comment on column pgmig.progress.started_at is 'when the migration was begun';
 comment on column pgmig.progress.done_at is 'when the migration was done';
 comment on column pgmig.progress.conflicts is 'changes that did not fit the rows of the target and were passed over; see pgmig.conflicts';
+comment on column pgmig.progress.running is 'whether a run of it is alive';
+comment on column pgmig.progress.replay_bytes_per_second is 'WAL of the source that was applied a second, over the last minute';
+comment on column pgmig.progress.source_bytes_per_second is 'WAL that the source wrote a second, over the last minute';
+comment on column pgmig.progress.catch_up is 'time until nothing waits, at the rates of the last minute; null where nothing waits, or where the source writes faster than is applied';
+comment on column pgmig.progress.max_rate is 'bytes a second that the copy may read from the source; null sets no limit';
+comment on column pgmig.progress.max_source_connections is 'sessions with the source that a run may have; null sets no limit';
+comment on column pgmig.progress.stop is 'how the run that is alive was asked to stop: border, now; null if it was not';

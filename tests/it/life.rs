@@ -11,6 +11,7 @@ mod everything;
 mod load;
 mod objects;
 mod parts;
+mod steered;
 mod stop;
 mod versions;
 mod writers;

@@ -151,7 +151,7 @@ async fn the_functions_that_people_call_refuse_what_cannot_be() -> Outcome {
     let (_cluster, sessions) = both().await?;
     for (_, client) in &sessions {
         let no = "no migration in this database";
-        for call in ["set_endpos('0/2000')", "pause()", "resume()"] {
+        for call in ["set_endpos('0/2000')", "pause()", "resume()", "stop()", "throttle(1)"] {
             refused(client, &format!("select pgmig.{call}"), "P0002", no, "pgmig run").await;
         }
         client.batch_execute(&begin("a")).await?;
@@ -165,6 +165,12 @@ async fn the_functions_that_people_call_refuse_what_cannot_be() -> Outcome {
         let behind = "endpos 0/17FF is behind replay_lsn 0/1800";
         refused(client, "select pgmig.set_endpos('0/17FF')", "22023", behind, "cannot be taken back").await;
         client.batch_execute("select pgmig.set_endpos('0/1800'); select pgmig.set_endpos(null)").await?;
+
+        refused(client, "select pgmig.stop()", "55000", "migration 'a' is not running", "nothing to stop").await;
+        refused(client, "select pgmig.throttle(-1)", "22023", "a limit cannot be negative", "0 lifts").await;
+        let limits = "select concat_ws(' ', max_rate, max_source_connections) from pgmig.progress";
+        client.batch_execute("select pgmig.throttle(1000, 8); select pgmig.throttle(max_rate => 0)").await?;
+        assert_eq!(lines(client, limits).await, ["8"]);
 
         let switch = "select concat_ws(' ', phase, interrupted_phase, apply) from pgmig.sentinel";
         client.batch_execute("select pgmig.pause(); select pgmig.pause()").await?;

@@ -144,6 +144,8 @@ pub struct Watched {
     pub applied: watch::Sender<Applied>,
     /// Taken for reading by each target transaction; DDL that locks tables takes it for writing.
     pub gate: Arc<RwLock<()>>,
+    /// True once no further Batch is to be begun.
+    pub stopping: watch::Receiver<bool>,
 }
 
 /// The target refused to move (paused, or endpos was moved), or asks to try again.
@@ -194,6 +196,9 @@ impl<W: Writer> Apply<W> {
         self.gatherer.skip_applied(self.replay_lsn)?;
         let mut refusals = 0;
         loop {
+            if self.pieces.is_none() && *self.watched.stopping.borrow_and_update() {
+                return Err(Error::stopped());
+            }
             let switches = *self.watched.switches.borrow_and_update();
             if !switches.apply && self.pieces.is_none() {
                 self.changed().await?;
@@ -270,11 +275,14 @@ impl<W: Writer> Apply<W> {
         tokio::select! {
             () = self.gatherer.reader.wait() => Ok(()),
             changed = self.watched.received.changed() => changed.map_err(|_| Error::new(Exit::Stopped, "receiving has ended")),
-            changed = self.watched.switches.changed() => changed.map_err(|_| Error::new(Exit::Stopped, "the run is ending")),
+            changed = self.watched.switches.changed() => changed.map_err(|_| Error::stopped()),
+            changed = self.watched.stopping.changed() => changed.map_err(|_| Error::stopped()),
         }
     }
     async fn changed(&mut self) -> Result<()> {
-        self.watched.switches.changed().await.map_err(|_| Error::new(Exit::Stopped, "the run is ending"))
+        let watched = &mut self.watched;
+        let changed = tokio::select! { it = watched.switches.changed() => it, it = watched.stopping.changed() => it };
+        changed.map_err(|_| Error::stopped())
     }
 
     async fn write_batch(

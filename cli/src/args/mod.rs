@@ -1,11 +1,13 @@
 //! What can be typed. Values are taken as they are; `config` and the commands make them ready.
 
+mod control;
 mod demo;
 mod run;
 mod state;
 
 use clap::{ArgAction, Args, Parser, Subcommand};
 
+pub use control::{StopArgs, SwitchArgs, ThrottleArgs};
 pub use demo::DemoArgs;
 pub use run::{
     FlavourArg, OnConflictArg, PlanArgs, PluginArg, RunArgs, SplitArgs, SplitByArg, WalBudgetPolicyArg, WhatArgs,
@@ -62,6 +64,14 @@ pub enum Verb {
     Status(StatusArgs),
     /// Set the WAL position at which a migration stops
     SetEndpos(SetEndposArgs),
+    /// Hold back what is applied; copying and receiving go on
+    Pause(SwitchArgs),
+    /// Let apply go on
+    Resume(SwitchArgs),
+    /// Limit what the copy asks of the source, while it runs
+    Throttle(ThrottleArgs),
+    /// End a run, from any machine that reaches the target; pgmig run goes on with it
+    Stop(StopArgs),
     /// Remove what pgmig made: slot and publications on the source, its state on the target
     Cleanup(CleanupArgs),
     /// Migrate a sample database between two throwaway servers, under load, and compare both

@@ -80,6 +80,8 @@ struct State {
     in_hand: usize,
     offered: HashSet<Option<TableName>>,
     closed: bool,
+    /// Nothing more is handed out.
+    abandoned: bool,
 }
 
 /// Shared by copy workers and index builders.
@@ -97,6 +99,9 @@ impl Board {
     /// Tables that are copied, and about how many bytes each holds. One that was offered is not again.
     pub fn offer(&self, tables: impl IntoIterator<Item = (Option<TableName>, i64)>) {
         let mut state = self.state();
+        if state.abandoned {
+            return;
+        }
         for (table, bytes) in tables {
             if state.offered.insert(table.clone()) {
                 state.waiting.push(Ranked(Work::Table { table, bytes }));
@@ -107,13 +112,26 @@ impl Board {
     }
 
     pub fn add(&self, work: impl IntoIterator<Item = Work>) {
-        self.state().waiting.extend(work.into_iter().map(Ranked));
+        let mut state = self.state();
+        if !state.abandoned {
+            state.waiting.extend(work.into_iter().map(Ranked));
+        }
+        drop(state);
         self.changed.notify_waiters();
     }
 
     /// No table will be offered any more.
     pub fn close(&self) {
         self.state().closed = true;
+        self.changed.notify_waiters();
+    }
+
+    /// What is in hand is finished, and no more.
+    pub fn abandon(&self) {
+        let mut state = self.state();
+        state.waiting.clear();
+        (state.abandoned, state.closed) = (true, true);
+        drop(state);
         self.changed.notify_waiters();
     }
 

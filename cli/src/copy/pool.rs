@@ -1,42 +1,85 @@
-//! Copy workers and index builders side by side: this only starts them and waits.
+//! Copy workers and index builders side by side: this only starts them and waits, to the end or to where
+//! a run that is asked to stop can end.
 
 use std::sync::Arc;
 
+use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
+use tokio_postgres::Client;
 
 use super::board::Board;
 use super::builder::Builder;
-use super::worker::Worker;
+use super::worker::{Shared, Worker};
 use crate::error::{Error, Result};
+
+/// A worker, or one that waits for leave to have a session with the source.
+pub enum Hand {
+    Worker(Worker),
+    Resting { shared: Arc<Shared>, number: usize, target: Client },
+}
+
+impl Hand {
+    async fn run(self) -> Result<()> {
+        let worker = match self {
+            Hand::Worker(worker) => Some(worker),
+            Hand::Resting { shared, number, target } => Worker::rest(shared, number, target).await?,
+        };
+        match worker {
+            Some(worker) => worker.run().await,
+            None => Ok(()),
+        }
+    }
+}
 
 /// Runs the workers to the end of the copy, and the builders until every table has its indexes,
 /// constraints and statistics. `copied` is called once, between the two.
 ///
 /// # Errors
-/// The first failure ends all: dropping a set cuts its sessions, whose transactions roll back.
+/// The first failure ends all: dropping a set cuts its sessions, whose transactions roll back. Exit 130
+/// where `stopping` became true, once each has finished what it had in hand.
 pub async fn run<F>(
-    workers: Vec<Worker>,
+    workers: Vec<Hand>,
     builders: Vec<Builder>,
     board: &Arc<Board>,
+    stopping: &watch::Receiver<bool>,
     copied: impl FnOnce() -> F,
 ) -> Result<()>
 where
     F: Future<Output = Result<()>>,
 {
     let mut building: JoinSet<Result<()>> = builders.into_iter().map(Builder::run).collect();
-    let mut working: JoinSet<Result<()>> = workers.into_iter().map(Worker::run).collect();
+    let mut working: JoinSet<Result<()>> = workers.into_iter().map(Hand::run).collect();
+    let mut told = stopping.clone();
+    let mut stop = std::pin::pin!(async move {
+        if told.wait_for(|stopping| *stopping).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    });
+    let mut abandoned = false;
     while !working.is_empty() {
         tokio::select! {
             Some(done) = working.join_next() => joined(done)?,
             Some(done) = building.join_next() => joined(done)?,
+            () = &mut stop, if !abandoned => {
+                board.abandon();
+                abandoned = true;
+            }
         }
     }
-    copied().await?;
-    board.close();
-    while let Some(done) = building.join_next().await {
-        joined(done)?;
+    if !abandoned && !*stopping.borrow() {
+        copied().await?;
+        board.close();
     }
-    Ok(())
+    while !building.is_empty() {
+        tokio::select! {
+            Some(done) = building.join_next() => joined(done)?,
+            () = &mut stop, if !abandoned => {
+                board.abandon();
+                abandoned = true;
+            }
+        }
+    }
+    if abandoned { Err(Error::stopped()) } else { Ok(()) }
 }
 
 fn joined(done: Result<Result<()>, JoinError>) -> Result<()> {

@@ -1,9 +1,14 @@
-//! Holds the copy back: one rate for all workers, turned by whoever watches the source's WAL.
+//! Holds the copy back: one rate for all workers, turned by whoever watches the source's WAL and by
+//! people; and how many sessions with the source there may be.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
+
+/// Sessions with the source that a run has beside its copy workers: for itself, the snapshot, the
+/// stream and what watches it.
+pub const OTHER_SESSIONS: usize = 6;
 
 /// Cheap to clone; all clones share one rate. Without one nothing waits.
 #[derive(Debug, Clone, Default)]
@@ -11,22 +16,50 @@ pub struct Throttle(Arc<Mutex<State>>);
 
 #[derive(Debug, Default)]
 struct State {
-    bytes_per_second: Option<u64>,
+    /// While the source keeps too much WAL.
+    for_wal: Option<u64>,
+    /// What people allow.
+    max_rate: Option<u64>,
+    max_connections: Option<usize>,
     /// When what was let through so far is paid for.
     paid: Option<Instant>,
+}
+
+impl State {
+    fn bytes_per_second(&self) -> Option<u64> {
+        self.for_wal.into_iter().chain(self.max_rate).min()
+    }
 }
 
 /// How long a worker waits before it asks again: the rate may have been lifted.
 const NAP: Duration = Duration::from_millis(200);
 
 impl Throttle {
-    /// The rate of all workers together; None lets everything through.
+    /// The rate of all workers together while the source keeps too much WAL; None lifts it.
     pub fn set(&self, bytes_per_second: Option<u64>) {
+        self.change(|state| state.for_wal = bytes_per_second);
+    }
+
+    /// What people allow: a rate of all workers together, and sessions with the source.
+    pub fn limit(&self, bytes_per_second: Option<u64>, connections: Option<usize>) {
+        self.change(|state| (state.max_rate, state.max_connections) = (bytes_per_second, connections));
+    }
+
+    fn change(&self, change: impl FnOnce(&mut State)) {
         let mut state = self.state();
-        state.bytes_per_second = bytes_per_second;
-        if bytes_per_second.is_none() {
+        let before = state.bytes_per_second();
+        change(&mut state);
+        let now = state.bytes_per_second();
+        // What is owed at one rate is not owed at another.
+        if now != before {
             state.paid = None;
         }
+    }
+
+    /// Whether a worker, counted from 0, may have a session with the source. One always may.
+    pub fn admits(&self, worker: usize) -> bool {
+        let most = self.state().max_connections;
+        worker == 0 || most.is_none_or(|most| OTHER_SESSIONS + worker < most)
     }
 
     /// Waits until these bytes may be sent.
@@ -35,7 +68,7 @@ impl Throttle {
         loop {
             let nap = {
                 let mut state = self.state();
-                let Some(rate) = state.bytes_per_second else { return };
+                let Some(rate) = state.bytes_per_second() else { return };
                 let now = Instant::now();
                 let paid = state.paid.filter(|paid| *paid > now).unwrap_or(now);
                 if !asked {
@@ -78,5 +111,15 @@ mod tests {
         tokio::task::yield_now().await;
         throttle.set(None);
         tokio::time::timeout(Duration::from_secs(10), waiting).await.unwrap().unwrap();
+    }
+
+    #[test]
+    fn people_allow_no_more_sessions_than_they_said_and_one_worker_goes_on() {
+        let throttle = Throttle::default();
+        assert!(throttle.admits(250));
+        throttle.limit(None, Some(OTHER_SESSIONS + 2));
+        assert_eq!([0, 1, 2, 3].map(|worker| throttle.admits(worker)), [true, true, false, false]);
+        throttle.limit(None, Some(1));
+        assert_eq!([0, 1].map(|worker| throttle.admits(worker)), [true, false]);
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use futures_util::SinkExt;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio_postgres::Client;
 
 use super::board::Board;
@@ -55,13 +55,17 @@ pub struct Shared {
     pub belongings: Belongings,
     pub board: Arc<Board>,
     pub report: Reporter,
-    /// Turned down while the source keeps too much WAL.
+    /// Turned down by people, and while the source keeps too much WAL.
     pub throttle: Throttle,
+    /// True once no further Part is to be taken.
+    pub stopping: watch::Receiver<bool>,
 }
 
 /// The two sessions of a worker: the source's is under the migration's snapshot.
 pub struct Worker {
     shared: Arc<Shared>,
+    /// Which of the workers it is, from 0.
+    number: usize,
     source: CopyClient,
     target: Client,
     /// The target's backend.
@@ -85,9 +89,9 @@ struct Bundle {
 impl Worker {
     /// # Errors
     /// Either side cannot be reached, or the snapshot is gone.
-    pub async fn connect(shared: Arc<Shared>) -> Result<Worker> {
+    pub async fn connect(shared: Arc<Shared>, number: usize) -> Result<Worker> {
         let Sessions { source, target, target_pid, tag } = sessions(&shared).await?;
-        Ok(Worker { shared, source, target, target_pid, tag, place: FRONT, again: Vec::new(), failures: 0 })
+        Ok(Worker { shared, number, source, target, target_pid, tag, place: FRONT, again: Vec::new(), failures: 0 })
     }
 
     /// Copies Parts until nobody has one left to give. What may pass is tried again a few times.
@@ -96,6 +100,16 @@ impl Worker {
     /// What stopped it; nothing half-copied is marked done.
     pub async fn run(mut self) -> Result<()> {
         loop {
+            if *self.shared.stopping.borrow() {
+                return Ok(());
+            }
+            if !self.shared.throttle.admits(self.number) && self.again.is_empty() {
+                let Worker { shared, number, source, target, .. } = self;
+                drop(source);
+                let Some(again) = Worker::rest(shared, number, target).await? else { return Ok(()) };
+                self = again;
+                continue;
+            }
             let mut taken = Vec::new();
             match self.bundle(&mut taken).await {
                 Ok(true) => self.failures = 0,
@@ -108,6 +122,17 @@ impl Worker {
                 Err(err) => self.recover(err, &taken).await?,
             }
         }
+    }
+
+    /// Without a session with the source, until it may have one; None when there is no Part left.
+    pub async fn rest(shared: Arc<Shared>, number: usize, target: Client) -> Result<Option<Worker>> {
+        while !shared.throttle.admits(number) {
+            if *shared.stopping.borrow() || queue::parts_left(&target, &shared.migration).await? == 0 {
+                return Ok(None);
+            }
+            tokio::time::sleep(IDLE).await;
+        }
+        Worker::connect(shared, number).await.map(Some)
     }
 
     async fn nothing_left(&self) -> Result<bool> {

@@ -35,4 +35,15 @@ pub struct Progress {
     pub plugin: String,
     pub slot_name: String,
     pub conflicts: i64,
+    pub follow: bool,
+    /// Whether a run of it is alive.
+    pub running: bool,
+    pub replay_bytes_per_second: Option<i64>,
+    pub source_bytes_per_second: Option<i64>,
+    pub catch_up_seconds: Option<f64>,
+    pub max_rate: Option<i64>,
+    pub max_source_connections: Option<i32>,
+    pub stop: Option<String>,
+    pub started_at: jiff::Timestamp,
+    pub done_at: Option<jiff::Timestamp>,
 }

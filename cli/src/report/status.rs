@@ -106,6 +106,16 @@ mod tests {
             plugin: "wal2json".into(),
             slot_name: "pgmig_default".into(),
             conflicts: 3,
+            follow: true,
+            running: true,
+            replay_bytes_per_second: Some(2 << 20),
+            source_bytes_per_second: Some(1 << 20),
+            catch_up_seconds: Some(1.2),
+            max_rate: None,
+            max_source_connections: None,
+            stop: None,
+            started_at: jiff::Timestamp::UNIX_EPOCH,
+            done_at: None,
         };
         let expected = "\
 migration `default`

@@ -14,7 +14,9 @@ pub async fn progress(client: &Client, migration: Option<&str>) -> Result<Vec<Pr
                     coalesce(steps_done, 0), coalesce(steps_total, 0), coalesce(steps_failed, 0),
                     startpos, write_lsn, flush_lsn, replay_lsn, source_lsn, lag_bytes, lag_seconds::float8, spool_bytes,
                     applied_transactions, applied_rows, endpos, apply, extract(epoch from eta)::float8,
-                    last_error, plugin, slot_name, conflicts
+                    last_error, plugin, slot_name, conflicts, plugin <> 'none', running, replay_bytes_per_second,
+                    source_bytes_per_second, extract(epoch from catch_up)::float8, max_rate, max_source_connections,
+                    stop, started_at, done_at
                from pgmig.progress
               where migration = coalesce($1, migration)
               order by migration",
@@ -53,6 +55,16 @@ pub async fn progress(client: &Client, migration: Option<&str>) -> Result<Vec<Pr
             plugin: row.get(25),
             slot_name: row.get(26),
             conflicts: row.get(27),
+            follow: row.get(28),
+            running: row.get(29),
+            replay_bytes_per_second: row.get(30),
+            source_bytes_per_second: row.get(31),
+            catch_up_seconds: row.get(32),
+            max_rate: row.get(33),
+            max_source_connections: row.get(34),
+            stop: row.get(35),
+            started_at: row.get(36),
+            done_at: row.get(37),
         })
         .collect())
 }

@@ -40,6 +40,9 @@ pub struct StreamPositions {
     pub flush_lsn: Lsn,
     pub source_lsn: Lsn,
     pub spool_bytes: u64,
+    /// Over the last minute; None before there is one to speak of.
+    pub replay_bytes_per_second: Option<u64>,
+    pub source_bytes_per_second: Option<u64>,
 }
 
 pub async fn load(client: &Client, migration: &str) -> Result<Option<Sentinel>> {
@@ -180,13 +183,163 @@ pub async fn set_stream(client: &Client, migration: &str, at: &StreamPositions) 
     client
         .execute(
             "update pgmig.sentinel
-                set write_lsn = $2, flush_lsn = $3, source_lsn = $4, spool_bytes = $5, stream_at = clock_timestamp()
+                set write_lsn = $2, flush_lsn = $3, source_lsn = $4, spool_bytes = $5, stream_at = clock_timestamp(),
+                    replay_bytes_per_second = $6, source_bytes_per_second = $7
               where migration = $1",
-            &[&migration, &at.write_lsn, &at.flush_lsn, &at.source_lsn, &(at.spool_bytes as i64)],
+            &[
+                &migration,
+                &at.write_lsn,
+                &at.flush_lsn,
+                &at.source_lsn,
+                &(at.spool_bytes as i64),
+                &at.replay_bytes_per_second.map(|rate| rate as i64),
+                &at.source_bytes_per_second.map(|rate| rate as i64),
+            ],
         )
         .await
         .on_target(|| "store the positions of the stream".into())?;
     Ok(())
+}
+
+/// How a run is to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stop {
+    /// Once the Parts and the Batch in hand are committed.
+    Border,
+    Now,
+}
+
+/// What people ask of the run that is alive.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Asked {
+    pub stop: Option<Stop>,
+    /// Bytes a second.
+    pub max_rate: Option<u64>,
+    pub max_source_connections: Option<usize>,
+}
+
+pub async fn asked(client: &Client, migration: &str) -> Result<Asked> {
+    let row = client
+        .query_opt(
+            "select stop, max_rate, max_source_connections from pgmig.sentinel where migration = $1",
+            &[&migration],
+        )
+        .await
+        .on_target(|| "read what is asked of the run".into())?;
+    Ok(row.map_or_else(Asked::default, |row| Asked {
+        stop: row.get::<_, Option<&str>>(0).map(|stop| if stop == "now" { Stop::Now } else { Stop::Border }),
+        max_rate: row.get::<_, Option<i64>>(1).map(|rate| rate.max(1) as u64),
+        max_source_connections: row.get::<_, Option<i32>>(2).map(|most| most.max(1) as usize),
+    }))
+}
+
+/// Makes the switches those of a run that begins: nobody has asked it to stop, and it may be given limits.
+pub async fn take_over(
+    client: &Client,
+    migration: &str,
+    max_rate: Option<u64>,
+    connections: Option<u16>,
+) -> Result<()> {
+    client
+        .execute(
+            "update pgmig.sentinel
+                set stop = null,
+                    max_rate = nullif(coalesce($2, max_rate), 0),
+                    max_source_connections = nullif(coalesce($3, max_source_connections), 0)
+              where migration = $1",
+            &[&migration, &max_rate.map(|rate| rate as i64), &connections.map(i32::from)],
+        )
+        .await
+        .on_target(|| "take over the switches".into())?;
+    Ok(())
+}
+
+/// Records that the run was stopped, and ends those of its sessions that are at a Part or a step.
+pub async fn stopped(client: &Client, migration: &str) -> Result<()> {
+    let doing = || "record that the run was stopped".to_string();
+    client
+        .execute("update pgmig.sentinel set stop = null where migration = $1", &[&migration])
+        .await
+        .on_target(doing)?;
+    event(client, migration, "info", "stopped").await?;
+    client
+        .execute(
+            "select pg_catalog.pg_terminate_backend(pid)
+               from (select pid from pgmig.parts where migration = $1 and pid is not null
+                     union select pid from pgmig.steps where migration = $1 and pid is not null) sessions",
+            &[&migration],
+        )
+        .await
+        .on_target(doing)?;
+    Ok(())
+}
+
+/// Calls one of the functions that people call, and says no as it does.
+async fn call(
+    client: &Client,
+    sql: &str,
+    values: &[&(dyn tokio_postgres::types::ToSql + Sync)],
+    doing: &str,
+) -> Result<()> {
+    client.execute(sql, values).await.map_err(|cause| {
+        let hint = cause.as_db_error().and_then(|db| db.hint()).map(str::to_string);
+        let error = Error::new(Exit::Phase, format!("cannot {doing}")).cause(cause);
+        error.hint(hint.unwrap_or_else(|| "see where it is: pgmig status".into()))
+    })?;
+    Ok(())
+}
+
+pub async fn switch_apply(client: &Client, migration: &str, on: bool) -> Result<()> {
+    let (function, doing) = if on { ("resume", "resume") } else { ("pause", "pause") };
+    let sql = format!("select pgmig.{function}($1)");
+    call(client, &sql, &[&migration], &format!("{doing} migration `{migration}`")).await
+}
+
+pub async fn stop(client: &Client, migration: &str, stop: Stop) -> Result<()> {
+    let sql = "select pgmig.stop(now => $1, migration => $2)";
+    call(client, sql, &[&(stop == Stop::Now), &migration], &format!("stop migration `{migration}`")).await
+}
+
+pub async fn throttle(client: &Client, migration: &str, rate: Option<u64>, connections: Option<u16>) -> Result<Asked> {
+    let sql = "select pgmig.throttle($1, $2, $3)";
+    let (rate, connections) = (rate.map(|rate| rate.min(i64::MAX as u64) as i64), connections.map(i32::from));
+    call(client, sql, &[&rate, &connections, &migration], &format!("throttle migration `{migration}`")).await?;
+    asked(client, migration).await
+}
+
+/// The session that holds the lock of a run, and where it comes from; None if no run is alive.
+pub async fn runner(client: &Client, migration: &str) -> Result<Option<(i32, String)>> {
+    let row = client
+        .query_opt(
+            "select a.pid, coalesce(host(a.client_addr), 'the server''s own machine')
+               from pg_catalog.pg_locks l
+                    join pg_catalog.pg_stat_activity a on a.pid = l.pid
+              where l.locktype = 'advisory' and l.granted and l.objsubid = 1
+                and l.database = (select d.oid from pg_catalog.pg_database d where d.datname = current_database())
+                and ((l.classid::int8 << 32) | l.objid::int8) = hashtextextended('pgmig ' || $1, 0)
+              limit 1",
+            &[&migration],
+        )
+        .await
+        .on_target(|| format!("look for the run of migration `{migration}`"))?;
+    Ok(row.map(|row| (row.get(0), row.get(1))))
+}
+
+/// Ends the sessions of a run that does not answer: those of pgmig that come from where its lock does.
+pub async fn end_sessions(client: &Client, pid: i32) -> Result<i64> {
+    let row = client
+        .query_one(
+            "select count(*) filter (where pg_catalog.pg_terminate_backend(a.pid))
+               from pg_catalog.pg_stat_activity a
+                    join pg_catalog.pg_stat_activity run on run.pid = $1
+              where a.pid <> pg_backend_pid() and a.datname = run.datname and a.usesysid = run.usesysid
+                and a.client_addr is not distinct from run.client_addr
+                and a.application_name ~ '^pgmig (run|control|monitor|apply|copy|index|schema|part [0-9]+|step [0-9]+)$'",
+            &[&pid],
+        )
+        .await
+        .on_target(|| "end the sessions of the run".into())?;
+    Ok(row.get(0))
 }
 
 pub async fn event(client: &Client, migration: &str, level: &str, message: &str) -> Result<()> {

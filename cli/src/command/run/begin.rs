@@ -7,12 +7,11 @@ use std::path::Path;
 use tokio_postgres::Client;
 
 use super::stream::Streaming;
-use super::{Config, Run, identity};
+use super::{Config, Control, Run, identity};
 use crate::args::PluginArg;
 use crate::connect::Side;
 use crate::copy::draft::{self, Roles, draft};
 use crate::copy::steps::relax_identity;
-use crate::copy::throttle::Throttle;
 use crate::error::{Context, Error, Exit, Result};
 use crate::model::{Lsn, Phase, TableName};
 use crate::plan_db::PlanDb;
@@ -29,7 +28,13 @@ use crate::target::sentinel::{self, Begin, Sentinel};
 use crate::target::{checks, install, queue};
 
 /// Checks both sides, installs the schema `pgmig` and writes the sentinel.
-pub(super) async fn begin(config: Config, report: Reporter, source: Client, target: Client) -> Result<Run> {
+pub(super) async fn begin(
+    config: Config,
+    report: Reporter,
+    control: Control,
+    source: Client,
+    target: Client,
+) -> Result<Run> {
     let asked = Asked {
         follow: config.follow,
         slot_name: config.slot_name.clone(),
@@ -72,7 +77,7 @@ pub(super) async fn begin(config: Config, report: Reporter, source: Client, targ
     report.phase(Phase::Planned);
     report.info(format!("migration `{}`: {plugin} stream, {flavour} flavour", config.name));
     let filters = config.filters.clone();
-    Ok(Run { config, report, target, source, flavour, plan, filters, throttle: Throttle::default() })
+    Ok(Run { config, report, control, target, source, flavour, plan, filters })
 }
 
 /// What a slot that is gone sent is worth nothing.

@@ -16,7 +16,7 @@ use crate::model::{Leave, Lsn};
 use crate::source::catalog::Sizes;
 use crate::target::install::Flavour;
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Config {
     pub source: Conninfo,
     pub target: Conninfo,
@@ -46,6 +46,9 @@ pub struct Config {
     pub filters: Option<Filters>,
     pub leave_new_tables: bool,
     pub on_conflict: OnConflict,
+    /// Limits of what is asked of the source, where they are given; 0 lifts one.
+    pub max_rate: Option<u64>,
+    pub max_source_connections: Option<u16>,
     pub wal_budget: Option<u64>,
     pub wal_budget_policy: Policy,
 }
@@ -79,6 +82,8 @@ impl Config {
             allow_insert_only: args.what.allow_insert_only,
             filters: args.what.filters.as_deref().map(Filters::read).transpose()?,
             leave_new_tables: args.leave_new_tables,
+            max_rate: args.max_rate,
+            max_source_connections: args.max_source_connections,
             wal_budget: (args.wal_budget > 0).then_some(args.wal_budget),
             wal_budget_policy: match args.wal_budget_policy {
                 WalBudgetPolicyArg::Stop => Policy::Stop,

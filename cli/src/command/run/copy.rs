@@ -7,8 +7,9 @@ use tokio::sync::Semaphore;
 use super::Run;
 use crate::copy::board::Board;
 use crate::copy::builder::Builder;
+use crate::copy::extension_data;
+use crate::copy::pool::{self, Hand};
 use crate::copy::worker::{Shared, Worker};
-use crate::copy::{extension_data, pool};
 use crate::error::{Error, Exit, Result};
 use crate::model::Phase;
 use crate::source::large_objects::Belongings;
@@ -21,7 +22,7 @@ impl Run {
     pub(super) async fn copy(&self, phase: Phase, holder: Option<SnapshotHolder>, follow: bool) -> Result<()> {
         let name = &self.config.name;
         if phase <= Phase::Schema {
-            self.stage("schema").await?;
+            self.unless_stopping(self.stage("schema")).await?;
         }
         if phase <= Phase::Copy {
             self.enter(Phase::Copy).await?;
@@ -55,14 +56,14 @@ impl Run {
             board.offer(queue::tables_to_build(&self.target, name, true).await?);
             if phase <= Phase::Copy { self.enter(Phase::Indexes).await } else { Ok(()) }
         };
-        pool::run(workers, builders, &board, copied).await?;
+        pool::run(workers, builders, &board, &self.control.stopping, copied).await?;
         let left = queue::table_steps_left(&self.target, name).await?;
         if left > 0 {
             return Err(Error::new(Exit::Target, format!("{left} indexes, constraints or statistics were not made"))
                 .hint("run the same command again"));
         }
-        self.stage("attach").await?;
-        self.stage("rest").await
+        self.unless_stopping(self.stage("attach")).await?;
+        self.unless_stopping(self.stage("rest")).await
     }
 
     /// Rows that users put into tables of extensions, before workers take the other Parts.
@@ -77,7 +78,7 @@ impl Run {
         extension_data::copy(&source, &target, &self.config.name, &tag, holder.lsn, &self.report).await
     }
 
-    async fn workers(&self, holder: &SnapshotHolder, board: &Arc<Board>, follow: bool) -> Result<Vec<Worker>> {
+    async fn workers(&self, holder: &SnapshotHolder, board: &Arc<Board>, follow: bool) -> Result<Vec<Hand>> {
         let shared = Arc::new(Shared {
             source: self.config.source.clone(),
             target: self.config.target.clone(),
@@ -93,11 +94,18 @@ impl Run {
             },
             board: Arc::clone(board),
             report: self.report.clone(),
-            throttle: self.throttle.clone(),
+            throttle: self.control.throttle.clone(),
+            stopping: self.control.stopping.clone(),
         });
         let mut workers = Vec::new();
-        for _ in 0..self.config.table_jobs {
-            workers.push(Worker::connect(Arc::clone(&shared)).await?);
+        for number in 0..self.config.table_jobs {
+            let shared = Arc::clone(&shared);
+            workers.push(if self.control.throttle.admits(number) {
+                Hand::Worker(Worker::connect(shared, number).await?)
+            } else {
+                let target = self.target_client("pgmig copy", &[]).await?;
+                Hand::Resting { shared, number, target }
+            });
         }
         Ok(workers)
     }

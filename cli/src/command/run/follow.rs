@@ -77,6 +77,7 @@ impl Run {
                 received: streaming.received.clone(),
                 applied: streaming.applied.clone(),
                 gate: Arc::clone(&gate),
+                stopping: self.control.stopping.clone(),
             },
         );
         let caught_up = self.when_level(streaming.applied.subscribe(), streaming.spool.clone(), barrier, gate);
@@ -85,6 +86,10 @@ impl Run {
         loop {
             let endpos = tokio::select! {
                 reached = apply.run() => match reached {
+                    Err(err) if err.exit() == Exit::Stopped && self.control.is_stopping() => {
+                        streaming.stop().await?;
+                        return Err(err);
+                    }
                     // What it listens to is gone, and so is the stream: that is the error to tell.
                     Err(err) if err.exit() == Exit::Stopped => return Err(streaming.ended().await),
                     Err(err) => {

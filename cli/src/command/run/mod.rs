@@ -3,11 +3,13 @@
 mod begin;
 mod budget;
 mod config;
+mod control;
 mod copy;
 mod drift;
 mod finish;
 mod follow;
 mod origin;
+mod rates;
 mod stages;
 mod stream;
 
@@ -16,10 +18,9 @@ use std::time::Duration;
 use tokio_postgres::Client;
 
 use crate::args::RunArgs;
-use crate::command::{interrupted, terminal};
+use crate::command::terminal;
 use crate::config::filters::Filters;
 use crate::connect::{self, Side};
-use crate::copy::throttle::Throttle;
 use crate::error::{Context, Error, Exit, Result};
 use crate::model::{Lsn, Phase};
 use crate::plan_db::PlanDb;
@@ -32,6 +33,7 @@ use crate::target::install::{self, Flavour};
 use crate::target::rounds::{self, Failed};
 use crate::target::{progress, queue, sentinel};
 pub use config::{Config, cutting, flavour, large_object_parts, leave};
+use control::{Control, control, tell_stopped};
 use stream::Streaming;
 
 /// What every phase needs: settings, a session with each side, and somebody to tell.
@@ -45,8 +47,7 @@ pub struct Run {
     plan: PlanDb,
     /// What the migration was begun with, whatever this run was given.
     filters: Option<Filters>,
-    /// Holds the copy back while the source keeps too much WAL.
-    throttle: Throttle,
+    control: Control,
 }
 
 /// How a run ended well.
@@ -67,10 +68,19 @@ pub async fn run(args: RunArgs, quiet: bool) -> Result<Exit> {
     };
     let config = Config::new(args)?;
     let (report, reporter) = report::start(style);
-    let done = tokio::select! {
-        done = migrate(config, report.clone()) => done,
-        stopped = interrupted("what is committed stays; the same command goes on from there") => Err(stopped),
+    let (control, listener) = control(&config, &report);
+    let again = again(&config);
+    let stopped = config.clone();
+    let mut done = tokio::select! {
+        done = migrate(config, report.clone(), control) => done,
+        stopped = listener.ended() => Err(stopped),
     };
+    if let Err(err) = &done
+        && err.exit() == Exit::Stopped
+    {
+        tell_stopped(&stopped).await;
+        done = Err(Error::stopped().hint(again));
+    }
     if let Err(err) = &done {
         let hint = err.hint_text().map(str::to_string);
         report.send(report::Event::Error { message: err.chain(), hint, exit_code: err.exit() as u8 });
@@ -83,6 +93,19 @@ pub async fn run(args: RunArgs, quiet: bool) -> Result<Exit> {
         tell(&summary);
     }
     Ok(Exit::Done)
+}
+
+/// What a run that was stopped leaves behind, and how it goes on.
+fn again(config: &Config) -> String {
+    let follow = if config.follow {
+        format!("; until then the source keeps its WAL for slot `{}`", config.slot_name)
+    } else {
+        String::new()
+    };
+    format!(
+        "what is committed stays{follow}\nnext: run the same command again, which goes on from there: pgmig run --name {} …",
+        config.name
+    )
 }
 
 fn tell(summary: &Summary) {
@@ -115,7 +138,7 @@ fn tell(summary: &Summary) {
 }
 
 /// Finds out where the migration is, begins it if it is nowhere, and goes on.
-async fn migrate(config: Config, report: Reporter) -> Result<Summary> {
+async fn migrate(config: Config, report: Reporter, control: Control) -> Result<Summary> {
     let target = connect::client(&config.target, Side::Target, "pgmig run", &[]).await?;
     let source = connect::client(&config.source, Side::Source, "pgmig run", &[]).await?;
     preflight::two_databases(&source, &target).await?;
@@ -151,10 +174,15 @@ async fn migrate(config: Config, report: Reporter) -> Result<Summary> {
             if !found.paused {
                 sentinel::set_phase(&target, &config.name, found.phase).await?;
             }
-            Run { config, report, target, source, flavour, plan, filters, throttle: Throttle::default() }
+            Run { config, report, control, target, source, flavour, plan, filters }
         }
-        None => begin::begin(config, report, source, target).await?,
+        None => begin::begin(config, report, control, source, target).await?,
     };
+    let (max_rate, connections) = (run.config.max_rate, run.config.max_source_connections);
+    sentinel::take_over(&run.target, &run.config.name, max_rate, connections).await?;
+    let asked = sentinel::asked(&run.target, &run.config.name).await?;
+    run.control.throttle.limit(asked.max_rate, asked.max_source_connections);
+    run.control.listen();
     let mut done = run.go().await;
     if let Err(err) = done {
         done = Err(run.explain_slot(err).await);
@@ -219,7 +247,7 @@ impl Run {
         let mut phase = found.phase;
         let (mut streaming, mut holder): (Option<Streaming>, _) = (None, None);
         if phase == Phase::Planned {
-            let (began, held) = self.plan(&found).await?;
+            let (began, held) = self.unless_stopping(self.plan(&found)).await?;
             (streaming, holder) = (began, Some(held));
             phase = Phase::Schema;
         } else if found.follow && phase < Phase::Cutover {
@@ -233,18 +261,25 @@ impl Run {
             || streaming.is_some() && queue::parts_left(&self.target, &self.config.name).await? > 0
         {
             let copying = self.copy(phase, holder, found.follow);
-            match &mut streaming {
+            let copied = match &mut streaming {
                 Some(streaming) => tokio::select! {
-                    copied = copying => copied?,
+                    copied = copying => copied,
                     ended = streaming.ended() => return Err(ended),
                 },
-                None => copying.await?,
+                None => copying.await,
+            };
+            if let (Err(err), Some(_)) = (&copied, &streaming)
+                && err.exit() == Exit::Stopped
+                && let Some(streaming) = streaming.take()
+            {
+                streaming.stop().await?;
             }
+            copied?;
         }
         if let Some(streaming) = streaming {
             self.follow(streaming, phase).await?;
         }
-        self.finish().await?;
+        self.unless_stopping(self.finish()).await?;
         let found = self.sentinel().await?;
         Ok(Summary {
             endpos: found.endpos.filter(|_| found.follow),

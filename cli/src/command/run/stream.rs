@@ -11,6 +11,7 @@ use tokio_postgres::Client;
 
 use super::Run;
 use super::budget::{self, BEGIN_AGAIN, Budget};
+use super::rates::Rates;
 use crate::apply::{Applied, Switches};
 use crate::connect::Side;
 use crate::error::{Context, Error, Exit, Result};
@@ -173,6 +174,7 @@ impl Run {
             switches: switches_tx,
             replay: replay_tx,
             report: self.report.clone(),
+            rates: Rates::default(),
         };
         let mut tasks = JoinSet::new();
         tasks.spawn(receiver.run(stopped.clone()));
@@ -184,7 +186,7 @@ impl Run {
             bytes: self.config.wal_budget,
             policy: self.config.wal_budget_policy,
             held,
-            throttle: self.throttle.clone(),
+            throttle: self.control.throttle.clone(),
             report: self.report.clone(),
             stop: stop.clone(),
         };
@@ -232,10 +234,11 @@ struct Monitor {
     switches: watch::Sender<Switches>,
     replay: watch::Sender<Lsn>,
     report: Reporter,
+    rates: Rates,
 }
 
 impl Monitor {
-    async fn run(self, mut stop: watch::Receiver<bool>) -> Result<()> {
+    async fn run(mut self, mut stop: watch::Receiver<bool>) -> Result<()> {
         let mut ticks = tokio::time::interval(LOOK_EVERY);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut nudged = Instant::now() - NUDGE_EVERY;
@@ -259,7 +262,7 @@ impl Monitor {
     }
 
     /// Reads the switches, writes the positions.
-    async fn look(&self) -> Result<(Lsn, Switches)> {
+    async fn look(&mut self) -> Result<(Lsn, Switches)> {
         let source_lsn = slot::current_lsn(&self.source).await?;
         let found = sentinel::load(&self.target, &self.migration).await?.ok_or_else(|| {
             Error::new(Exit::Phase, format!("migration `{}` was removed while it ran", self.migration))
@@ -268,12 +271,19 @@ impl Monitor {
         self.switches.send_if_modified(|known| std::mem::replace(known, switches) != switches);
         let (received, applied) = (*self.received.borrow(), *self.applied.borrow());
         let spool_bytes = self.spool.bytes_after(applied.position);
-        let positions =
-            StreamPositions { write_lsn: received.write_lsn, flush_lsn: received.flush_lsn, source_lsn, spool_bytes };
+        let reached = if spool_bytes == 0 { received.write_lsn } else { applied.level_with };
+        let (replay_rate, source_rate) = self.rates.add(Instant::now(), reached, source_lsn).unzip();
+        let positions = StreamPositions {
+            write_lsn: received.write_lsn,
+            flush_lsn: received.flush_lsn,
+            source_lsn,
+            spool_bytes,
+            replay_bytes_per_second: replay_rate,
+            source_bytes_per_second: source_rate,
+        };
         sentinel::set_stream(&self.target, &self.migration, &positions).await?;
         // That commit waited for the disk, and so for all that was applied before.
         self.replay.send_replace(applied.replay_lsn);
-        let reached = if spool_bytes == 0 { received.write_lsn } else { applied.level_with };
         self.report.send(Event::Stream(report::Stream {
             write_lsn: received.write_lsn,
             flush_lsn: received.flush_lsn,

@@ -1,0 +1,145 @@
+//! What people ask of a run while it runs: to end, by a signal or by the switch in the sentinel, and to go
+//! easy on the source. Listens beside the work, on a session of its own, and never does any of it.
+
+use std::time::Duration;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_postgres::Client;
+
+use super::{Config, Run};
+use crate::connect::{self, Side};
+use crate::copy::throttle::Throttle;
+use crate::error::{Error, Result};
+use crate::report::Reporter;
+use crate::target::sentinel::{self, Asked, Stop};
+
+/// How often the sentinel is asked.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// How long what is in hand may take when a run is asked to end; with the little that follows, ten seconds.
+const GRACE: Duration = Duration::from_secs(7);
+/// How long the target may take to hear that the run has ended.
+const TELL_WITHIN: Duration = Duration::from_secs(2);
+
+/// What the work sees of it. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(super) struct Control {
+    /// True once the run is to end at the next border of a Part or Batch.
+    pub stopping: watch::Receiver<bool>,
+    pub throttle: Throttle,
+    /// Set once the sentinel is this run's: before that, what it asks was asked of an earlier one.
+    mine: watch::Sender<bool>,
+}
+
+/// The other end.
+pub(super) struct Listener {
+    stop: watch::Sender<bool>,
+    throttle: Throttle,
+    mine: watch::Receiver<bool>,
+    config: Config,
+    report: Reporter,
+}
+
+pub(super) fn control(config: &Config, report: &Reporter) -> (Control, Listener) {
+    let (stop, stopping) = watch::channel(false);
+    let (mine, is_mine) = watch::channel(false);
+    let throttle = Throttle::default();
+    let listener =
+        Listener { stop, throttle: throttle.clone(), mine: is_mine, config: config.clone(), report: report.clone() };
+    (Control { stopping, throttle, mine }, listener)
+}
+
+impl Control {
+    /// The sentinel is this run's: it is listened to from now on.
+    pub fn listen(&self) {
+        self.mine.send_replace(true);
+    }
+
+    pub fn is_stopping(&self) -> bool {
+        *self.stopping.borrow()
+    }
+}
+
+impl Listener {
+    /// Returns when the run has to end at once: after what is in hand had its time, or when it was asked
+    /// to twice.
+    pub async fn ended(mut self) -> Error {
+        let (Ok(interrupt), Ok(terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) else {
+            // Without handlers the signals do what they always do.
+            return std::future::pending().await;
+        };
+        let mut signals = (interrupt, terminate);
+        let mut client = None;
+        if self.asked(&mut signals, &mut client, None).await == Stop::Now {
+            return Error::stopped();
+        }
+        self.stop.send_replace(true);
+        self.report.info(format!(
+            "stopping: what is in hand is finished first, for at most {} s; once more stops at once",
+            GRACE.as_secs()
+        ));
+        let deadline = Instant::now() + GRACE;
+        let _ = tokio::time::timeout_at(deadline, self.asked(&mut signals, &mut client, Some(Stop::Border))).await;
+        Error::stopped()
+    }
+
+    /// Waits for a signal, or for the switch to ask for more than it has already.
+    async fn asked(&mut self, signals: &mut (Signal, Signal), client: &mut Option<Client>, had: Option<Stop>) -> Stop {
+        loop {
+            tokio::select! {
+                _ = signals.0.recv() => return Stop::Border,
+                _ = signals.1.recv() => return Stop::Border,
+                () = tokio::time::sleep(LOOK_EVERY) => {}
+            }
+            match self.look(client).await {
+                Ok(Some(stop)) if Some(stop) != had => return stop,
+                Ok(_) => {}
+                // The work meets the same, and it is the work's to tell.
+                Err(err) => {
+                    tracing::debug!(error = %err.chain(), "the switches cannot be read");
+                    *client = None;
+                }
+            }
+        }
+    }
+
+    async fn look(&mut self, client: &mut Option<Client>) -> Result<Option<Stop>> {
+        if !*self.mine.borrow() {
+            return Ok(None);
+        }
+        let session = match client.take() {
+            Some(session) => session,
+            None => connect::client(&self.config.target, Side::Target, "pgmig control", &[]).await?,
+        };
+        let Asked { stop, max_rate, max_source_connections } = sentinel::asked(&session, &self.config.name).await?;
+        *client = Some(session);
+        self.throttle.limit(max_rate, max_source_connections);
+        Ok(stop)
+    }
+}
+
+impl Run {
+    /// Does work that has no border of its own, or is cut off where the run is to end.
+    pub(super) async fn unless_stopping<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
+        let mut stopping = self.control.stopping.clone();
+        tokio::select! {
+            done = work => done,
+            Ok(_) = stopping.wait_for(|stopping| *stopping) => Err(Error::stopped()),
+        }
+    }
+}
+
+/// Leaves word on the target that the run was stopped, and ends what it was still doing there: a server
+/// that builds an index does not notice that nobody waits for it. Best effort.
+pub(super) async fn tell_stopped(config: &Config) {
+    let tell = async {
+        let client = connect::client(&config.target, Side::Target, "pgmig control", &[]).await?;
+        sentinel::stopped(&client, &config.name).await
+    };
+    match tokio::time::timeout(TELL_WITHIN, tell).await {
+        Ok(Ok(())) => {}
+        Ok(Err(err)) => tracing::debug!(error = %err.chain(), "the target was not told"),
+        Err(_) => tracing::debug!("the target did not answer in time to be told"),
+    }
+}
