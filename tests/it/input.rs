@@ -19,7 +19,7 @@ fn role(uri: &str, name: &str) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn help_is_as_people_should_read_it() -> Outcome {
     let mut transcript = Transcript::new("help.txt");
-    let cases: [&[&str]; 12] = [
+    let cases: [&[&str]; 13] = [
         &[],
         &["--help"],
         &["run", "--help"],
@@ -30,6 +30,7 @@ async fn help_is_as_people_should_read_it() -> Outcome {
         &["resume", "--help"],
         &["throttle", "--help"],
         &["stop", "--help"],
+        &["reset-target", "--help"],
         &["cleanup", "--help"],
         &["demo", "--help"],
     ];

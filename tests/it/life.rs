@@ -11,9 +11,11 @@ mod everything;
 mod load;
 mod objects;
 mod parts;
+mod removed;
 mod steered;
 mod stop;
 mod versions;
+mod watch;
 mod writers;
 
 use std::fmt::Display;

@@ -12,7 +12,7 @@ pub use demo::DemoArgs;
 pub use run::{
     FlavourArg, OnConflictArg, PlanArgs, PluginArg, RunArgs, SplitArgs, SplitByArg, WalBudgetPolicyArg, WhatArgs,
 };
-pub use state::{CleanupArgs, SetEndposArgs, StatusArgs};
+pub use state::{CleanupArgs, ResetTargetArgs, SetEndposArgs, StatusArgs};
 
 use crate::model::Lsn;
 
@@ -72,6 +72,8 @@ pub enum Verb {
     Throttle(ThrottleArgs),
     /// End a run, from any machine that reaches the target; pgmig run goes on with it
     Stop(StopArgs),
+    /// Drop from the target what a migration has made there, so that it can begin again
+    ResetTarget(ResetTargetArgs),
     /// Remove what pgmig made: slot and publications on the source, its state on the target
     Cleanup(CleanupArgs),
     /// Migrate a sample database between two throwaway servers, under load, and compare both

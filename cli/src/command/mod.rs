@@ -5,6 +5,7 @@ pub mod cleanup;
 pub mod control;
 pub mod demo;
 pub mod plan;
+pub mod reset_target;
 pub mod run;
 pub mod set_endpos;
 pub mod status;
@@ -26,6 +27,7 @@ pub async fn dispatch(cli: Cli) -> Result<Exit> {
         Verb::Resume(args) => control::switch(args, true).await,
         Verb::Throttle(args) => control::throttle(args).await,
         Verb::Stop(args) => control::stop(args).await,
+        Verb::ResetTarget(args) => reset_target::reset_target(args).await,
         Verb::Cleanup(args) => cleanup::cleanup(args).await,
         Verb::Demo(args) => demo::demo(args).await,
     }

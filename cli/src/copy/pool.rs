@@ -14,14 +14,14 @@ use crate::error::{Error, Result};
 
 /// A worker, or one that waits for leave to have a session with the source.
 pub enum Hand {
-    Worker(Worker),
+    Worker(Box<Worker>),
     Resting { shared: Arc<Shared>, number: usize, target: Client },
 }
 
 impl Hand {
     async fn run(self) -> Result<()> {
         let worker = match self {
-            Hand::Worker(worker) => Some(worker),
+            Hand::Worker(worker) => Some(*worker),
             Hand::Resting { shared, number, target } => Worker::rest(shared, number, target).await?,
         };
         match worker {

@@ -9,6 +9,7 @@ pub mod name;
 pub mod phase;
 pub mod progress;
 pub mod snapshot;
+pub mod status;
 pub mod wire;
 
 pub use column::{Column, Form};

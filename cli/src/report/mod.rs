@@ -8,6 +8,7 @@ pub mod plan;
 pub mod status;
 pub mod tally;
 pub mod units;
+pub mod watch;
 
 use std::time::Duration;
 

@@ -3,16 +3,19 @@
 use std::time::Duration;
 
 use super::units;
+use crate::model::status::{SourceHealth, Status};
 use crate::model::{Lsn, Progress};
 
-/// Two columns of label and value, then the next step.
-pub fn table(p: &Progress) -> String {
+/// Two columns of label and value, what is in hand, then the next step.
+pub fn table(status: &Status) -> String {
+    let p = &status.progress;
     let lsn = |lsn: Option<Lsn>| lsn.map_or("-".to_string(), |lsn| lsn.to_string());
     let seconds = |seconds: f64| units::duration(Duration::from_secs_f64(seconds.max(0.0)));
     let bytes = |bytes: i64| units::bytes(bytes.max(0) as u64);
     let phase = match &p.interrupted_phase {
         Some(at) => format!("{} in {at}", p.phase),
-        None => p.phase.clone(),
+        None if p.running || p.phase == "done" => p.phase.clone(),
+        None => format!("{}, not running", p.phase),
     };
     let lag = match (p.lag_bytes, p.lag_seconds) {
         (Some(lag), Some(late)) => format!("{}, {}", bytes(lag), seconds(late)),
@@ -43,6 +46,39 @@ pub fn table(p: &Progress) -> String {
         text.push_str(format!("{a:<8} {b:<width$}   {c:<7} {d}").trim_end());
         text.push('\n');
     }
+    if let (Some(replay), Some(source)) = (p.replay_bytes_per_second, p.source_bytes_per_second) {
+        let left = p.catch_up_seconds.map_or(String::new(), |left| format!(", {} to catch up", seconds(left)));
+        text.push_str(&format!(
+            "stream   {}/s applied, {}/s written on the source{left}\n",
+            bytes(replay),
+            bytes(source)
+        ));
+    }
+    if status.caught_up == Some(true) && p.phase == "follow" {
+        text.push_str("caught up\n");
+    }
+    for part in &status.copying {
+        let rate = part.bytes_per_second().map_or("-".into(), |rate| format!("{}/s", bytes(rate as i64)));
+        let left = part.seconds_left().map_or("-".into(), seconds);
+        let which =
+            if part.parts > 1 { format!(", part {} of {}", part.part_number, part.parts) } else { String::new() };
+        text.push_str(&format!(
+            "copying  {}{which}: {} of {}, {rate}, {left} left\n",
+            part.table,
+            bytes(part.bytes_done),
+            bytes(part.bytes)
+        ));
+    }
+    for step in &status.building {
+        let done = step.done.map_or(String::new(), |done| format!(", {:.0} %", done * 100.0));
+        text.push_str(&format!("building {} {}: {}{done}\n", step.kind, step.name, seconds(step.seconds)));
+    }
+    if let Some(source) = &status.source {
+        for (_, line) in source_lines(source, p) {
+            text.push_str(&format!("source   {}\n", line.trim_start_matches("source: ")));
+        }
+    }
+    text.extend(limits(p).map(|limits| format!("limits   {limits}\n")));
     if p.steps_failed > 0 {
         text.push_str(&format!(
             "failed   {} objects: select * from pgmig.steps where state = 'failed'\n",
@@ -59,11 +95,72 @@ pub fn table(p: &Progress) -> String {
     text
 }
 
-fn next(p: &Progress) -> &'static str {
+/// How well a migration is.
+pub enum Health {
+    Good,
+    Warn,
+    Bad,
+}
+
+/// Whether it moves, in a word or two.
+pub fn state(p: &Progress) -> (Health, &'static str) {
+    match (p.phase.as_str(), p.running) {
+        ("done", _) => (Health::Good, "done"),
+        ("failed", true) => (Health::Warn, "running again"),
+        ("failed", false) => (Health::Bad, "failed, not running"),
+        ("paused", true) => (Health::Warn, "apply is held back"),
+        (_, true) if p.stop.is_some() => (Health::Warn, "stopping"),
+        (_, true) => (Health::Good, "running"),
+        (_, false) => (Health::Bad, "not running"),
+    }
+}
+
+/// What people allow the copy to ask of the source, if that is less than all.
+pub fn limits(p: &Progress) -> Option<String> {
+    let rate = p.max_rate.map(|rate| format!("at most {}/s", units::bytes(rate.max(0) as u64)));
+    let sessions = p.max_source_connections.map(|most| format!("at most {most} sessions with the source"));
+    let limits: Vec<String> = rate.into_iter().chain(sessions).collect();
+    (!limits.is_empty()).then(|| limits.join(", "))
+}
+
+/// What the source says, and whether it needs somebody.
+pub fn source_lines(source: &SourceHealth, p: &Progress) -> Vec<(bool, String)> {
+    let bytes = |bytes: i64| units::bytes(bytes.max(0) as u64);
+    let mut lines = Vec::new();
+    if p.follow {
+        lines.push(match source.wal_status.as_deref() {
+            None if p.phase == "planned" || p.phase == "done" => (false, "source: no slot".into()),
+            None => (true, format!("source: slot `{}` is gone", p.slot_name)),
+            Some(status) => (
+                matches!(status, "unreserved" | "lost"),
+                format!(
+                    "source: slot {status}{}, keeps {} of WAL, {}",
+                    if source.active { "" } else { ", not read" },
+                    source.retained_bytes.map_or("?".into(), bytes),
+                    source.safe_bytes.map_or("no limit".into(), |safe| format!("{} more are safe", bytes(safe)))
+                ),
+            ),
+        });
+    }
+    if let Some(oldest) = &source.oldest_snapshot {
+        let age = units::duration(Duration::try_from_secs_f64(oldest.seconds.max(0.0)).unwrap_or_default());
+        let who = if oldest.application.is_empty() { String::new() } else { format!(", {}", oldest.application) };
+        lines.push((false, format!("source: oldest snapshot {age} (pid {}{who})", oldest.pid)));
+    }
+    lines
+}
+
+/// What a person does next.
+pub fn next(p: &Progress) -> &'static str {
+    match p.phase.as_str() {
+        "failed" | "done" => {}
+        _ if !p.running => return "`pgmig run` goes on with it",
+        _ => {}
+    }
     match p.phase.as_str() {
         "done" => "point the application at the target, then `pgmig cleanup`",
         "failed" => "mend what the error says, then `pgmig run` again",
-        "paused" => "`select pgmig.resume()` on the target",
+        "paused" => "`pgmig resume`",
         "follow" if p.endpos.is_some() => "wait: it ends by itself at endpos",
         "follow" => "stop writes on the source, then `pgmig set-endpos --current`",
         "catchup" => "wait: the source's changes are being applied",
@@ -74,6 +171,7 @@ fn next(p: &Progress) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::status::OldestSnapshot;
 
     #[test]
     fn a_following_migration_says_where_it_is_and_what_comes_next() {
@@ -125,9 +223,29 @@ objects  70 of 71               left    -
 write    0/5A3C1D8              source  0/5A3C1D8
 replay   0/5A28F10              endpos  open
 applied  1,234,567 rows         spool   2.0 KiB
+stream   2.0 MiB/s applied, 1.0 MiB/s written on the source, 1.2 s to catch up
+caught up
+source   slot extended, keeps 3.0 GiB of WAL, 1.0 GiB more are safe
+source   oldest snapshot 3 min 05 s (pid 7, psql)
 conflict 3 changes were passed over: select * from pgmig.conflicts
 next     stop writes on the source, then `pgmig set-endpos --current`
 ";
-        assert_eq!(table(&progress), expected);
+        let status = Status {
+            progress,
+            caught_up: Some(true),
+            copying: Vec::new(),
+            building: Vec::new(),
+            stages: Vec::new(),
+            failed: Vec::new(),
+            activity: Vec::new(),
+            source: Some(SourceHealth {
+                wal_status: Some("extended".into()),
+                active: true,
+                retained_bytes: Some(3 << 30),
+                safe_bytes: Some(1 << 30),
+                oldest_snapshot: Some(OldestSnapshot { pid: 7, application: "psql".into(), seconds: 185.0 }),
+            }),
+        };
+        assert_eq!(table(&status), expected);
     }
 }

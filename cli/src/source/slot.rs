@@ -63,6 +63,19 @@ pub async fn drop(client: &Client, name: &str) -> Result<bool> {
     Ok(row.is_some())
 }
 
+/// Ends the session that reads a slot, if there is one.
+pub async fn end_reader(client: &Client, name: &str) -> Result<()> {
+    client
+        .query(
+            "select pg_catalog.pg_terminate_backend(active_pid)
+               from pg_catalog.pg_replication_slots where slot_name = $1 and active_pid is not null",
+            &[&name],
+        )
+        .await
+        .on_source(|| format!("end the session that reads slot `{name}`"))?;
+    Ok(())
+}
+
 /// The publications of a migration: one for tables whose rows can be identified, one that carries
 /// inserts and truncates only, so that no UPDATE on the source ever fails because of us.
 pub fn publications(migration: &str) -> [String; 2] {

@@ -10,5 +10,7 @@ pub mod large_objects;
 pub mod objects;
 pub mod progress;
 pub mod queue;
+pub mod reset;
 pub mod rounds;
 pub mod sentinel;
+pub mod status;

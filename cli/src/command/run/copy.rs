@@ -101,7 +101,7 @@ impl Run {
         for number in 0..self.config.table_jobs {
             let shared = Arc::clone(&shared);
             workers.push(if self.control.throttle.admits(number) {
-                Hand::Worker(Worker::connect(shared, number).await?)
+                Hand::Worker(Box::new(Worker::connect(shared, number).await?))
             } else {
                 let target = self.target_client("pgmig copy", &[]).await?;
                 Hand::Resting { shared, number, target }

@@ -32,7 +32,7 @@ use crate::source::{self, slot};
 use crate::target::install::{self, Flavour};
 use crate::target::rounds::{self, Failed};
 use crate::target::{progress, queue, sentinel};
-pub use config::{Config, cutting, flavour, large_object_parts, leave};
+pub use config::{Config, cutting, default_dir, flavour, large_object_parts, leave};
 use control::{Control, control, tell_stopped};
 use stream::Streaming;
 
