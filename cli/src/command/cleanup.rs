@@ -125,11 +125,10 @@ fn reached(
             Ok(None)
         }
         Err(err) => {
-            let hint = err.hint_text().map_or(String::new(), |hint| format!("{hint}\n"));
+            // The hint is the connection's own.
             let exit = err.exit();
-            Err(Error::new(exit, "nothing was removed").cause(err).hint(format!(
-                "{hint}if that server is gone for good: pgmig cleanup --force does what can be done on the other"
-            )))
+            let what = "nothing was removed; if that server is gone for good, `pgmig cleanup --force` does what it can on the other";
+            Err(Error::new(exit, what).cause(err))
         }
     }
 }
