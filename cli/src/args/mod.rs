@@ -3,6 +3,7 @@
 mod demo;
 mod run;
 mod state;
+mod table;
 
 use clap::{ArgAction, Args, Parser, Subcommand};
 
@@ -11,6 +12,7 @@ pub use run::{
     FlavourArg, OnConflictArg, PlanArgs, PluginArg, RunArgs, SplitArgs, SplitByArg, WalBudgetPolicyArg, WhatArgs,
 };
 pub use state::{CleanupArgs, SetEndposArgs, StatusArgs};
+pub use table::{TableArgs, TableVerb};
 
 use crate::model::Lsn;
 
@@ -62,6 +64,8 @@ pub enum Verb {
     Status(StatusArgs),
     /// Set the WAL position at which a migration stops
     SetEndpos(SetEndposArgs),
+    /// Add a table to a migration that runs, or copy one again
+    Table(TableArgs),
     /// Remove what pgmig made: slot and publications on the source, its state on the target
     Cleanup(CleanupArgs),
     /// Migrate a sample database between two throwaway servers, under load, and compare both

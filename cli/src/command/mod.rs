@@ -7,6 +7,7 @@ pub mod plan;
 pub mod run;
 pub mod set_endpos;
 pub mod status;
+pub mod table;
 
 use std::io::IsTerminal;
 
@@ -21,6 +22,7 @@ pub async fn dispatch(cli: Cli) -> Result<Exit> {
         Verb::Plan(args) => plan::plan(*args).await,
         Verb::Status(args) => status::status(args).await,
         Verb::SetEndpos(args) => set_endpos::set_endpos(args).await,
+        Verb::Table(args) => table::table(args).await,
         Verb::Cleanup(args) => cleanup::cleanup(args).await,
         Verb::Demo(args) => demo::demo(args).await,
     }

@@ -4,15 +4,19 @@ use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 
-use super::Run;
+use super::{Config, Run};
+use crate::connect::{self, Side};
 use crate::copy::board::Board;
 use crate::copy::builder::Builder;
+use crate::copy::throttle::Throttle;
 use crate::copy::worker::{Shared, Worker};
 use crate::copy::{extension_data, pool};
 use crate::error::{Error, Exit, Result};
-use crate::model::Phase;
+use crate::model::{Lsn, Phase};
+use crate::report::Reporter;
 use crate::source::large_objects::Belongings;
 use crate::source::snapshot::{self, SnapshotHolder};
+use crate::target::sentinel;
 use crate::target::{extension_parts, objects, queue, rounds};
 
 impl Run {
@@ -31,6 +35,7 @@ impl Run {
         let board = Arc::new(Board::default());
         // Kept until the copy is over: a worker that leaves the snapshot for a while comes back to it.
         let mut held = None;
+        let per_part = self.config.cut.snapshot_per_part;
         let workers = if queue::parts_left(&self.target, name).await? == 0 {
             Vec::new()
         } else {
@@ -38,15 +43,16 @@ impl Run {
                 Some(holder) => holder,
                 None => self.new_snapshot(phase, follow).await?,
             };
-            if self.config.cut.snapshot_per_part
-                && let Some(table) = queue::needs_one_snapshot(&self.target, name).await?
-            {
+            if per_part && let Some(table) = queue::needs_one_snapshot(&self.target, name).await? {
                 return Err(Error::usage(format!("{table} was cut for a copy under one snapshot"))
                     .hint("leave --snapshot-per-part out, or begin again (pgmig cleanup --force, empty the target, pgmig run)"));
             }
             self.extension_data(&holder).await?;
-            let workers = self.workers(&holder, &board, follow).await?;
-            held = Some(holder).filter(|_| !self.config.cut.snapshot_per_part);
+            // From here on others may join.
+            let exported = if per_part { "" } else { &holder.exported };
+            sentinel::set_exported(&self.target, name, Some((exported, holder.lsn))).await?;
+            let workers = self.workers(&holder, &board, follow, phase > Phase::Copy, true).await?;
+            held = Some(holder).filter(|_| !per_part);
             workers
         };
         let mut builders = Vec::new();
@@ -57,6 +63,7 @@ impl Run {
         queue::put_off_one_moment(&self.target, name).await?;
         board.offer(queue::tables_to_build(&self.target, name, false).await?);
         let copied = async || {
+            sentinel::set_exported(&self.target, name, None).await?;
             drop(held);
             // Those without rows, and those whose worker did not hear that its Part was committed.
             board.offer(queue::tables_to_build(&self.target, name, true).await?);
@@ -84,24 +91,19 @@ impl Run {
         extension_data::copy(&source, &target, &self.config.name, &tag, holder.lsn, &self.report).await
     }
 
-    async fn workers(&self, holder: &SnapshotHolder, board: &Arc<Board>, follow: bool) -> Result<Vec<Worker>> {
-        let shared = Arc::new(Shared {
-            source: self.config.source.clone(),
-            target: self.config.target.clone(),
-            migration: self.config.name.clone(),
-            exported: (!self.config.cut.snapshot_per_part).then(|| holder.exported.clone()),
-            lsn: holder.lsn,
-            follow,
-            large_objects: Semaphore::new(self.config.large_object_parts.max(1)),
-            belongings: Belongings {
-                owner: !self.config.leave.owner,
-                acl: !self.config.leave.acl,
-                comments: !self.config.leave.comments,
-            },
-            board: Arc::clone(board),
-            report: self.report.clone(),
-            throttle: self.throttle.clone(),
-        });
+    pub(super) async fn workers(
+        &self,
+        holder: &SnapshotHolder,
+        board: &Arc<Board>,
+        follow: bool,
+        late: bool,
+        published: bool,
+    ) -> Result<Vec<Worker>> {
+        let exported = (!self.config.cut.snapshot_per_part).then(|| holder.exported.clone());
+        let mut shared = shared(&self.config, (exported, holder.lsn), board, &self.report);
+        (shared.follow, shared.late, shared.published) = (follow, late, published);
+        shared.throttle = self.throttle.clone();
+        let shared = Arc::new(shared);
         let mut workers = Vec::new();
         for _ in 0..self.config.table_jobs {
             workers.push(Worker::connect(Arc::clone(&shared)).await?);
@@ -109,12 +111,8 @@ impl Run {
         Ok(workers)
     }
 
-    async fn builder(&self, board: &Arc<Board>) -> Result<Builder> {
-        // A crash of the target takes an object and its mark together, flushed or not.
-        let client = self.target_client("pgmig index", &[("synchronous_commit", "off")]).await?;
-        objects::more_maintenance_work_mem(&client, self.config.maintenance_work_mem).await?;
-        let (migration, report) = (self.config.name.clone(), self.report.clone());
-        Ok(Builder { client, migration, board: Arc::clone(board), report })
+    pub(super) async fn builder(&self, board: &Arc<Board>) -> Result<Builder> {
+        builder(&self.config, board, &self.report).await
     }
 
     /// The snapshot of the run that began the copy died with it. What is copied from now on carries
@@ -127,12 +125,48 @@ impl Run {
             )
             .hint("begin again: pgmig cleanup --force, empty the target, then pgmig run"));
         }
+        let holder = SnapshotHolder::new(self.source_client("pgmig snapshot").await?, None).await?;
+        // What an earlier run's helpers still read is not stored any more.
+        sentinel::set_exported(&self.target, &self.config.name, None).await?;
         // Once a table has all its indexes, it must be of one moment.
         let keep_ranges = phase <= Phase::Copy;
         for table in queue::restart_split_tables(&self.target, &self.config.name, keep_ranges).await? {
             self.report.info(format!("{table} was copied in part and is copied anew"));
         }
         self.planned_event().await?;
-        SnapshotHolder::new(self.source_client("pgmig snapshot").await?, None).await
+        Ok(holder)
     }
+}
+
+/// What workers of a run share, of one that follows and copies for the first time.
+pub(super) fn shared(
+    config: &Config,
+    (exported, lsn): (Option<String>, Lsn),
+    board: &Arc<Board>,
+    report: &Reporter,
+) -> Shared {
+    Shared {
+        source: config.source.clone(),
+        target: config.target.clone(),
+        migration: config.name.clone(),
+        exported,
+        lsn,
+        published: true,
+        late: false,
+        follow: true,
+        large_objects: Semaphore::new(config.large_object_parts.max(1)),
+        belongings: Belongings { owner: !config.leave.owner, acl: !config.leave.acl, comments: !config.leave.comments },
+        board: Arc::clone(board),
+        report: report.clone(),
+        throttle: Throttle::default(),
+    }
+}
+
+pub(super) async fn builder(config: &Config, board: &Arc<Board>, report: &Reporter) -> Result<Builder> {
+    // A crash of the target takes an object and its mark together, flushed or not.
+    let settings = [("synchronous_commit", "off")];
+    let client = connect::client(&config.target, Side::Target, "pgmig index", &settings).await?;
+    objects::more_maintenance_work_mem(&client, config.maintenance_work_mem).await?;
+    let (migration, report) = (config.name.clone(), report.clone());
+    Ok(Builder { client, migration, board: Arc::clone(board), report })
 }
