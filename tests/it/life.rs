@@ -12,6 +12,7 @@ mod load;
 mod objects;
 mod parts;
 mod stop;
+mod tags;
 mod versions;
 mod writers;
 

@@ -34,6 +34,11 @@ impl Drift {
         self.fit.contains_key(&(Arc::as_ptr(shape) as usize, self.is_whole(kind)))
     }
 
+    /// Whether a shape that fits lists every column that is not computed.
+    pub fn is_complete(&self, shape: &Shape) -> bool {
+        self.columns.get(&shape.table).is_some_and(|columns| misfit(shape, columns, true).is_none())
+    }
+
     fn is_whole(&self, kind: Kind) -> bool {
         kind == Kind::Insert || (kind == Kind::Update && self.lists_all)
     }

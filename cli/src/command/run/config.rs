@@ -123,6 +123,8 @@ pub fn cutting(args: &SplitArgs) -> Cutting {
             SplitByArg::Ctid => Some(SplitBy::Ctid),
             SplitByArg::Key => Some(SplitBy::Key),
         },
+        keep_parts_of: (args.resume_parts_larger_than > 0).then_some(args.resume_parts_larger_than),
+        snapshot_per_part: args.snapshot_per_part,
         sizes: if args.estimate_table_sizes { Sizes::Estimates } else { Sizes::Files },
     }
 }
