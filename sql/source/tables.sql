@@ -31,7 +31,7 @@ select c.oid,
                     where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped and a.attgenerated = ''
                       and (a.atttypid >= 10000
                            or a.atttypid in (select t.oid from pg_catalog.pg_type t
-                                              where t.typname ~ '^_?(reg.*|oid|oidvector|aclitem|xid|cid|tid|xid8|pg_snapshot|txid_snapshot|xml|money|char|tsvector|tsquery|gtsvector|refcursor)$'
+                                              where t.typname ~ '^_?(reg.*|oid|oidvector|int2vector|aclitem|xid|cid|tid|xid8|pg_snapshot|txid_snapshot|xml|money|char|tsvector|tsquery|gtsvector|refcursor)$'
                                                 and t.oid < 10000))) as binary_safe,
        -- wal2json before 2.6 prints NaN and infinities of these as null.
        (select a.attname::text

@@ -97,6 +97,7 @@ mod tests {
         let shape = |names: &[&str]| Shape {
             table: TableName::new("s", "t"),
             columns: names.iter().map(ToString::to_string).collect(),
+            types: Vec::new(),
             key: vec![0],
         };
         assert_eq!(misfit(&shape(&["id", "n"]), &columns, true), None);

@@ -21,6 +21,12 @@ pub enum WalBudgetPolicyArg {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum StreamFormatArg {
+    Auto,
+    Text,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum OnConflictArg {
     Stop,
     Warn,
@@ -197,6 +203,11 @@ pub struct RunArgs {
     /// A change that finds no row, or a second one with its key: stop, or record it in pgmig.conflicts and go on
     #[arg(long, value_enum, default_value = "stop", help_heading = "How")]
     pub on_conflict: OnConflictArg,
+
+    /// How pgoutput sends values: in binary where the types of all tables allow it and the target has the
+    /// extension, or as text
+    #[arg(long, value_enum, default_value = "auto", help_heading = "How")]
+    pub stream_format: StreamFormatArg,
 
     /// Output plugin of the source that says what changes
     #[arg(long, value_enum, default_value = "auto", help_heading = "How")]

@@ -251,7 +251,7 @@ impl Run {
         Ok(())
     }
 
-    async fn target_version(&self) -> Result<i32> {
+    pub(super) async fn target_version(&self) -> Result<i32> {
         let row = self
             .target
             .query_one("select current_setting('server_version_num')::int", &[])

@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use super::budget::Policy;
 use crate::apply::conflict::OnConflict;
-use crate::args::{FlavourArg, OnConflictArg, PluginArg, RunArgs, SplitArgs, SplitByArg, WalBudgetPolicyArg, WhatArgs};
+use crate::args::{
+    FlavourArg, OnConflictArg, PluginArg, RunArgs, SplitArgs, SplitByArg, StreamFormatArg, WalBudgetPolicyArg, WhatArgs,
+};
 use crate::command::conninfo;
 use crate::config::Conninfo;
 use crate::config::filters::Filters;
@@ -46,6 +48,8 @@ pub struct Config {
     pub filters: Option<Filters>,
     pub leave_new_tables: bool,
     pub on_conflict: OnConflict,
+    /// Whether values may come in binary.
+    pub binary_stream: bool,
     pub wal_budget: Option<u64>,
     pub wal_budget_policy: Policy,
 }
@@ -84,6 +88,7 @@ impl Config {
                 WalBudgetPolicyArg::Stop => Policy::Stop,
                 WalBudgetPolicyArg::Drop => Policy::Drop,
             },
+            binary_stream: args.stream_format == StreamFormatArg::Auto,
             on_conflict: match args.on_conflict {
                 OnConflictArg::Stop => OnConflict::Stop,
                 OnConflictArg::Warn => OnConflict::Warn,
