@@ -35,6 +35,7 @@ use tokio::sync::{RwLock, watch};
 use tokio_postgres::Client;
 
 use crate::connect::COMMITS_WAIT;
+use crate::crash;
 use crate::error::{Context, Error, Exit, Result};
 use crate::model::wire::Commit;
 use crate::model::{Lsn, TableName};
@@ -230,6 +231,10 @@ impl<W: Writer> Apply<W> {
                     }
                     continue;
                 }
+                (Gathered::TakenBack, _) => {
+                    self.rollback().await?;
+                    continue;
+                }
                 (Gathered::Waiting, _) => {
                     // The rest of the transaction is on its way.
                     self.gatherer.reader.wait().await;
@@ -293,7 +298,9 @@ impl<W: Writer> Apply<W> {
         let _pass = gate.read().await;
         let write = self.writer.write(&self.client, &work, Some(&advance), false);
         let gather = || Next::gather::<W>(&mut self.gatherer, &self.merger, endpos);
+        crash::before(crash::BATCH);
         let (written, ahead) = overlapped(write, gather).await;
+        crash::after(crash::BATCH);
         self.ahead = ahead.filter(|next| next.as_ref().map_or(true, Next::is_settled));
         match written {
             Ok(rows) => {
@@ -369,6 +376,7 @@ impl<W: Writer> Apply<W> {
         self.ahead = ahead.filter(|next| next.as_ref().map_or(true, Next::is_settled));
         match (written, &mut self.pieces) {
             (Ok(rows), Some(pieces)) => {
+                crash::after(crash::PIECE);
                 pieces.rows += rows;
                 Ok(Ok(()))
             }
@@ -388,7 +396,9 @@ impl<W: Writer> Apply<W> {
         match self.deciding.write(&mut self.writer, &self.client, changes, Some(&advance), true).await {
             Ok(rows) => {
                 self.deciding.complete(&self.client, commit).await?;
+                crash::before(crash::LARGE);
                 self.client.batch_execute("commit").await.on_target(|| "commit a large transaction".into())?;
+                crash::after(crash::LARGE);
                 self.pieces = None;
                 self.moved(&advance, rows + rows_before, Some(piece.to));
                 Ok(Ok(()))
