@@ -37,6 +37,7 @@ use tokio::sync::{RwLock, watch};
 use tokio_postgres::Client;
 
 use crate::connect::COMMITS_WAIT;
+use crate::crash;
 use crate::error::{Context, Error, Exit, Result};
 use crate::model::wire::Commit;
 use crate::model::{Lsn, TableName};
@@ -245,6 +246,10 @@ impl<W: Writer> Apply<W> {
                     }
                     continue;
                 }
+                (Gathered::TakenBack, _) => {
+                    self.rollback().await?;
+                    continue;
+                }
                 (Gathered::Waiting, _) => {
                     // The rest of the transaction is on its way.
                     self.gatherer.reader.wait().await;
@@ -312,7 +317,9 @@ impl<W: Writer> Apply<W> {
         }
         let write = self.writer.write(&self.client, &work, Some(&advance), false);
         let gather = || Next::gather::<W>(&mut self.gatherer, &self.merger, endpos);
+        crash::before(crash::BATCH);
         let (written, ahead) = overlapped(write, gather).await;
+        crash::after(crash::BATCH);
         self.ahead = ahead.filter(|next| next.as_ref().map_or(true, Next::is_settled));
         match written {
             Ok(rows) => {
@@ -385,6 +392,7 @@ impl<W: Writer> Apply<W> {
         self.ahead = ahead.filter(|next| next.as_ref().map_or(true, Next::is_settled));
         match (written, &mut self.pieces) {
             (Ok(rows), Some(pieces)) => {
+                crash::after(crash::PIECE);
                 pieces.rows += rows;
                 Ok(Ok(()))
             }
@@ -404,7 +412,9 @@ impl<W: Writer> Apply<W> {
         match self.deciding.write(&mut self.writer, &self.client, changes, Some(&advance), true).await {
             Ok(rows) => {
                 self.deciding.complete(&self.client, commit).await?;
+                crash::before(crash::LARGE);
                 self.client.batch_execute("commit").await.on_target(|| "commit a large transaction".into())?;
+                crash::after(crash::LARGE);
                 self.pieces = None;
                 self.moved(&advance, rows + rows_before, Some(piece.to));
                 Ok(Ok(()))

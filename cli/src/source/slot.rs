@@ -50,6 +50,19 @@ pub async fn kept_wal(client: &Client, name: &str) -> Result<Option<u64>> {
     Ok(row.and_then(|row| row.get::<_, Option<i64>>(0)).map(|bytes| bytes.max(0) as u64))
 }
 
+/// Ends a session of ours that still reads the slot, though its connection is broken.
+pub async fn end_reader(client: &Client, name: &str, pid: i32) -> Result<()> {
+    client
+        .execute(
+            "select pg_catalog.pg_terminate_backend(active_pid, 5000)
+               from pg_catalog.pg_replication_slots where slot_name = $1 and active_pid = $2",
+            &[&name, &pid],
+        )
+        .await
+        .on_source(|| format!("free slot `{name}`"))?;
+    Ok(())
+}
+
 /// Drops the slot if it is there. True if it was.
 pub async fn drop(client: &Client, name: &str) -> Result<bool> {
     let row = client

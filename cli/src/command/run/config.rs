@@ -1,6 +1,7 @@
 //! The arguments of `run` as ready values.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::budget::Policy;
 use crate::apply::conflict::OnConflict;
@@ -52,6 +53,8 @@ pub struct Config {
     pub binary_stream: bool,
     pub wal_budget: Option<u64>,
     pub wal_budget_policy: Policy,
+    /// How long a lost server is waited for.
+    pub reconnect_for: Duration,
 }
 
 impl Config {
@@ -83,6 +86,7 @@ impl Config {
             allow_insert_only: args.what.allow_insert_only,
             filters: args.what.filters.as_deref().map(Filters::read).transpose()?,
             leave_new_tables: args.leave_new_tables,
+            reconnect_for: Duration::from_secs(args.reconnect_for),
             wal_budget: (args.wal_budget > 0).then_some(args.wal_budget),
             wal_budget_policy: match args.wal_budget_policy {
                 WalBudgetPolicyArg::Stop => Policy::Stop,
