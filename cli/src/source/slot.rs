@@ -221,6 +221,21 @@ pub async fn nudge(client: &Client) -> Result<()> {
     Ok(())
 }
 
+/// Tries an output plugin with a temporary slot.
+pub async fn try_plugin(client: &Client, plugin: &str) -> Result<()> {
+    let slot = format!("pgmig_probe_{}", fastrand::u32(..));
+    let doing = || format!("try {plugin} with a temporary slot");
+    client.batch_execute("set statement_timeout = '60s'").await.on_source(doing)?;
+    let tried = client
+        .query("select pg_catalog.pg_create_logical_replication_slot($1, $2, true)", &[&slot, &plugin])
+        .await
+        .on_source(doing);
+    client.batch_execute("set statement_timeout = 0").await.on_source(doing)?;
+    tried?;
+    drop(client, &slot).await?;
+    Ok(())
+}
+
 /// Whether the server's wal2json takes `numeric-data-types-as-string` (2.6 and later), without which
 /// it prints NaN as null. Found out with a temporary slot, since the version cannot be asked for.
 pub async fn wal2json_keeps_nan(client: &Client) -> Result<bool> {

@@ -16,6 +16,7 @@ use crate::copy::draft::Cutting;
 use crate::copy::parts::SplitBy;
 use crate::error::Result;
 use crate::model::{Leave, Lsn};
+use crate::preflight::{Asked, Tries};
 use crate::source::catalog::Sizes;
 use crate::target::install::Flavour;
 
@@ -98,6 +99,38 @@ impl Config {
                 OnConflictArg::Warn => OnConflict::Warn,
             },
         })
+    }
+}
+
+impl Config {
+    /// What preflight looks at, tried where that says more than reading.
+    pub fn asked(&self) -> Asked {
+        Asked {
+            follow: self.follow,
+            slot_name: self.slot_name.clone(),
+            plugin: named(self.plugin),
+            flavour: self.flavour,
+            allow_insert_only: self.allow_insert_only,
+            filters: self.filters.clone(),
+            endpos: self.endpos,
+            leave: self.leave,
+            requirements: self.requirements.clone(),
+            drop_if_exists: self.drop_if_exists,
+            roles: self.roles,
+            large_objects: self.large_object_parts > 0,
+            // Beside the workers: catalog, snapshot, receiver, dump, watch.
+            sessions: (self.table_jobs.max(self.index_jobs) + self.large_object_parts + 5) as i64,
+            tries: Some(Tries { source: self.source.clone(), dir: self.dir.clone() }),
+        }
+    }
+}
+
+/// The plugin that was asked for by name.
+pub fn named(plugin: PluginArg) -> Option<&'static str> {
+    match plugin {
+        PluginArg::Auto => None,
+        PluginArg::Wal2json => Some("wal2json"),
+        PluginArg::Pgoutput => Some("pgoutput"),
     }
 }
 
