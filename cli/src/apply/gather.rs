@@ -36,6 +36,8 @@ pub enum Gathered {
     Level,
     /// The rest of a transaction is on its way.
     Waiting,
+    /// The transaction whose pieces were given out is taken back, and comes again.
+    TakenBack,
     /// A change whose like was not seen before: the target must be asked about it (`look`).
     Look(Arc<Shape>, Option<Kind>),
 }
@@ -104,7 +106,7 @@ impl Gatherer {
             match self.read()? {
                 Some(Item::Begin { .. }) => begun = at,
                 Some(Item::Commit(commit)) if commit.end_lsn > replay_lsn => break,
-                Some(Item::Commit(_)) => begun = self.reader.position(),
+                Some(Item::Commit(_) | Item::Abort) => begun = self.reader.position(),
                 Some(_) => {}
                 None => break,
             }
@@ -191,6 +193,11 @@ impl Gatherer {
                         return Ok(self.piece());
                     }
                 },
+                Item::Abort if self.large => {
+                    self.rewind(self.reader.position(), self.passed);
+                    return Ok(Gathered::TakenBack);
+                }
+                Item::Abort => self.batch.cut_open(),
                 Item::Commit(commit) if commit.end_lsn <= self.passed && !self.large => self.batch.cut_open(),
                 Item::Commit(commit) if let Some(endpos) = endpos.filter(|&endpos| commit.end_lsn > endpos) => {
                     if !self.batch.ends.is_empty() {

@@ -37,6 +37,7 @@ use tokio::sync::{RwLock, watch};
 use tokio_postgres::Client;
 
 use crate::connect::COMMITS_WAIT;
+use crate::crash;
 use crate::error::{Context, Error, Exit, Result};
 use crate::model::wire::Commit;
 use crate::model::{Lsn, TableName};
@@ -48,6 +49,7 @@ use conflict::{Deciding, OnConflict};
 use gather::Gathered;
 pub use gather::Gatherer;
 use merge::Merger;
+use reconcile::Pieces;
 use tags::Tags;
 
 /// SQLSTATE of `pgmig.advance` when apply is paused or endpos lies before the Batch.
@@ -245,6 +247,10 @@ impl<W: Writer> Apply<W> {
                     }
                     continue;
                 }
+                (Gathered::TakenBack, _) => {
+                    self.rollback().await?;
+                    continue;
+                }
                 (Gathered::Waiting, _) => {
                     // The rest of the transaction is on its way.
                     self.gatherer.reader.wait().await;
@@ -312,7 +318,9 @@ impl<W: Writer> Apply<W> {
         }
         let write = self.writer.write(&self.client, &work, Some(&advance), false);
         let gather = || Next::gather::<W>(&mut self.gatherer, &self.merger, endpos);
+        crash::before(crash::BATCH);
         let (written, ahead) = overlapped(write, gather).await;
+        crash::after(crash::BATCH);
         self.ahead = ahead.filter(|next| next.as_ref().map_or(true, Next::is_settled));
         match written {
             Ok(rows) => {
@@ -385,6 +393,7 @@ impl<W: Writer> Apply<W> {
         self.ahead = ahead.filter(|next| next.as_ref().map_or(true, Next::is_settled));
         match (written, &mut self.pieces) {
             (Ok(rows), Some(pieces)) => {
+                crash::after(crash::PIECE);
                 pieces.rows += rows;
                 Ok(Ok(()))
             }
@@ -404,7 +413,9 @@ impl<W: Writer> Apply<W> {
         match self.deciding.write(&mut self.writer, &self.client, changes, Some(&advance), true).await {
             Ok(rows) => {
                 self.deciding.complete(&self.client, commit).await?;
+                crash::before(crash::LARGE);
                 self.client.batch_execute("commit").await.on_target(|| "commit a large transaction".into())?;
+                crash::after(crash::LARGE);
                 self.pieces = None;
                 self.moved(&advance, rows + rows_before, Some(piece.to));
                 Ok(Ok(()))
@@ -444,12 +455,6 @@ impl<W: Writer> Apply<W> {
         }
         tracing::debug!(replay_lsn = %advance.commit.end_lsn, transactions = advance.transactions, rows, "batch applied");
     }
-}
-
-/// A large transaction that is open on the target.
-struct Pieces {
-    rows: u64,
-    _pass: tokio::sync::OwnedRwLockReadGuard<()>,
 }
 
 /// Whether a Batch may have failed for being one, or for its order.

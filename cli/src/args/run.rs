@@ -253,6 +253,10 @@ pub struct RunArgs {
     #[arg(long, value_enum, default_value = "stop", help_heading = "Speed")]
     pub wal_budget_policy: WalBudgetPolicyArg,
 
+    /// How long a server that cannot be reached any more is waited for, in seconds; 0 ends the run at once
+    #[arg(long, default_value_t = 600, value_name = "SECONDS", help_heading = "How")]
+    pub reconnect_for: u64,
+
     /// Print one JSON object a line on stdout
     #[arg(long, help_heading = "Output")]
     pub json: bool,

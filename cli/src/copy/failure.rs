@@ -1,11 +1,12 @@
 //! What to do about a copy that failed. Knows the servers' answers, and nothing of the copy.
 
 use crate::error::{Error, Exit};
+use crate::source::snapshot;
 
 /// The failure with what to do about it, where the server's answer does not say.
 pub fn explained(err: Error) -> Error {
     let hint = match (err.exit(), err.sqlstate()) {
-        (Exit::Source, Some("22023" | "42704" | "55000")) if err.chain().contains("snapshot") => {
+        _ if snapshot::is_gone(&err) => {
             "the snapshot ended with the session that held it: run the same command again, which goes on under another"
         }
         (Exit::Target, Some("23505")) if err.chain().contains("pg_largeobject") => {

@@ -14,8 +14,10 @@ use super::parts::LARGE_OBJECTS;
 use super::throttle::Throttle;
 use crate::config::Conninfo;
 use crate::connect::{self, Lane, Side};
+use crate::crash;
 use crate::error::{Context, Error, Exit, Result};
 use crate::model::{Lsn, TableName};
+use crate::patience::{Losses, Patience};
 use crate::report::{Event, Reporter};
 use crate::source::copy_out::{self, Rows};
 use crate::source::large_objects::{self as source_objects, Belongings};
@@ -63,6 +65,7 @@ pub struct Shared {
     pub report: Reporter,
     /// Turned down while the source keeps too much WAL.
     pub throttle: Throttle,
+    pub patience: Patience,
 }
 
 /// The two sessions of a worker: the source's is under the migration's snapshot.
@@ -80,6 +83,7 @@ pub struct Worker {
     again: Vec<i64>,
     /// Failures since the last Part that went well.
     failures: usize,
+    losses: Losses<()>,
 }
 
 /// What was copied in one transaction, with the tag it is marked with.
@@ -94,7 +98,18 @@ impl Worker {
     /// Either side cannot be reached, or the snapshot is gone.
     pub async fn connect(shared: Arc<Shared>) -> Result<Worker> {
         let Sessions { source, target, lane, target_pid, tag } = sessions(&shared).await?;
-        Ok(Worker { shared, source, target, lane, target_pid, tag, place: FRONT, again: Vec::new(), failures: 0 })
+        Ok(Worker {
+            shared,
+            source,
+            target,
+            lane,
+            target_pid,
+            tag,
+            place: FRONT,
+            again: Vec::new(),
+            failures: 0,
+            losses: Losses::default(),
+        })
     }
 
     /// Copies Parts until nobody has one left to give. What may pass is tried again a few times.
@@ -105,7 +120,7 @@ impl Worker {
         loop {
             let mut taken = Vec::new();
             match self.bundle(&mut taken).await {
-                Ok(true) => self.failures = 0,
+                Ok(true) => (self.failures, self.losses) = (0, Losses::default()),
                 Ok(false) => match self.nothing_left().await {
                     Ok(true) => return Ok(()),
                     // What others have in hand may come back.
@@ -144,6 +159,7 @@ impl Worker {
             return Err(Error::new(Exit::Phase, "the copy goes on under another snapshot, by another run"));
         }
         queue::finish_parts(&self.target, &bundle.copied, &bundle.tag.0, bundle.tag.1).await?;
+        crash::before(crash::PART);
         let commit =
             async { self.target.batch_execute("commit").await.on_target(|| format!("commit {}", names(taken))) };
         // The locks on what was read are let go, so that DDL on the source waits for one Part at most.
@@ -151,6 +167,7 @@ impl Worker {
         let release = release(&mut self.source, &shared);
         let (committed, released) = tokio::join!(commit, release);
         committed?;
+        crash::after(crash::PART);
         for copied in &bundle.copied {
             let (id, rows, bytes) = (copied.id, copied.rows, copied.bytes);
             self.shared.report.send(Event::PartDone { id, rows, bytes });
@@ -347,10 +364,16 @@ impl Worker {
             && err.exit() == Exit::Source
             && matches!(err.sqlstate(), Some(UNDEFINED_TABLE | UNDEFINED_SCHEMA))
         {
-            self.connect_again().await?;
+            self.connect_again(None).await?;
             return self.leave_dropped(part, err).await;
         }
-        if taken.len() > 1 && !err.connection_lost() {
+        if err.connection_lost() {
+            let lost = self.losses.note((), err).map_err(explained)?;
+            self.connect_again(Some(lost)).await?;
+            self.again.extend(taken.iter().rev().map(|part| part.id));
+            return Ok(());
+        }
+        if taken.len() > 1 {
             // Found again by itself, so that it is told, and waited for, of the right table.
             tracing::debug!(error = %err.chain(), "each Part of a bundle is copied by itself");
         } else {
@@ -360,7 +383,7 @@ impl Worker {
             self.tell(&err, taken, *wait).await;
             tokio::time::sleep(*wait).await;
         }
-        self.connect_again().await?;
+        self.connect_again(None).await?;
         self.again.extend(taken.iter().rev().map(|part| part.id));
         Ok(())
     }
@@ -378,31 +401,26 @@ impl Worker {
         self.shared.report.warning(format!("{why}; tried again in {} s", wait.as_secs()));
     }
 
-    /// New sessions in place of broken ones; what the old ones had taken is free then.
-    async fn connect_again(&mut self) -> Result<()> {
-        loop {
-            let connected = async {
-                let fresh = sessions(&self.shared).await?;
-                queue::end_session(&fresh.target, self.target_pid).await?;
-                Ok::<_, Error>(fresh)
-            };
-            match connected.await {
-                Ok(fresh) => {
-                    let Sessions { source, target, lane, target_pid, tag } = fresh;
-                    (self.source, self.target, self.lane) = (source, target, lane);
-                    (self.target_pid, self.tag) = (target_pid, tag);
-                    return Ok(());
-                }
-                Err(err) => {
-                    let Some(wait) = WAITS.get(self.failures).filter(|_| err.passing()) else {
-                        return Err(explained(err));
-                    };
-                    self.failures += 1;
-                    self.tell(&err, &[], *wait).await;
-                    tokio::time::sleep(*wait).await;
-                }
-            }
-        }
+    /// New sessions in place of broken ones; what the old ones had taken is free then. `lost` says that it
+    /// is for the server to come back.
+    async fn connect_again(&mut self, lost: Option<Error>) -> Result<()> {
+        let open = async || {
+            let fresh = sessions(&self.shared).await?;
+            queue::end_session(&fresh.target, self.target_pid).await?;
+            Ok::<_, Error>(fresh)
+        };
+        let lost = match lost {
+            Some(lost) => Err(lost),
+            None => open().await,
+        };
+        let fresh = match lost {
+            Err(lost) if lost.passing() || connect::unreachable(&lost) => self.shared.patience.again(lost, open).await,
+            opened => opened,
+        };
+        let Sessions { source, target, lane, target_pid, tag } = fresh.map_err(explained)?;
+        (self.source, self.target, self.lane) = (source, target, lane);
+        (self.target_pid, self.tag) = (target_pid, tag);
+        Ok(())
     }
 
     /// A table that the source dropped since it was planned stays empty: what the stream still holds of

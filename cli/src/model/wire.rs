@@ -7,6 +7,7 @@
 //! 'I' u16 id, n x value                      'D' u16 id, k x value
 //! 'U' u16 id, k x value, n x value           'T' u16 m, m x u16 id
 //! 'B' u32 xid                                'C' u64 end_lsn, i64 commit_at     (spool only)
+//! 'A' takes back what came since 'B': the source sends it again                 (spool only)
 //! value: i32 length (-1 null, -2 unchanged; bit 30: binary), bytes, NUL
 //! ```
 //! Numbers are little endian; `commit_at` is in microseconds since 1970-01-01 UTC. Ids hold inside
@@ -21,6 +22,8 @@ use super::{Lsn, TableName};
 
 /// First byte of a Batch.
 pub const BATCH_VERSION: u8 = 2;
+/// The record that takes back an open transaction.
+pub const ABORT: u8 = b'A';
 const NULL: i32 = -1;
 const UNCHANGED: i32 = -2;
 /// Set in the length of a binary value. Values of PostgreSQL end below 1 GiB.
@@ -111,10 +114,14 @@ pub struct Commit {
 
 #[derive(Debug, Clone)]
 pub enum Item {
-    Begin { xid: u32 },
+    Begin {
+        xid: u32,
+    },
     Change(Change),
     Truncate(Vec<Arc<Shape>>),
     Commit(Commit),
+    /// What came of the open transaction is to be forgotten: it comes again, whole.
+    Abort,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -276,6 +283,7 @@ impl Reader {
                     return Ok(Some(Item::Truncate(shapes)));
                 }
                 b'B' => return Ok(Some(Item::Begin { xid: u32::from_le_bytes(self.array()?) })),
+                ABORT => return Ok(Some(Item::Abort)),
                 b'C' => {
                     let end_lsn = Lsn(u64::from_le_bytes(self.array()?));
                     let commit_at = i64::from_le_bytes(self.array()?);

@@ -1,6 +1,7 @@
 //! The arguments of `run` as ready values.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::budget::Policy;
 use crate::apply::conflict::OnConflict;
@@ -15,6 +16,7 @@ use crate::copy::draft::Cutting;
 use crate::copy::parts::SplitBy;
 use crate::error::Result;
 use crate::model::{Leave, Lsn};
+use crate::preflight::{Asked, Tries};
 use crate::source::catalog::Sizes;
 use crate::target::install::Flavour;
 
@@ -52,6 +54,8 @@ pub struct Config {
     pub binary_stream: bool,
     pub wal_budget: Option<u64>,
     pub wal_budget_policy: Policy,
+    /// How long a lost server is waited for.
+    pub reconnect_for: Duration,
 }
 
 impl Config {
@@ -83,6 +87,7 @@ impl Config {
             allow_insert_only: args.what.allow_insert_only,
             filters: args.what.filters.as_deref().map(Filters::read).transpose()?,
             leave_new_tables: args.leave_new_tables,
+            reconnect_for: Duration::from_secs(args.reconnect_for),
             wal_budget: (args.wal_budget > 0).then_some(args.wal_budget),
             wal_budget_policy: match args.wal_budget_policy {
                 WalBudgetPolicyArg::Stop => Policy::Stop,
@@ -94,6 +99,38 @@ impl Config {
                 OnConflictArg::Warn => OnConflict::Warn,
             },
         })
+    }
+}
+
+impl Config {
+    /// What preflight looks at, tried where that says more than reading.
+    pub fn asked(&self) -> Asked {
+        Asked {
+            follow: self.follow,
+            slot_name: self.slot_name.clone(),
+            plugin: named(self.plugin),
+            flavour: self.flavour,
+            allow_insert_only: self.allow_insert_only,
+            filters: self.filters.clone(),
+            endpos: self.endpos,
+            leave: self.leave,
+            requirements: self.requirements.clone(),
+            drop_if_exists: self.drop_if_exists,
+            roles: self.roles,
+            large_objects: self.large_object_parts > 0,
+            // Beside the workers: catalog, snapshot, receiver, dump, watch.
+            sessions: (self.table_jobs.max(self.index_jobs) + self.large_object_parts + 5) as i64,
+            tries: Some(Tries { source: self.source.clone(), dir: self.dir.clone() }),
+        }
+    }
+}
+
+/// The plugin that was asked for by name.
+pub fn named(plugin: PluginArg) -> Option<&'static str> {
+    match plugin {
+        PluginArg::Auto => None,
+        PluginArg::Wal2json => Some("wal2json"),
+        PluginArg::Pgoutput => Some("pgoutput"),
     }
 }
 

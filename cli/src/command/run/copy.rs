@@ -5,24 +5,23 @@ use std::sync::Arc;
 use tokio::sync::Semaphore;
 
 use super::{Config, Run};
-use crate::connect::{self, Side};
 use crate::copy::board::Board;
-use crate::copy::builder::Builder;
+use crate::copy::builder::{self, Builder};
 use crate::copy::throttle::Throttle;
 use crate::copy::worker::{Shared, Worker};
 use crate::copy::{extension_data, pool};
 use crate::error::{Error, Exit, Result};
 use crate::model::{Lsn, Phase};
+use crate::patience::Patience;
 use crate::report::Reporter;
 use crate::source::large_objects::Belongings;
 use crate::source::snapshot::{self, SnapshotHolder};
-use crate::target::sentinel;
-use crate::target::{extension_parts, objects, queue, rounds};
+use crate::target::{extension_parts, queue, rounds, sentinel};
 
 impl Run {
     /// Goes on from `phase` until every table is copied and indexed. `holder` keeps the snapshot of a
-    /// run that has just planned; one that comes back takes a new one.
-    pub(super) async fn copy(&self, phase: Phase, holder: Option<SnapshotHolder>, follow: bool) -> Result<()> {
+    /// run that has just planned, or of one that has lost other sessions; without it a new one is taken.
+    pub(super) async fn copy(&self, phase: Phase, holder: &mut Option<SnapshotHolder>, follow: bool) -> Result<()> {
         let name = &self.config.name;
         if phase <= Phase::Schema {
             self.stage("schema").await?;
@@ -33,38 +32,35 @@ impl Run {
             self.report.phase(phase);
         }
         let board = Arc::new(Board::default());
-        // Kept until the copy is over: a worker that leaves the snapshot for a while comes back to it.
-        let mut held = None;
         let per_part = self.config.cut.snapshot_per_part;
         let workers = if queue::parts_left(&self.target, name).await? == 0 {
             Vec::new()
         } else {
+            // Kept until the copy is over: a worker that leaves the snapshot for a while comes back to it.
             let holder = match holder {
                 Some(holder) => holder,
-                None => self.new_snapshot(phase, follow).await?,
+                None => holder.insert(self.new_snapshot(phase, follow).await?),
             };
             if per_part && let Some(table) = queue::needs_one_snapshot(&self.target, name).await? {
                 return Err(Error::usage(format!("{table} was cut for a copy under one snapshot"))
                     .hint("leave --snapshot-per-part out, or begin again (pgmig cleanup --force, empty the target, pgmig run)"));
             }
-            self.extension_data(&holder).await?;
+            self.extension_data(holder).await?;
             // From here on others may join.
             let exported = if per_part { "" } else { &holder.exported };
             sentinel::set_exported(&self.target, name, Some((exported, holder.lsn))).await?;
-            let workers = self.workers(&holder, &board, follow, phase > Phase::Copy, true).await?;
-            held = Some(holder).filter(|_| !per_part);
-            workers
+            self.workers(holder, &board, follow, phase > Phase::Copy, true).await?
         };
-        let mut builders = Vec::new();
-        for _ in 0..self.config.index_jobs {
-            builders.push(self.builder(&board).await?);
+        if per_part {
+            drop(holder.take());
         }
+        let builders = self.builders(&board).await?;
         rounds::hold_table_steps(&self.target, name, self.config.fail_fast).await?;
         queue::put_off_one_moment(&self.target, name).await?;
         board.offer(queue::tables_to_build(&self.target, name, false).await?);
         let copied = async || {
             sentinel::set_exported(&self.target, name, None).await?;
-            drop(held);
+            drop(holder.take());
             // Those without rows, and those whose worker did not hear that its Part was committed.
             board.offer(queue::tables_to_build(&self.target, name, true).await?);
             if phase <= Phase::Copy { self.enter(Phase::Indexes).await } else { Ok(()) }
@@ -100,7 +96,7 @@ impl Run {
         published: bool,
     ) -> Result<Vec<Worker>> {
         let exported = (!self.config.cut.snapshot_per_part).then(|| holder.exported.clone());
-        let mut shared = shared(&self.config, (exported, holder.lsn), board, &self.report);
+        let mut shared = shared(&self.config, (exported, holder.lsn), board, &self.report, &self.patience);
         (shared.follow, shared.late, shared.published) = (follow, late, published);
         shared.throttle = self.throttle.clone();
         let shared = Arc::new(shared);
@@ -111,8 +107,8 @@ impl Run {
         Ok(workers)
     }
 
-    pub(super) async fn builder(&self, board: &Arc<Board>) -> Result<Builder> {
-        builder(&self.config, board, &self.report).await
+    pub(super) async fn builders(&self, board: &Arc<Board>) -> Result<Vec<Builder>> {
+        builders(&self.config, board, &self.report, &self.patience).await
     }
 
     /// The snapshot of the run that began the copy died with it. What is copied from now on carries
@@ -144,6 +140,7 @@ pub(super) fn shared(
     (exported, lsn): (Option<String>, Lsn),
     board: &Arc<Board>,
     report: &Reporter,
+    patience: &Patience,
 ) -> Shared {
     Shared {
         source: config.source.clone(),
@@ -159,14 +156,27 @@ pub(super) fn shared(
         board: Arc::clone(board),
         report: report.clone(),
         throttle: Throttle::default(),
+        patience: patience.clone(),
     }
 }
 
-pub(super) async fn builder(config: &Config, board: &Arc<Board>, report: &Reporter) -> Result<Builder> {
-    // A crash of the target takes an object and its mark together, flushed or not.
-    let settings = [("synchronous_commit", "off")];
-    let client = connect::client(&config.target, Side::Target, "pgmig index", &settings).await?;
-    objects::more_maintenance_work_mem(&client, config.maintenance_work_mem).await?;
-    let (migration, report) = (config.name.clone(), report.clone());
-    Ok(Builder { client, migration, board: Arc::clone(board), report })
+pub(super) async fn builders(
+    config: &Config,
+    board: &Arc<Board>,
+    report: &Reporter,
+    patience: &Patience,
+) -> Result<Vec<Builder>> {
+    let shared = Arc::new(builder::Shared {
+        target: config.target.clone(),
+        migration: config.name.clone(),
+        maintenance_work_mem: config.maintenance_work_mem,
+        board: Arc::clone(board),
+        report: report.clone(),
+        patience: patience.clone(),
+    });
+    let mut builders = Vec::new();
+    for _ in 0..config.index_jobs {
+        builders.push(Builder::connect(Arc::clone(&shared)).await?);
+    }
+    Ok(builders)
 }

@@ -15,7 +15,7 @@ use crate::apply::extension::ExtensionWriter;
 use crate::apply::merge::Merger;
 use crate::apply::plain::PlainWriter;
 use crate::apply::tags::{Copied, Copy, Tag, Tags};
-use crate::apply::{Apply, Gatherer, Watched, Writer};
+use crate::apply::{Applied, Apply, Gatherer, Watched, Writer};
 use crate::connect::ROWS_AS_STORED;
 use crate::error::{Context, Error, Exit, Result};
 use crate::model::{KeyRange, Lsn, Phase, SnapshotTag, TableName};
@@ -29,7 +29,7 @@ const LEVEL_BYTES: u64 = 1 << 20;
 
 impl Run {
     /// Applies until endpos is reached and the door behind it is closed.
-    pub(super) async fn follow(&self, streaming: Streaming, phase: Phase) -> Result<()> {
+    pub(super) async fn follow(&self, streaming: &mut Streaming, phase: Phase) -> Result<()> {
         match self.flavour {
             Flavour::Extension => self.apply(streaming, phase, ExtensionWriter::default(), &[]).await,
             Flavour::Plain => {
@@ -42,13 +42,20 @@ impl Run {
 
     async fn apply<W: Writer>(
         &self,
-        mut streaming: Streaming,
+        streaming: &mut Streaming,
         phase: Phase,
         writer: W,
         settings: &[(&str, &str)],
     ) -> Result<()> {
         self.ordinary_tables(&self.plan.selection()?.unwrap_or_default().tables).await?;
+        // What an earlier session of ours still commits counts: its end comes first.
+        let settings = [&[("session_replication_role", "replica")], settings].concat();
+        let client = self.target_client("pgmig apply", &settings).await?;
+        sentinel::apply_alone(&client, &self.config.name).await?;
+        client.batch_execute(ROWS_AS_STORED).await.on_target(|| "prepare a session on the target".into())?;
         let found = self.sentinel().await?;
+        let replay_lsn = found.replay_lsn.unwrap_or_default();
+        streaming.applied.send_replace(Applied { replay_lsn, level_with: replay_lsn, ..Applied::default() });
         let barrier = slot::current_lsn(&self.source_client("pgmig monitor").await?).await?;
         // An idle source may stand at a position that its stream never passes by itself.
         if let Err(err) = slot::nudge(&self.source_client("pgmig monitor").await?).await {
@@ -59,10 +66,7 @@ impl Run {
         } else {
             self.report.phase(phase);
         }
-        let settings = [&[("session_replication_role", "replica")], settings].concat();
         let gate = Arc::new(RwLock::new(()));
-        let client = self.target_client("pgmig apply", &settings).await?;
-        client.batch_execute(ROWS_AS_STORED).await.on_target(|| "prepare a session on the target".into())?;
         let drift = Drift::new(found.plugin == "pgoutput");
         let (tags, tagged) = watch::channel(Arc::new(self.tags().await?));
         let known = Arc::clone(&tagged.borrow());
@@ -76,7 +80,7 @@ impl Run {
             gatherer,
             Merger::new(keys::unique_keys(&self.target).await?, keys::loud_tables(&self.target).await?),
             Deciding { policy: self.config.on_conflict, migration: self.config.name.clone() },
-            found.replay_lsn.unwrap_or_default(),
+            replay_lsn,
             Watched {
                 spool: streaming.spool.clone(),
                 switches: streaming.switches.clone(),

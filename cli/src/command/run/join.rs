@@ -6,16 +6,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Config;
-use super::copy::{builder, shared};
+use super::copy::{builders, shared};
 use crate::connect::{self, Side};
 use crate::copy::board::Board;
 use crate::copy::pool;
 use crate::copy::worker::Worker;
 use crate::error::{Error, Exit, Result};
 use crate::model::{Lsn, Phase};
+use crate::patience::Patience;
 use crate::preflight;
 use crate::report::Reporter;
 use crate::source;
+use crate::source::snapshot;
 use crate::target::{install, queue, sentinel};
 
 const LOOK_EVERY: Duration = Duration::from_millis(300);
@@ -32,17 +34,16 @@ pub(super) async fn join(config: Config, report: Reporter) -> Result<()> {
     };
     report.info(format!("copying for migration `{}`", config.name));
     let board = Arc::new(Board::default());
+    let patience = Patience::new(config.reconnect_for, report.clone());
     let exported = Some(exported).filter(|exported| !exported.is_empty());
-    let mut shared = shared(&config, (exported, lsn), &board, &report);
+    let mut shared = shared(&config, (exported, lsn), &board, &report, &patience);
     shared.follow = follow;
     let shared = Arc::new(shared);
-    let (mut workers, mut builders) = (Vec::new(), Vec::new());
+    let mut workers = Vec::new();
     for _ in 0..config.table_jobs {
         workers.push(Worker::connect(Arc::clone(&shared)).await.map_err(no_run)?);
     }
-    for _ in 0..config.index_jobs {
-        builders.push(builder(&config, &board, &report).await?);
-    }
+    let builders = builders(&config, &board, &report, &patience).await?;
     pool::run(workers, builders, &board, async || Ok(())).await.map_err(no_run)
 }
 
@@ -64,13 +65,12 @@ async fn wait_for_copy(
                 return Err(Error::usage(format!("migration `{}` on the target is of another source", config.name))
                     .hint("give the source that the run was given"));
             }
+            let left = queue::parts_left(target, &config.name).await?;
+            if found.phase > Phase::Copy || (found.phase == Phase::Copy && left == 0) {
+                return Ok(None);
+            }
             if let Some(exported) = sentinel::exported(target, &config.name).await? {
                 return Ok(Some((found.follow, exported)));
-            }
-            if found.phase > Phase::Copy
-                || (found.phase == Phase::Copy && queue::parts_left(target, &config.name).await? == 0)
-            {
-                return Ok(None);
             }
         }
         if !told {
@@ -85,11 +85,9 @@ async fn wait_for_copy(
 fn no_run(err: Error) -> Error {
     match err.exit() {
         Exit::Phase => err.hint("join that run: the same command again"),
-        Exit::Source if err.chain().contains("snapshot") => {
-            Error::new(Exit::Phase, "the run that was joined holds its snapshot no more")
-                .cause(err)
-                .hint("start it again (pgmig run), then join it with the same command")
-        }
+        _ if snapshot::is_gone(&err) => Error::new(Exit::Phase, "the run that was joined holds its snapshot no more")
+            .cause(err)
+            .hint("start it again (pgmig run), then join it with the same command"),
         _ => err,
     }
 }

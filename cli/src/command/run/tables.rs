@@ -152,10 +152,7 @@ impl Run {
         tables.set(table, Copy::Running(Some(Tag { snapshot, lsn: holder.lsn })));
         let board = Arc::new(Board::default());
         let workers = self.workers(&holder, &board, true, true, false).await?;
-        let mut builders = Vec::new();
-        for _ in 0..self.config.index_jobs {
-            builders.push(self.builder(&board).await?);
-        }
+        let builders = self.builders(&board).await?;
         let copied = async || {
             drop(holder);
             board.offer(queue::tables_to_build(&self.target, &self.config.name, true).await?);

@@ -102,11 +102,13 @@ impl ReplicationClient {
         snapshot: Snapshot,
     ) -> Result<CreatedSlot> {
         let doing = format!("cannot create slot `{name}` on the {}", self.side);
+        // Where standbys can keep a copy of the slot, one that is promoted goes on with it.
+        let failover = if self.major >= 17 && !temporary { ", FAILOVER" } else { "" };
         let snapshot = match (self.major >= 15, snapshot) {
-            (true, Snapshot::Export) => "(SNAPSHOT 'export')",
-            (true, Snapshot::NoExport) => "(SNAPSHOT 'nothing')",
-            (false, Snapshot::Export) => "EXPORT_SNAPSHOT",
-            (false, Snapshot::NoExport) => "NOEXPORT_SNAPSHOT",
+            (true, Snapshot::Export) => format!("(SNAPSHOT 'export'{failover})"),
+            (true, Snapshot::NoExport) => format!("(SNAPSHOT 'nothing'{failover})"),
+            (false, Snapshot::Export) => "EXPORT_SNAPSHOT".into(),
+            (false, Snapshot::NoExport) => "NOEXPORT_SNAPSHOT".into(),
         };
         let command = format!(
             "CREATE_REPLICATION_SLOT {}{} LOGICAL {} {snapshot}",

@@ -17,6 +17,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::watch;
 
+use crate::crash;
 use crate::model::Lsn;
 use crate::model::wire::Damaged;
 use frame::{read_body, read_header};
@@ -212,7 +213,9 @@ impl Spool {
         };
         for (segment, size) in gone {
             let path = self.0.path(segment);
+            crash::before(crash::PRUNE);
             fs::remove_file(&path).map_err(|source| SpoolError::Io { path, source })?;
+            crash::after(crash::PRUNE);
             self.0.bytes.fetch_sub(size, Ordering::Relaxed);
         }
         Ok(())
@@ -304,6 +307,33 @@ mod tests {
         fs::write(&opened.writer.path, &bytes).unwrap();
         let mut reader = opened.spool.reader();
         assert!((0..6).any(|_| reader.next().is_err()));
+    }
+
+    #[test]
+    fn a_transaction_that_broke_off_is_taken_back_once_and_comes_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut opened = Spool::open(dir.path()).unwrap();
+        opened.writer.append(&frame(1, true)).unwrap();
+        opened.writer.take_back().unwrap();
+        let mut piece = Encoder::default();
+        piece.begin(2);
+        opened.writer.append(&Frame { body: piece.buffer, boundary: false, end_lsn: Lsn::ZERO }).unwrap();
+        opened.writer.take_back().unwrap();
+        opened.writer.take_back().unwrap();
+        opened.writer.append(&frame(2, true)).unwrap();
+        let opened = Spool::open(dir.path()).unwrap();
+        assert_eq!((opened.durable, opened.cut_bytes), (Lsn(2), 0));
+        let mut reader = opened.spool.reader();
+        let mut kinds = String::new();
+        while let Some(item) = reader.next().unwrap() {
+            kinds.push(match item {
+                Item::Begin { .. } => 'B',
+                Item::Commit(_) => 'C',
+                Item::Abort => 'A',
+                _ => '?',
+            });
+        }
+        assert_eq!(kinds, "BCBABC");
     }
 
     #[test]
