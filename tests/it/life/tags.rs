@@ -264,15 +264,13 @@ async fn three_processes_copy_from_one_queue_and_one_of_them_is_killed() -> Outc
     let mut run = life.run_from(&proxy.uri(&life.pair.source, DATABASE), &jobs);
     life.wait_for(&mut run, "a Part", "select count(*) >= 1 from pgmig.part where state = 'done'").await;
     // The run stands still with a Part in its hands; it holds the snapshot all the same.
-    proxy.stall();
+    stand_still(&life, &proxy, 1).await;
     let join = ["run", "--join", "--table-jobs", "1"];
     let mut killed = life.pgmig_from(&other.uri(&life.pair.source, DATABASE), &join);
     let before: u32 = life.on_target("select count(*) from pgmig.part where state = 'done'").await.parse()?;
-    life.wait_for(&mut run, "its Parts", &format!("select count(*) > {before} from pgmig.part where state = 'done'"))
-        .await;
-    other.stall();
-    let in_hand = "select count(*) from pg_stat_activity where application_name like 'pgmig part%'";
-    wait_until(Duration::from_secs(20), "two Parts in hand", async || life.on_target(in_hand).await == "2").await;
+    let more = format!("select count(*) > {before} from pgmig.part where state = 'done'");
+    life.wait_for(&mut run, "its Parts", &more).await;
+    stand_still(&life, &other, 2).await;
     let joined = life.pgmig(&join);
     movers.write_more(20).await;
     killed.kill();
@@ -290,4 +288,18 @@ async fn three_processes_copy_from_one_queue_and_one_of_them_is_killed() -> Outc
     let late = life.pgmig(&join).finish(&[]).await.expect_code(0);
     assert!(late.stderr.contains("nothing left to copy"), "{}", late.stderr);
     Ok(())
+}
+
+/// Stalls the proxy at a moment when so many Parts are in the hands of workers: none of them can end then.
+async fn stand_still(life: &Life, proxy: &Proxy, parts: u32) {
+    let in_hand = "select count(*) from pg_stat_activity where application_name like 'pgmig part%'";
+    wait_until(Duration::from_secs(20), "Parts in hand", async || {
+        proxy.stall();
+        let is_so = life.on_target(in_hand).await == parts.to_string();
+        if !is_so {
+            proxy.go_on();
+        }
+        is_so
+    })
+    .await;
 }
