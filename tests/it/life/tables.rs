@@ -4,8 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use harness::{Outcome, Pgmig, seed, wait_until};
+use harness::faults::Proxy;
+use harness::{DATABASE, Outcome, Pgmig, seed, wait_until};
 
+use super::tags::stand_still;
 use super::writers::{self, Writers};
 use super::{EXTENSION, Life, PLAIN_WAL2JSON, Way, session};
 
@@ -39,6 +41,26 @@ async fn resync(way: Way) -> Outcome {
     life.wait_for(&mut run, "the resync", &done).await;
     assert_eq!(life.on_target("select count(*) from item where id = -5 or label = 'damaged'").await, "0");
     writers.write_more(20).await;
+    writers.stop().await;
+    life.end(run).await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_killed_in_a_resync_copies_the_table_again_before_it_applies() -> Outcome {
+    let mut life = Life::begin(EXTENSION, writers::SCHEMA).await;
+    life.allowed = writers::ALLOWED;
+    let writers = Writers::start(&life.pair.source_uri(), 3, seed()).await;
+    let proxy = Proxy::to(&life.pair.source).await?;
+    let mut run = life.run_from(&proxy.uri(&life.pair.source, DATABASE), &["--allow-insert-only"]);
+    life.wait_for(&mut run, "follow", "select phase = 'follow' from pgmig.progress").await;
+    life.on_target("select pgmig.resync_table('public.item')").await;
+    stand_still(&life, &proxy, 1).await;
+    life.kill(run).await;
+    assert_eq!(life.on_target("select state from pgmig.request").await, "running");
+    writers.write_more(20).await;
+    let mut run = life.run_with(&["--allow-insert-only"]);
+    life.wait_for(&mut run, "the resync", "select state = 'done' from pgmig.request").await;
     writers.stop().await;
     life.end(run).await;
     Ok(())

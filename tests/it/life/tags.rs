@@ -290,8 +290,40 @@ async fn three_processes_copy_from_one_queue_and_one_of_them_is_killed() -> Outc
     Ok(())
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_run_that_died_was_helped_with_is_not_stored_beside_the_next_copy() -> Outcome {
+    let life = Life::begin(EXTENSION, SCHEMA).await;
+    let movers = Movers::start(&life.pair.source_uri(), seed()).await;
+    let (proxy, other) = (Proxy::to(&life.pair.source).await?, Proxy::to(&life.pair.source).await?);
+    let jobs = ["--split-tables-larger-than", "600kB", "--table-jobs", "1"];
+    let mut run = life.run_from(&proxy.uri(&life.pair.source, DATABASE), &jobs);
+    life.wait_for(&mut run, "a Part", "select count(*) >= 1 from pgmig.part where state = 'done'").await;
+    stand_still(&life, &proxy, 1).await;
+    let join = ["run", "--join", "--table-jobs", "1"];
+    let joined = life.pgmig_from(&other.uri(&life.pair.source, DATABASE), &join);
+    stand_still(&life, &other, 2).await;
+    life.kill(run).await;
+    drop(proxy);
+    movers.write_more(20).await;
+    let mut run = life.run_with(&jobs);
+    // It waits for the lock on the table whose rows the helper has in hand.
+    let begun = "select exists (select from pg_stat_activity where application_name = 'pgmig run' and wait_event_type = 'Lock')";
+    life.wait_for(&mut run, "the next copy to begin", begun).await;
+    other.go_on();
+    let refused = joined.finish(&["error: "]).await.expect_code(5);
+    assert!(refused.stderr.contains("snapshot"), "{}", refused.stderr);
+    life.wait_for(&mut run, "catchup", "select phase in ('catchup', 'follow') from pgmig.progress").await;
+    movers.stop().await;
+    life.end(run).await;
+    assert_eq!(
+        life.on_target("select count(distinct snapshot) from pgmig.part where table_name = 'ranged'").await,
+        "1"
+    );
+    Ok(())
+}
+
 /// Stalls the proxy at a moment when so many Parts are in the hands of workers: none of them can end then.
-async fn stand_still(life: &Life, proxy: &Proxy, parts: u32) {
+pub async fn stand_still(life: &Life, proxy: &Proxy, parts: u32) {
     let in_hand = "select count(*) from pg_stat_activity where application_name like 'pgmig part%'";
     wait_until(Duration::from_secs(20), "Parts in hand", async || {
         proxy.stall();
