@@ -37,7 +37,7 @@ use crate::source::{self, slot};
 use crate::target::install::{self, Flavour};
 use crate::target::rounds::{self, Failed};
 use crate::target::{progress, queue, sentinel};
-pub use config::{Config, cutting, flavour, large_object_parts, leave, named};
+pub use config::{Config, cutting, default_dir, flavour, large_object_parts, leave, named};
 use regain::Kept;
 
 /// What every phase needs: settings, a session with each side, and somebody to tell.
@@ -191,7 +191,7 @@ async fn migrate(config: Config, report: Reporter) -> Result<Summary> {
 }
 
 /// Which migration a folder belongs to.
-fn identity(source_identity: &str, name: &str) -> String {
+pub fn identity(source_identity: &str, name: &str) -> String {
     format!("{source_identity} {name}")
 }
 
