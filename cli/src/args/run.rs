@@ -21,6 +21,12 @@ pub enum WalBudgetPolicyArg {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum StreamFormatArg {
+    Auto,
+    Text,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum OnConflictArg {
     Stop,
     Warn,
@@ -133,6 +139,16 @@ pub struct SplitArgs {
     #[arg(long, value_enum, default_value = "auto", help_heading = "Speed")]
     pub split_by: SplitByArg,
 
+    /// Cut tables larger than this by a key, where an integer or uuid key identifies their rows: an interrupted copy
+    /// keeps the Parts that it has; 0 cuts none for that
+    #[arg(long, default_value = "100GB", value_name = "SIZE", value_parser = size, help_heading = "Speed")]
+    pub resume_parts_larger_than: u64,
+
+    /// Read each Part under a snapshot of its own, so that a long copy does not hold back vacuum on the source; cuts by
+    /// key, as above, and no other table
+    #[arg(long, conflicts_with_all = ["split_by", "skip_split_by_ctid", "no_follow"], help_heading = "Speed")]
+    pub snapshot_per_part: bool,
+
     /// Cut by key ranges only: --split-by key
     #[arg(long, conflicts_with = "split_by", help_heading = "Speed")]
     pub skip_split_by_ctid: bool,
@@ -184,6 +200,11 @@ pub struct RunArgs {
     #[arg(long, value_enum, default_value = "stop", help_heading = "How")]
     pub on_conflict: OnConflictArg,
 
+    /// How pgoutput sends values: in binary where the types of all tables allow it and the target has the
+    /// extension, or as text
+    #[arg(long, value_enum, default_value = "auto", help_heading = "How")]
+    pub stream_format: StreamFormatArg,
+
     /// Output plugin of the source that says what changes
     #[arg(long, value_enum, default_value = "auto", help_heading = "How")]
     pub plugin: PluginArg,
@@ -227,6 +248,10 @@ pub struct RunArgs {
     /// When the WAL budget is spent: stop, or drop the slot too, so that the source survives and the migration does not
     #[arg(long, value_enum, default_value = "stop", help_heading = "Speed")]
     pub wal_budget_policy: WalBudgetPolicyArg,
+
+    /// How long a server that cannot be reached any more is waited for, in seconds; 0 ends the run at once
+    #[arg(long, default_value_t = 600, value_name = "SECONDS", help_heading = "How")]
+    pub reconnect_for: u64,
 
     /// Print one JSON object a line on stdout
     #[arg(long, help_heading = "Output")]

@@ -138,6 +138,11 @@ pub(crate) fn settings_sql(settings: &[(&str, &str)]) -> String {
     )
 }
 
+/// Whether no server was found that answers; one may be there in a moment.
+pub fn unreachable(err: &Error) -> bool {
+    explain::unreachable(err)
+}
+
 /// Asks the server to cancel what the token's session is doing. With a list of hosts each is asked:
 /// only the right one knows the token.
 ///

@@ -3,6 +3,7 @@
 
 pub mod column;
 pub mod finding;
+pub mod key;
 pub mod leave;
 pub mod left_out;
 pub mod lsn;
@@ -15,6 +16,7 @@ pub mod wire;
 
 pub use column::{Column, Form};
 pub use finding::{Finding, Place, Verdict};
+pub use key::{KeyRange, KeyValue};
 pub use leave::Leave;
 pub use left_out::{LeftOut, What};
 pub use lsn::Lsn;

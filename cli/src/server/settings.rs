@@ -19,8 +19,7 @@ pub struct Parameter {
 /// All that are compared, in the order in which they are shown.
 pub fn parameters() -> Vec<Parameter> {
     let of = |group: &'static str, list: &'static [Kind]| {
-        list.iter()
-            .flat_map(move |(names, effect)| names.split(' ').map(move |name| Parameter { group, name, effect }))
+        list.iter().flat_map(move |(names, effect)| names.split(' ').map(move |name| Parameter { group, name, effect }))
     };
     GROUPS.iter().flat_map(|(group, list)| of(group, list)).collect()
 }

@@ -3,6 +3,7 @@
 
 use tokio_postgres::Client;
 
+use crate::crash;
 use crate::error::{Context, Error, Exit, Result};
 use crate::model::{Lsn, Phase};
 
@@ -96,6 +97,31 @@ pub async fn lock(client: &Client, migration: &str) -> Result<bool> {
     Ok(row.get(0))
 }
 
+/// Makes this session the only one that applies: ends one that a lost connection has left behind, and
+/// whatever that one could still commit is committed when this returns.
+pub async fn apply_alone(client: &Client, migration: &str) -> Result<()> {
+    let doing = || format!("lock apply of migration `{migration}`");
+    client
+        .execute(
+            "select pg_catalog.pg_terminate_backend(l.pid, 5000)
+               from pg_catalog.pg_locks l, pg_catalog.hashtextextended('pgmig apply ' || $1, 0) as k (key)
+              where l.locktype = 'advisory' and l.granted and l.objsubid = 1
+                and l.database = (select oid from pg_catalog.pg_database where datname = current_database())
+                and (l.classid::int8 << 32 | l.objid::int8) = k.key",
+            &[&migration],
+        )
+        .await
+        .on_target(doing)?;
+    client
+        .execute(
+            "select pg_catalog.pg_advisory_lock(pg_catalog.hashtextextended('pgmig apply ' || $1, 0))",
+            &[&migration],
+        )
+        .await
+        .on_target(doing)?;
+    Ok(())
+}
+
 pub async fn begin(client: &Client, begin: &Begin<'_>) -> Result<()> {
     client
         .execute(
@@ -147,6 +173,7 @@ pub async fn set_phase(client: &Client, migration: &str, phase: Phase) -> Result
 /// Closes the door behind a reached endpos: from here on it cannot be moved. False if it has been
 /// moved in the meantime.
 pub async fn enter_cutover(client: &Client, migration: &str, endpos: Lsn) -> Result<bool> {
+    crash::before(crash::CUTOVER);
     let moved = client
         .execute(
             "update pgmig.sentinel set phase = 'cutover', interrupted_phase = null
@@ -155,6 +182,7 @@ pub async fn enter_cutover(client: &Client, migration: &str, endpos: Lsn) -> Res
         )
         .await
         .on_target(|| "enter phase cutover".into())?;
+    crash::after(crash::CUTOVER);
     if moved == 1 {
         event(client, migration, "info", &format!("endpos {endpos} reached")).await?;
     }

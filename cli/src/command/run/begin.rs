@@ -7,11 +7,12 @@ use std::path::Path;
 use tokio_postgres::Client;
 
 use super::stream::Streaming;
+use super::upstream::check_slot;
 use super::{Config, Run, identity};
 use crate::connect::Side;
 use crate::copy::draft::{self, Roles, draft};
 use crate::copy::steps::relax_identity;
-use crate::copy::throttle::Throttle;
+use crate::crash;
 use crate::error::{Context, Error, Exit, Result};
 use crate::model::Lsn;
 use crate::model::{Phase, TableName, Verdict};
@@ -66,7 +67,7 @@ pub(super) async fn begin(config: Config, report: Reporter, source: Client, targ
     report.phase(Phase::Planned);
     report.info(format!("migration `{}`: {plugin} stream, {flavour} flavour", config.name));
     let filters = config.filters.clone();
-    Ok(Run { config, report, target, source, flavour, plan, filters, throttle: Throttle::default() })
+    Run::new(config, report, (source, target), flavour, plan, filters).await
 }
 
 /// What a slot that is gone sent is worth nothing.
@@ -98,7 +99,7 @@ impl Run {
         let name = &self.config.slot_name;
         if slot::find(&self.source, name).await?.is_some() {
             // Left by an earlier try of this phase, whose session may just be ending.
-            self.check_slot(name, Lsn(u64::MAX)).await?;
+            check_slot(&self.source, name, Lsn(u64::MAX)).await?;
             slot::drop(&self.source, name).await?;
         }
         empty_spool(&self.config.dir)?;
@@ -110,8 +111,10 @@ impl Run {
             slot::create_publications(&self.source, &self.config.name, &tables).await?;
         }
         let mut client = ReplicationClient::connect(&self.config.source, Side::Source, "pgmig receive").await?;
+        crash::before(crash::SLOT);
         let creating = client.create_slot(name, &found.plugin, false, Snapshot::Export);
         let created = self.while_waiting(creating).await?;
+        crash::after(crash::SLOT);
         if let Some(endpos) = found.endpos.filter(|endpos| *endpos < created.consistent_point) {
             return Err(Error::usage(format!("endpos {endpos} is behind startpos {}", created.consistent_point))
                 .hint("the copy holds every change up to startpos: give a later position, or none"));
@@ -189,14 +192,17 @@ impl Run {
         self.target.batch_execute("begin").await.on_target(doing)?;
         queue::store_parts(&self.target, &self.config.name, &draft.parts).await?;
         queue::store_steps(&self.target, &self.config.name, &steps).await?;
+        queue::mark_one_moment(&self.target, &self.config.name, &draft.one_moment).await?;
         sentinel::set_phase(&self.target, &self.config.name, Phase::Schema).await?;
+        crash::before(crash::PLAN);
         self.target.batch_execute("commit").await.on_target(doing)?;
+        crash::after(crash::PLAN);
         self.plan.timing("phase schema")?;
         self.report.phase(Phase::Schema);
         Ok(())
     }
 
-    async fn target_version(&self) -> Result<i32> {
+    pub(super) async fn target_version(&self) -> Result<i32> {
         let row = self
             .target
             .query_one("select current_setting('server_version_num')::int", &[])

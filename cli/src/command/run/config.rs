@@ -1,10 +1,13 @@
 //! The arguments of `run` as ready values.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::budget::Policy;
 use crate::apply::conflict::OnConflict;
-use crate::args::{FlavourArg, OnConflictArg, PluginArg, RunArgs, SplitArgs, SplitByArg, WalBudgetPolicyArg, WhatArgs};
+use crate::args::{
+    FlavourArg, OnConflictArg, PluginArg, RunArgs, SplitArgs, SplitByArg, StreamFormatArg, WalBudgetPolicyArg, WhatArgs,
+};
 use crate::command::conninfo;
 use crate::config::Conninfo;
 use crate::config::filters::Filters;
@@ -47,8 +50,12 @@ pub struct Config {
     pub filters: Option<Filters>,
     pub leave_new_tables: bool,
     pub on_conflict: OnConflict,
+    /// Whether values may come in binary.
+    pub binary_stream: bool,
     pub wal_budget: Option<u64>,
     pub wal_budget_policy: Policy,
+    /// How long a lost server is waited for.
+    pub reconnect_for: Duration,
 }
 
 impl Config {
@@ -80,11 +87,13 @@ impl Config {
             allow_insert_only: args.what.allow_insert_only,
             filters: args.what.filters.as_deref().map(Filters::read).transpose()?,
             leave_new_tables: args.leave_new_tables,
+            reconnect_for: Duration::from_secs(args.reconnect_for),
             wal_budget: (args.wal_budget > 0).then_some(args.wal_budget),
             wal_budget_policy: match args.wal_budget_policy {
                 WalBudgetPolicyArg::Stop => Policy::Stop,
                 WalBudgetPolicyArg::Drop => Policy::Drop,
             },
+            binary_stream: args.stream_format == StreamFormatArg::Auto,
             on_conflict: match args.on_conflict {
                 OnConflictArg::Stop => OnConflict::Stop,
                 OnConflictArg::Warn => OnConflict::Warn,
@@ -151,6 +160,8 @@ pub fn cutting(args: &SplitArgs) -> Cutting {
             SplitByArg::Ctid => Some(SplitBy::Ctid),
             SplitByArg::Key => Some(SplitBy::Key),
         },
+        keep_parts_of: (args.resume_parts_larger_than > 0).then_some(args.resume_parts_larger_than),
+        snapshot_per_part: args.snapshot_per_part,
         sizes: if args.estimate_table_sizes { Sizes::Estimates } else { Sizes::Files },
     }
 }

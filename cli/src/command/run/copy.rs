@@ -6,19 +6,19 @@ use tokio::sync::Semaphore;
 
 use super::Run;
 use crate::copy::board::Board;
-use crate::copy::builder::Builder;
+use crate::copy::builder::{self, Builder};
 use crate::copy::worker::{Shared, Worker};
 use crate::copy::{extension_data, pool};
 use crate::error::{Error, Exit, Result};
 use crate::model::Phase;
 use crate::source::large_objects::Belongings;
 use crate::source::snapshot::{self, SnapshotHolder};
-use crate::target::{extension_parts, objects, queue, rounds};
+use crate::target::{extension_parts, queue, rounds};
 
 impl Run {
     /// Goes on from `phase` until every table is copied and indexed. `holder` keeps the snapshot of a
-    /// run that has just planned; one that comes back takes a new one.
-    pub(super) async fn copy(&self, phase: Phase, holder: Option<SnapshotHolder>, follow: bool) -> Result<()> {
+    /// run that has just planned, or of one that has lost other sessions; without it a new one is taken.
+    pub(super) async fn copy(&self, phase: Phase, holder: &mut Option<SnapshotHolder>, follow: bool) -> Result<()> {
         let name = &self.config.name;
         if phase <= Phase::Schema {
             self.stage("schema").await?;
@@ -29,28 +29,43 @@ impl Run {
             self.report.phase(phase);
         }
         let board = Arc::new(Board::default());
-        // Kept until the copy is over: a worker that leaves the snapshot for a while comes back to it.
-        let mut held = None;
         let workers = if queue::parts_left(&self.target, name).await? == 0 {
             Vec::new()
         } else {
+            // Kept until the copy is over: a worker that leaves the snapshot for a while comes back to it.
             let holder = match holder {
                 Some(holder) => holder,
-                None => self.new_snapshot(follow).await?,
+                None => holder.insert(self.new_snapshot(phase, follow).await?),
             };
-            self.extension_data(&holder).await?;
-            let workers = self.workers(&holder, &board, follow).await?;
-            held = Some(holder);
-            workers
+            if self.config.cut.snapshot_per_part
+                && let Some(table) = queue::needs_one_snapshot(&self.target, name).await?
+            {
+                return Err(Error::usage(format!("{table} was cut for a copy under one snapshot"))
+                    .hint("leave --snapshot-per-part out, or begin again (pgmig cleanup --force, empty the target, pgmig run)"));
+            }
+            self.extension_data(holder).await?;
+            self.workers(holder, &board, follow).await?
         };
+        if self.config.cut.snapshot_per_part {
+            drop(holder.take());
+        }
         let mut builders = Vec::new();
+        let shared = Arc::new(builder::Shared {
+            target: self.config.target.clone(),
+            migration: name.clone(),
+            maintenance_work_mem: self.config.maintenance_work_mem,
+            board: Arc::clone(&board),
+            report: self.report.clone(),
+            patience: self.patience.clone(),
+        });
         for _ in 0..self.config.index_jobs {
-            builders.push(self.builder(&board).await?);
+            builders.push(Builder::connect(Arc::clone(&shared)).await?);
         }
         rounds::hold_table_steps(&self.target, name, self.config.fail_fast).await?;
+        queue::put_off_one_moment(&self.target, name).await?;
         board.offer(queue::tables_to_build(&self.target, name, false).await?);
         let copied = async || {
-            drop(held);
+            drop(holder.take());
             // Those without rows, and those whose worker did not hear that its Part was committed.
             board.offer(queue::tables_to_build(&self.target, name, true).await?);
             if phase <= Phase::Copy { self.enter(Phase::Indexes).await } else { Ok(()) }
@@ -82,7 +97,7 @@ impl Run {
             source: self.config.source.clone(),
             target: self.config.target.clone(),
             migration: self.config.name.clone(),
-            exported: holder.exported.clone(),
+            exported: (!self.config.cut.snapshot_per_part).then(|| holder.exported.clone()),
             lsn: holder.lsn,
             follow,
             large_objects: Semaphore::new(self.config.large_object_parts.max(1)),
@@ -94,6 +109,7 @@ impl Run {
             board: Arc::clone(board),
             report: self.report.clone(),
             throttle: self.throttle.clone(),
+            patience: self.patience.clone(),
         });
         let mut workers = Vec::new();
         for _ in 0..self.config.table_jobs {
@@ -102,17 +118,9 @@ impl Run {
         Ok(workers)
     }
 
-    async fn builder(&self, board: &Arc<Board>) -> Result<Builder> {
-        // A crash of the target takes an object and its mark together, flushed or not.
-        let client = self.target_client("pgmig index", &[("synchronous_commit", "off")]).await?;
-        objects::more_maintenance_work_mem(&client, self.config.maintenance_work_mem).await?;
-        let (migration, report) = (self.config.name.clone(), self.report.clone());
-        Ok(Builder { client, migration, board: Arc::clone(board), report })
-    }
-
     /// The snapshot of the run that began the copy died with it. What is copied from now on carries
     /// another tag, and the stream reconciles the two, table by table. Without one, all must be of one.
-    async fn new_snapshot(&self, follow: bool) -> Result<SnapshotHolder> {
+    async fn new_snapshot(&self, phase: Phase, follow: bool) -> Result<SnapshotHolder> {
         if !follow && queue::parts_done(&self.target, &self.config.name).await? > 0 {
             return Err(Error::new(
                 Exit::Phase,
@@ -120,7 +128,9 @@ impl Run {
             )
             .hint("begin again: pgmig cleanup --force, empty the target, then pgmig run"));
         }
-        for table in queue::restart_split_tables(&self.target, &self.config.name).await? {
+        // Once a table has all its indexes, it must be of one moment.
+        let keep_ranges = phase <= Phase::Copy;
+        for table in queue::restart_split_tables(&self.target, &self.config.name, keep_ranges).await? {
             self.report.info(format!("{table} was copied in part and is copied anew"));
         }
         self.planned_event().await?;

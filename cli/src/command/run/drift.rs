@@ -7,6 +7,7 @@ use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use super::Run;
+use crate::connect;
 use crate::copy::parts::{self, Cut, SplitBy};
 use crate::error::{Context, Error, Exit, Result};
 use crate::model::column::alterations;
@@ -31,7 +32,11 @@ impl Run {
             let mut told = HashSet::new();
             loop {
                 let began = Instant::now();
-                self.look_for_drift(plugin, Some(&mut told)).await?;
+                match self.look_for_drift(plugin, Some(&mut told)).await {
+                    // The stream and apply say so, and wait for it.
+                    Err(err) if err.connection_lost() || connect::unreachable(&err) => {}
+                    looked => looked?,
+                }
                 tokio::time::sleep(LOOK_EVERY.max(began.elapsed() * SHARE)).await;
             }
         };

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use super::Run;
+use crate::crash;
 use crate::error::Result;
 use crate::model::{Phase, TableName};
 use crate::source::catalog;
@@ -14,6 +15,7 @@ impl Run {
     pub(super) async fn finish(&self) -> Result<()> {
         self.enter(Phase::Cutover).await?;
         self.sequences().await?;
+        self.stage("unique").await?;
         self.foreign_keys(None).await?;
         self.refresh().await?;
         self.stage("finish").await?;
@@ -37,6 +39,9 @@ impl Run {
             .into_iter()
             .map(|value| (value.name, value.last_value, value.is_called))
             .collect();
-        objects::set_sequences(&self.target, &values).await
+        crash::before(crash::SEQUENCES);
+        objects::set_sequences(&self.target, &values).await?;
+        crash::after(crash::SEQUENCES);
+        Ok(())
     }
 }

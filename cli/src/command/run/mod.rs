@@ -8,8 +8,10 @@ mod drift;
 mod finish;
 mod follow;
 mod origin;
+mod regain;
 mod stages;
 mod stream;
+mod upstream;
 
 use std::time::Duration;
 
@@ -20,8 +22,10 @@ use crate::command::{interrupted, terminal};
 use crate::config::filters::Filters;
 use crate::connect::{self, Side};
 use crate::copy::throttle::Throttle;
+use crate::crash::{self, Point};
 use crate::error::{Context, Error, Exit, Result};
 use crate::model::{Lsn, Phase};
+use crate::patience::Patience;
 use crate::plan_db::PlanDb;
 use crate::preflight;
 use crate::report::{self, Reporter, Style};
@@ -32,7 +36,7 @@ use crate::target::install::{self, Flavour};
 use crate::target::rounds::{self, Failed};
 use crate::target::{progress, queue, sentinel};
 pub use config::{Config, cutting, default_dir, flavour, large_object_parts, leave, named};
-use stream::Streaming;
+use regain::Kept;
 
 /// What every phase needs: settings, a session with each side, and somebody to tell.
 pub struct Run {
@@ -40,6 +44,7 @@ pub struct Run {
     report: Reporter,
     /// Holds the lock that keeps a second run away.
     target: Client,
+    target_pid: i32,
     source: Client,
     flavour: Flavour,
     plan: PlanDb,
@@ -47,6 +52,8 @@ pub struct Run {
     filters: Option<Filters>,
     /// Holds the copy back while the source keeps too much WAL.
     throttle: Throttle,
+    /// With servers that are lost for a while.
+    patience: Patience,
 }
 
 /// How a run ended well.
@@ -127,7 +134,7 @@ async fn migrate(config: Config, report: Reporter) -> Result<Summary> {
         Some(flavour) => sentinel::load(&target, &config.name).await?.map(|found| (flavour, found)),
         None => None,
     };
-    let run = match known {
+    let mut run = match known {
         Some((flavour, found)) => {
             check_same(&config, &source, flavour, &found).await?;
             if found.phase == Phase::Done {
@@ -151,11 +158,11 @@ async fn migrate(config: Config, report: Reporter) -> Result<Summary> {
             if !found.paused {
                 sentinel::set_phase(&target, &config.name, found.phase).await?;
             }
-            Run { config, report, target, source, flavour, plan, filters, throttle: Throttle::default() }
+            Run::new(config, report, (source, target), flavour, plan, filters).await?
         }
         None => begin::begin(config, report, source, target).await?,
     };
-    let mut done = run.go().await;
+    let mut done = run.go_on().await;
     if let Err(err) = done {
         done = Err(run.explain_slot(err).await);
     }
@@ -214,18 +221,37 @@ fn check_filters(config: &Config, begun_with: Option<&Filters>) -> Result<()> {
 }
 
 impl Run {
-    async fn go(&self) -> Result<Summary> {
+    async fn new(
+        config: Config,
+        report: Reporter,
+        (source, target): (Client, Client),
+        flavour: Flavour,
+        plan: PlanDb,
+        filters: Option<Filters>,
+    ) -> Result<Run> {
+        let patience = Patience::new(config.reconnect_for, report.clone());
+        let throttle = Throttle::default();
+        let target_pid = queue::session_pid(&target).await?;
+        Ok(Run { config, report, target, target_pid, source, flavour, plan, filters, throttle, patience })
+    }
+
+    /// All phases from where the sentinel is; `kept` is what an earlier try of this run has left.
+    async fn go(&self, kept: &mut Kept) -> Result<Summary> {
         let found = self.sentinel().await?;
         let mut phase = found.phase;
-        let (mut streaming, mut holder): (Option<Streaming>, _) = (None, None);
+        let Kept { streaming, holder } = kept;
         if phase == Phase::Planned {
+            // The slot is made anew, which the old stream would be in the way of.
+            (*streaming, *holder) = (None, None);
             let (began, held) = self.plan(&found).await?;
-            (streaming, holder) = (began, Some(held));
+            (*streaming, *holder) = (began, Some(held));
             phase = Phase::Schema;
         } else if found.follow && phase < Phase::Cutover {
             self.check_origins(&found).await?;
             self.take_in_new_tables(&found).await?;
-            streaming = Some(self.resume_stream(&found).await?);
+            if streaming.is_none() {
+                *streaming = Some(self.resume_stream(&found).await?);
+            }
             self.planned_event().await?;
         }
         // A table that has become part of the migration since then is copied late.
@@ -233,7 +259,7 @@ impl Run {
             || streaming.is_some() && queue::parts_left(&self.target, &self.config.name).await? > 0
         {
             let copying = self.copy(phase, holder, found.follow);
-            match &mut streaming {
+            match streaming {
                 Some(streaming) => tokio::select! {
                     copied = copying => copied?,
                     ended = streaming.ended() => return Err(ended),
@@ -241,9 +267,11 @@ impl Run {
                 None => copying.await?,
             }
         }
-        if let Some(streaming) = streaming {
+        if let Some(streaming) = streaming.as_mut().filter(|_| phase < Phase::Cutover) {
             self.follow(streaming, phase).await?;
         }
+        // All that was received is applied; what still comes is not wanted.
+        *streaming = None;
         self.finish().await?;
         let found = self.sentinel().await?;
         Ok(Summary {
@@ -284,7 +312,9 @@ impl Run {
     }
 
     async fn enter(&self, phase: Phase) -> Result<()> {
+        crash::before(Point(phase.as_str()));
         sentinel::set_phase(&self.target, &self.config.name, phase).await?;
+        crash::after(Point(phase.as_str()));
         self.plan.timing(&format!("phase {phase}"))?;
         self.report.phase(phase);
         Ok(())

@@ -54,6 +54,20 @@ pub async fn unprintable_type(client: &Client) -> Result<Option<(TableName, Stri
     Ok(row.map(|row| (TableName::new(row.get::<_, String>(0), row.get::<_, String>(1)), row.get(2))))
 }
 
+/// Which database of which server this is, and whether the server is a standby.
+pub async fn identity(client: &Client) -> Result<(String, bool)> {
+    let row = client
+        .query_one(
+            "select (select system_identifier from pg_catalog.pg_control_system())::text
+                    || '/' || (select oid from pg_catalog.pg_database where datname = current_database()),
+                    pg_catalog.pg_is_in_recovery()",
+            &[],
+        )
+        .await
+        .on_source(|| "ask the source who it is".into())?;
+    Ok((row.get(0), row.get(1)))
+}
+
 pub async fn abilities(client: &Client) -> Result<Abilities> {
     let row = client
         .query_one(
