@@ -180,10 +180,10 @@ begin
                         where p.migration = s.migration and p.schema_name = words[1] and p.table_name = words[2]);
     if verb = 'resync' and not planned then
         raise exception '% is not part of migration %', name, quote_literal(s.migration)
-              using errcode = 'undefined_table', hint = 'select pgmig.add_table(…) makes it one';
+              using errcode = 'undefined_table', hint = 'select pgmig.add_table(table) makes it one';
     elsif verb = 'add' and planned then
         raise exception '% is part of migration % already', name, quote_literal(s.migration)
-              using errcode = 'duplicate_table', hint = 'select pgmig.resync_table(…) copies it again';
+              using errcode = 'duplicate_table', hint = 'select pgmig.resync_table(table) copies it again';
     end if;
     insert into pgmig.request as r (migration, verb, schema_name, table_name)
     values (s.migration, request_table.verb, words[1], words[2])
