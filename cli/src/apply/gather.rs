@@ -117,7 +117,7 @@ impl Gatherer {
     }
 
     fn read(&mut self) -> Result<Option<Item>> {
-        self.reader.next().during(Exit::Dir, || "read the spool".into())
+        self.reader.next().map_err(|err| err.told("read the spool"))
     }
 
     /// The next thing to write.
