@@ -16,6 +16,7 @@ pub mod plan_db;
 pub mod preflight;
 pub mod report;
 pub mod selection;
+pub mod server;
 pub mod source;
 pub mod stream;
 pub mod target;

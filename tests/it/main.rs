@@ -6,6 +6,7 @@ mod harness_itself;
 mod input;
 mod layers;
 mod life;
+mod preflight;
 mod schema;
 mod secrets;
 mod sql;

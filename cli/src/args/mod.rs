@@ -1,14 +1,17 @@
 //! What can be typed. Values are taken as they are; `config` and the commands make them ready.
 
 mod demo;
+mod ready;
 mod run;
 mod state;
 
 use clap::{ArgAction, Args, Parser, Subcommand};
 
 pub use demo::DemoArgs;
+pub use ready::PreflightArgs;
 pub use run::{
-    FlavourArg, OnConflictArg, PlanArgs, PluginArg, RunArgs, SplitArgs, SplitByArg, WalBudgetPolicyArg, WhatArgs,
+    FlavourArg, OnConflictArg, PlanArgs, PluginArg, RunArgs, SplitArgs, SplitByArg, StreamFormatArg,
+    WalBudgetPolicyArg, WhatArgs,
 };
 pub use state::{CleanupArgs, SetEndposArgs, StatusArgs};
 
@@ -56,6 +59,8 @@ pub struct Cli {
 pub enum Verb {
     /// Copy the source and follow its changes until endpos; run again to go on
     Run(Box<RunArgs>),
+    /// Check both servers for all that run needs, each with the statement that mends it; changes nothing
+    Preflight(Box<PreflightArgs>),
     /// Show what run would move, in which order, and what it would leave out and why
     Plan(Box<PlanArgs>),
     /// Show how far each migration into the target is

@@ -4,6 +4,7 @@
 pub mod cleanup;
 pub mod demo;
 pub mod plan;
+pub mod preflight;
 pub mod run;
 pub mod set_endpos;
 pub mod status;
@@ -18,6 +19,7 @@ use crate::error::{Error, Exit, Result};
 pub async fn dispatch(cli: Cli) -> Result<Exit> {
     match cli.verb {
         Verb::Run(args) => run::run(*args, cli.quiet).await,
+        Verb::Preflight(args) => preflight::preflight(*args).await,
         Verb::Plan(args) => plan::plan(*args).await,
         Verb::Status(args) => status::status(args).await,
         Verb::SetEndpos(args) => set_endpos::set_endpos(args).await,

@@ -134,6 +134,17 @@ pub async fn publish(client: &Client, migration: &str, tables: &[(TableName, boo
     Ok(())
 }
 
+/// The types whose values the stream may carry in binary; None if some column of the published tables
+/// is of another, or the target's version (as server_version_num) of another major one.
+pub async fn binary_types(client: &Client, migration: &str, target_version: i32) -> Result<Option<HashSet<u32>>> {
+    let sql = include_str!("../../../sql/source/binary_types.sql");
+    let row = client
+        .query_one(sql, &[&publications(migration).to_vec(), &(target_version / 10_000)])
+        .await
+        .on_source(|| "look at the types of the published tables".into())?;
+    Ok(row.get::<_, Option<Vec<u32>>>(0).map(HashSet::from_iter))
+}
+
 /// The tables in the publications of a migration.
 pub async fn published(client: &Client, migration: &str) -> Result<HashSet<u32>> {
     let rows = client
@@ -207,6 +218,21 @@ pub async fn nudge(client: &Client) -> Result<()> {
         .query_one("select pg_catalog.pg_logical_emit_message(true, 'pgmig', 'endpos')", &[])
         .await
         .on_source(|| "write a logical message on the source".into())?;
+    Ok(())
+}
+
+/// Tries an output plugin with a temporary slot.
+pub async fn try_plugin(client: &Client, plugin: &str) -> Result<()> {
+    let slot = format!("pgmig_probe_{}", fastrand::u32(..));
+    let doing = || format!("try {plugin} with a temporary slot");
+    client.batch_execute("set statement_timeout = '60s'").await.on_source(doing)?;
+    let tried = client
+        .query("select pg_catalog.pg_create_logical_replication_slot($1, $2, true)", &[&slot, &plugin])
+        .await
+        .on_source(doing);
+    client.batch_execute("set statement_timeout = 0").await.on_source(doing)?;
+    tried?;
+    drop(client, &slot).await?;
     Ok(())
 }
 

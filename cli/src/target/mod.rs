@@ -1,6 +1,7 @@
 //! All that is said to the target. It never uses `source`.
 
 pub mod checks;
+pub mod checks_tried;
 pub mod columns;
 pub mod copy_in;
 pub mod extension_parts;

@@ -93,7 +93,8 @@ async fn a_target_put_back_from_a_backup_gets_from_the_spool_what_it_has_lost() 
     life.pair.target.start().await?;
     life.connect_again().await;
     let mut run = life.follow().await;
-    life.on_source("update t set note = 'changed'; insert into t (note) select 'new' from generate_series(1, 500)").await;
+    life.on_source("update t set note = 'changed'; insert into t (note) select 'new' from generate_series(1, 500)")
+        .await;
     let lsn = life.lsn().await;
     life.on_source("delete from t where id % 3 = 0").await;
     let applied = format!("select coalesce(replay_lsn > '{lsn}', false) from pgmig.progress");

@@ -49,7 +49,13 @@ async fn one(seed: u64, kills: u64) {
     let load = Load::start(&life, way, seed).await;
     let mut run = Some(life.run_with(ARGS));
     for number in 1..=kills {
-        // Long enough now and then to get somewhere.
+        // Mostly once it is underway, on however busy a machine; and now and then long enough to get on.
+        if let Some(run) = run.as_mut().filter(|_| rng.u8(..4) > 0) {
+            let began = Instant::now();
+            while run.is_running() && !underway(&run.stderr()) && began.elapsed() < Duration::from_secs(60) {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
         let longest = if rng.u8(..4) == 0 { 4000 } else { 900 };
         tokio::time::sleep(Duration::from_millis(rng.u64(..longest))).await;
         let what = kill(&life, &mut run, &mut rng).await;
@@ -61,9 +67,10 @@ async fn one(seed: u64, kills: u64) {
             let ended = ended.wait(Duration::from_secs(5)).await;
             println!("seed {seed}: ended with {}:\n{}", ended.code(), ended.stderr);
             // Before it has its sessions it waits for no server, and pg_dump connects by itself.
-            let underway = ["schema: ", "copy: ", "indexes: ", "catchup: ", "follow: ", "cutover: "];
-            let underway = ended.stderr.lines().any(|line| underway.iter().any(|phase| line.starts_with(phase)));
-            assert!(!underway || ended.stderr.contains("pg_dump"), "a run that only lost connections has ended");
+            assert!(
+                !underway(&ended.stderr) || ended.stderr.contains("pg_dump"),
+                "a run that only lost connections has ended"
+            );
         }
         run = Some(life.run_with(ARGS));
     }
@@ -73,10 +80,21 @@ async fn one(seed: u64, kills: u64) {
         Some(run) => run,
         None => life.run_with(ARGS),
     };
-    life.wait_for(&mut run, "follow", "select phase = 'follow' from pgmig.progress").await;
+    let began = Instant::now();
+    while life.try_value("select phase = 'follow' from pgmig.progress").await.as_deref() != Some("t") {
+        assert!(run.is_running(), "pgmig has ended:\n{}", run.stderr());
+        assert!(began.elapsed() < Duration::from_secs(600), "it does not get to follow:\n{}", run.stderr());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
     life.set_endpos(life.lsn().await).await;
     life.finish(run).await;
     assert_same(&life.pair).await;
+}
+
+/// Whether a run has said that it is in one of its phases.
+fn underway(said: &str) -> bool {
+    let phases = ["schema: ", "copy: ", "indexes: ", "catchup: ", "follow: ", "cutover: "];
+    said.lines().any(|line| phases.iter().any(|phase| line.starts_with(phase)))
 }
 
 /// Who writes meanwhile.

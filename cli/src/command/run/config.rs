@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use super::budget::Policy;
 use crate::apply::conflict::OnConflict;
-use crate::args::{FlavourArg, OnConflictArg, PluginArg, RunArgs, SplitArgs, SplitByArg, WalBudgetPolicyArg, WhatArgs};
+use crate::args::{
+    FlavourArg, OnConflictArg, PluginArg, RunArgs, SplitArgs, SplitByArg, StreamFormatArg, WalBudgetPolicyArg, WhatArgs,
+};
 use crate::command::conninfo;
 use crate::config::Conninfo;
 use crate::config::filters::Filters;
@@ -14,6 +16,7 @@ use crate::copy::draft::Cutting;
 use crate::copy::parts::SplitBy;
 use crate::error::Result;
 use crate::model::{Leave, Lsn};
+use crate::preflight::{Asked, Tries};
 use crate::source::catalog::Sizes;
 use crate::target::install::Flavour;
 
@@ -47,6 +50,8 @@ pub struct Config {
     pub filters: Option<Filters>,
     pub leave_new_tables: bool,
     pub on_conflict: OnConflict,
+    /// Whether values may come in binary.
+    pub binary_stream: bool,
     pub wal_budget: Option<u64>,
     pub wal_budget_policy: Policy,
     /// How long a lost server is waited for.
@@ -88,11 +93,44 @@ impl Config {
                 WalBudgetPolicyArg::Stop => Policy::Stop,
                 WalBudgetPolicyArg::Drop => Policy::Drop,
             },
+            binary_stream: args.stream_format == StreamFormatArg::Auto,
             on_conflict: match args.on_conflict {
                 OnConflictArg::Stop => OnConflict::Stop,
                 OnConflictArg::Warn => OnConflict::Warn,
             },
         })
+    }
+}
+
+impl Config {
+    /// What preflight looks at, tried where that says more than reading.
+    pub fn asked(&self) -> Asked {
+        Asked {
+            follow: self.follow,
+            slot_name: self.slot_name.clone(),
+            plugin: named(self.plugin),
+            flavour: self.flavour,
+            allow_insert_only: self.allow_insert_only,
+            filters: self.filters.clone(),
+            endpos: self.endpos,
+            leave: self.leave,
+            requirements: self.requirements.clone(),
+            drop_if_exists: self.drop_if_exists,
+            roles: self.roles,
+            large_objects: self.large_object_parts > 0,
+            // Beside the workers: catalog, snapshot, receiver, dump, watch.
+            sessions: (self.table_jobs.max(self.index_jobs) + self.large_object_parts + 5) as i64,
+            tries: Some(Tries { source: self.source.clone(), dir: self.dir.clone() }),
+        }
+    }
+}
+
+/// The plugin that was asked for by name.
+pub fn named(plugin: PluginArg) -> Option<&'static str> {
+    match plugin {
+        PluginArg::Auto => None,
+        PluginArg::Wal2json => Some("wal2json"),
+        PluginArg::Pgoutput => Some("pgoutput"),
     }
 }
 
@@ -122,6 +160,8 @@ pub fn cutting(args: &SplitArgs) -> Cutting {
             SplitByArg::Ctid => Some(SplitBy::Ctid),
             SplitByArg::Key => Some(SplitBy::Key),
         },
+        keep_parts_of: (args.resume_parts_larger_than > 0).then_some(args.resume_parts_larger_than),
+        snapshot_per_part: args.snapshot_per_part,
         sizes: if args.estimate_table_sizes { Sizes::Estimates } else { Sizes::Files },
     }
 }

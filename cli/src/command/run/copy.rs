@@ -35,11 +35,20 @@ impl Run {
             // Kept until the copy is over: a worker that leaves the snapshot for a while comes back to it.
             let holder = match holder {
                 Some(holder) => holder,
-                None => holder.insert(self.new_snapshot(follow).await?),
+                None => holder.insert(self.new_snapshot(phase, follow).await?),
             };
+            if self.config.cut.snapshot_per_part
+                && let Some(table) = queue::needs_one_snapshot(&self.target, name).await?
+            {
+                return Err(Error::usage(format!("{table} was cut for a copy under one snapshot"))
+                    .hint("leave --snapshot-per-part out, or begin again (pgmig cleanup --force, empty the target, pgmig run)"));
+            }
             self.extension_data(holder).await?;
             self.workers(holder, &board, follow).await?
         };
+        if self.config.cut.snapshot_per_part {
+            drop(holder.take());
+        }
         let mut builders = Vec::new();
         let shared = Arc::new(builder::Shared {
             target: self.config.target.clone(),
@@ -53,6 +62,7 @@ impl Run {
             builders.push(Builder::connect(Arc::clone(&shared)).await?);
         }
         rounds::hold_table_steps(&self.target, name, self.config.fail_fast).await?;
+        queue::put_off_one_moment(&self.target, name).await?;
         board.offer(queue::tables_to_build(&self.target, name, false).await?);
         let copied = async || {
             drop(holder.take());
@@ -87,7 +97,7 @@ impl Run {
             source: self.config.source.clone(),
             target: self.config.target.clone(),
             migration: self.config.name.clone(),
-            exported: holder.exported.clone(),
+            exported: (!self.config.cut.snapshot_per_part).then(|| holder.exported.clone()),
             lsn: holder.lsn,
             follow,
             large_objects: Semaphore::new(self.config.large_object_parts.max(1)),
@@ -110,7 +120,7 @@ impl Run {
 
     /// The snapshot of the run that began the copy died with it. What is copied from now on carries
     /// another tag, and the stream reconciles the two, table by table. Without one, all must be of one.
-    async fn new_snapshot(&self, follow: bool) -> Result<SnapshotHolder> {
+    async fn new_snapshot(&self, phase: Phase, follow: bool) -> Result<SnapshotHolder> {
         if !follow && queue::parts_done(&self.target, &self.config.name).await? > 0 {
             return Err(Error::new(
                 Exit::Phase,
@@ -118,7 +128,9 @@ impl Run {
             )
             .hint("begin again: pgmig cleanup --force, empty the target, then pgmig run"));
         }
-        for table in queue::restart_split_tables(&self.target, &self.config.name).await? {
+        // Once a table has all its indexes, it must be of one moment.
+        let keep_ranges = phase <= Phase::Copy;
+        for table in queue::restart_split_tables(&self.target, &self.config.name, keep_ranges).await? {
             self.report.info(format!("{table} was copied in part and is copied anew"));
         }
         self.planned_event().await?;

@@ -35,7 +35,7 @@ use crate::source::{self, slot};
 use crate::target::install::{self, Flavour};
 use crate::target::rounds::{self, Failed};
 use crate::target::{progress, queue, sentinel};
-pub use config::{Config, cutting, flavour, large_object_parts, leave};
+pub use config::{Config, cutting, flavour, large_object_parts, leave, named};
 use regain::Kept;
 
 /// What every phase needs: settings, a session with each side, and somebody to tell.

@@ -1,6 +1,7 @@
 //! Starts and watches the stream: the receiver, and the monitor that carries positions to the sentinel
 //! and the sentinel's switches to apply.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
@@ -23,6 +24,7 @@ use crate::source::replication::ReplicationClient;
 use crate::source::slot;
 use crate::stream::receive::{Link, Received, Receiver};
 use crate::stream::spool::{Spool, SpoolWriter};
+use crate::target::install::Flavour;
 use crate::target::sentinel::{self, Sentinel, StreamPositions};
 
 /// How often the sentinel is read and written. Setting endpos reaches a waiting run within a second.
@@ -82,7 +84,7 @@ impl Run {
         startpos: Lsn,
     ) -> Result<Streaming> {
         let opened = Spool::open(&self.config.dir.join("spool")).map_err(|err| err.told("open the spool"))?;
-        let upstream = self.upstream(found);
+        let upstream = self.upstream(found).await?;
         let link = upstream.start(client, startpos).await?;
         self.stream(upstream, link, found, opened.spool, opened.writer, startpos, Applied::default()).await
     }
@@ -103,7 +105,7 @@ impl Run {
             .hint(format!("was the target restored from a backup, or failed over? {BEGIN_AGAIN}")));
         }
         let have = opened.durable.max(replay_lsn).max(startpos);
-        let upstream = self.upstream(found);
+        let upstream = self.upstream(found).await?;
         let link = upstream.open(&self.source, have).await?;
         if opened.durable < have {
             opened.go_on_at(have).during(Exit::Dir, || "begin the spool anew".into())?;
@@ -112,8 +114,9 @@ impl Run {
         self.stream(upstream, link, found, opened.spool, opened.writer, have, applied).await
     }
 
-    fn upstream(&self, found: &Sentinel) -> Upstream {
-        Upstream::new(&self.config.source, &self.config.name, found, &self.patience)
+    async fn upstream(&self, found: &Sentinel) -> Result<Upstream> {
+        let binary = if found.plugin == "pgoutput" { self.binary_types().await? } else { None };
+        Ok(Upstream::new(&self.config.source, &self.config.name, found, binary, &self.patience))
     }
 
     #[expect(clippy::too_many_arguments, reason = "two callers, which have them all")]
@@ -176,6 +179,15 @@ impl Run {
         };
         tasks.spawn(budget.run(stopped));
         Ok(Streaming { spool, received, switches, applied, stop, tasks, dead: false })
+    }
+
+    /// Types whose values may come in binary; None if all come as text. Only the extension reads binary,
+    /// and only between servers of one major version is it sure to mean the same.
+    async fn binary_types(&self) -> Result<Option<HashSet<u32>>> {
+        if !self.config.binary_stream || self.flavour != Flavour::Extension {
+            return Ok(None);
+        }
+        slot::binary_types(&self.source, &self.config.name, self.target_version().await?).await
     }
 }
 

@@ -1,6 +1,7 @@
 //! The way to the slot: opens the stream where we stopped, first of all and again after a loss, only if
 //! slot and source are still what they were. Each time it looks as closely as a run that begins.
 
+use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
@@ -28,17 +29,26 @@ pub(super) struct Upstream {
     pub migration: String,
     pub slot_name: String,
     pub plugin: String,
+    /// Types whose values may come in binary; None if all come as text.
+    pub binary: Option<HashSet<u32>>,
     pub patience: Patience,
 }
 
 impl Upstream {
-    pub fn new(source: &Conninfo, migration: &str, found: &Sentinel, patience: &Patience) -> Upstream {
+    pub fn new(
+        source: &Conninfo,
+        migration: &str,
+        found: &Sentinel,
+        binary: Option<HashSet<u32>>,
+        patience: &Patience,
+    ) -> Upstream {
         Upstream {
             source: source.clone(),
             source_identity: found.source_identity.clone(),
             migration: migration.to_string(),
             slot_name: found.slot_name.clone(),
             plugin: found.plugin.clone(),
+            binary,
             patience: patience.clone(),
         }
     }
@@ -100,12 +110,14 @@ impl Upstream {
 
     /// Starts the stream on a session that has not had one.
     pub async fn start(&self, mut client: ReplicationClient, from: Lsn) -> Result<Link> {
+        client.decode_in_memory().await?;
         if self.plugin == "pgoutput" {
-            let options = PgOutput::options(&slot::publications(&self.migration));
+            let decoder = PgOutput::new(self.binary.clone());
+            let options = decoder.options(&slot::publications(&self.migration));
             let options: Vec<(&str, &str)> = options.iter().map(|(name, value)| (*name, value.as_str())).collect();
             client.rows_as_stored().await?;
             client.start(&self.slot_name, from, &options).await?;
-            return Ok(Link { client, decoder: Box::new(PgOutput::default()) });
+            return Ok(Link { client, decoder: Box::new(decoder) });
         }
         // 2.6 and later can keep NaN; older ones say that they do not know the option, and were let in
         // only because no column needs it.
@@ -116,6 +128,7 @@ impl Upstream {
                 let sql = connect::client(&self.source, Side::Source, "pgmig receive", &[]).await?;
                 check_slot(&sql, &self.slot_name, Lsn(u64::MAX)).await?;
                 client = ReplicationClient::connect(&self.source, Side::Source, "pgmig receive").await?;
+                client.decode_in_memory().await?;
                 client.start(&self.slot_name, from, &Wal2Json::options(false)).await?;
             }
             Err(err) => return Err(err),
