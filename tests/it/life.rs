@@ -9,6 +9,7 @@ mod encodings;
 mod ends;
 mod everything;
 mod load;
+mod loss;
 mod lost;
 mod objects;
 mod parts;

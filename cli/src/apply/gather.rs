@@ -10,7 +10,7 @@ use tokio_postgres::Client;
 use super::batch::{Batch, Op};
 use super::drift::Drift;
 use super::tags::{Clear, Copy, Tags, Verdict, Wanted};
-use crate::error::{Context, Error, Exit, Result};
+use crate::error::{Error, Exit, Result};
 use crate::model::wire::{Change, Item, Kind, Shape};
 use crate::model::{Lsn, TableName};
 use crate::stream::spool::{Position, SpoolReader};
@@ -124,7 +124,7 @@ impl Gatherer {
     }
 
     fn read(&mut self) -> Result<Option<Item>> {
-        self.reader.next().during(Exit::Dir, || "read the spool".into())
+        self.reader.next().map_err(|err| err.told("read the spool"))
     }
 
     /// The next thing to write.

@@ -63,7 +63,6 @@ const AGAIN_AFTER: Duration = Duration::from_millis(500);
 const REFUSALS: u32 = 60;
 /// SQLSTATE of a change that finds no row.
 const NO_ROW: &str = "P0002";
-
 /// How long commits may go without waiting for the disk.
 const DURABLE_EVERY: Duration = Duration::from_secs(1);
 
@@ -252,7 +251,6 @@ impl<W: Writer> Apply<W> {
                     continue;
                 }
                 (Gathered::Waiting, _) => {
-                    // The rest of the transaction is on its way.
                     self.gatherer.reader.wait().await;
                     continue;
                 }

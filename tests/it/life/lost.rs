@@ -73,7 +73,7 @@ async fn broken_off(way: Way) -> Outcome {
     life.wait_for(&mut run, "follow", FOLLOW).await;
     for round in 0..3 {
         let before = proxy.bytes();
-        let size = 40 << 20;
+        let size = 20 << 20;
         life.on_source(&format!(
             "begin; insert into log select repeat(md5(n::text), 10), null from generate_series(1, {}) n;
              insert into twins select 9, 'large' from generate_series(1, 300); update twins set b = 'updated' where a = 9; commit",
@@ -81,7 +81,7 @@ async fn broken_off(way: Way) -> Outcome {
         ))
         .await;
         let lsn = life.lsn().await;
-        wait_until(Duration::from_secs(30), "half of it", async || proxy.bytes() > before + size / 4).await;
+        wait_until(Duration::from_secs(30), "half of it", async || proxy.bytes() > before + size / 2).await;
         proxy.stall();
         let applying = "select exists (select from pg_stat_activity where application_name = 'pgmig apply' and backend_xid is not null)";
         life.wait_for(&mut run, "pieces of it to be applied", applying).await;
@@ -198,9 +198,9 @@ async fn a_server_that_stays_away_ends_the_run_which_goes_on_when_run_again() ->
     for (on_source, seconds) in [(true, "2"), (false, "2"), (true, "0"), (false, "0")] {
         let (source, target) = (Proxy::to(&life.pair.source).await?, Proxy::to(&life.pair.target).await?);
         let args = ["--allow-insert-only", "--reconnect-for", seconds];
-        let mut run =
+        let run =
             life.run_between(&source.uri(&life.pair.source, DATABASE), &target.uri(&life.pair.target, DATABASE), &args);
-        life.wait_for(&mut run, "follow", FOLLOW).await;
+        says(&run, "waiting for endpos").await;
         if on_source {
             source.down()
         } else {

@@ -83,7 +83,7 @@ impl Run {
         found: &Sentinel,
         startpos: Lsn,
     ) -> Result<Streaming> {
-        let opened = Spool::open(&self.config.dir.join("spool")).during(Exit::Dir, || "open the spool".into())?;
+        let opened = Spool::open(&self.config.dir.join("spool")).map_err(|err| err.told("open the spool"))?;
         let upstream = self.upstream(found).await?;
         let link = upstream.start(client, startpos).await?;
         self.stream(upstream, link, found, opened.spool, opened.writer, startpos, Applied::default()).await
@@ -91,7 +91,7 @@ impl Run {
 
     /// Goes on with a stream: only if the slot continues where we stopped.
     pub(super) async fn resume_stream(&self, found: &Sentinel) -> Result<Streaming> {
-        let mut opened = Spool::open(&self.config.dir.join("spool")).during(Exit::Dir, || "open the spool".into())?;
+        let mut opened = Spool::open(&self.config.dir.join("spool")).map_err(|err| err.told("open the spool"))?;
         if opened.cut_bytes > 0 {
             tracing::debug!(bytes = opened.cut_bytes, "cut an unfinished tail off the spool");
         }

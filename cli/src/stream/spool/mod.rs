@@ -18,6 +18,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::watch;
 
 use crate::crash;
+use crate::error::{Error, Exit};
 use crate::model::Lsn;
 use crate::model::wire::Damaged;
 use frame::{read_body, read_header};
@@ -30,6 +31,21 @@ pub enum SpoolError {
     Damaged { path: PathBuf, at: u64, what: &'static str },
     #[error("{path}: {source}")]
     Record { path: PathBuf, source: Damaged },
+}
+
+impl SpoolError {
+    /// What a person reads of it.
+    pub fn told(self, doing: &str) -> Error {
+        let lost = !matches!(self, SpoolError::Io { .. });
+        let error = Error::new(Exit::Dir, doing).cause(self);
+        match lost {
+            true => error.hint(
+                "put the file back as it was, if it can be had; else the changes in it that the target does not have yet \
+                 are lost: begin again (pgmig cleanup --force, empty the target, pgmig run)",
+            ),
+            false => error,
+        }
+    }
 }
 
 type Result<T, E = SpoolError> = std::result::Result<T, E>;
