@@ -4,6 +4,7 @@ mod demo;
 mod ready;
 mod run;
 mod state;
+mod table;
 
 use clap::{ArgAction, Args, Parser, Subcommand};
 
@@ -14,6 +15,7 @@ pub use run::{
     WalBudgetPolicyArg, WhatArgs,
 };
 pub use state::{CleanupArgs, SetEndposArgs, StatusArgs};
+pub use table::{TableArgs, TableVerb};
 
 use crate::model::Lsn;
 
@@ -71,6 +73,8 @@ pub enum Verb {
     Status(StatusArgs),
     /// Set the WAL position at which a migration stops
     SetEndpos(SetEndposArgs),
+    /// Add a table to a migration that runs, or copy one again
+    Table(TableArgs),
     /// Remove what pgmig made: slot and publications on the source, its state on the target
     Cleanup(CleanupArgs),
     /// Migrate a sample database between two throwaway servers, under load, and compare both

@@ -11,6 +11,7 @@ pub mod run;
 pub mod set_endpos;
 pub mod shell;
 pub mod status;
+pub mod table;
 
 use std::io::IsTerminal;
 
@@ -28,6 +29,7 @@ pub async fn dispatch(cli: Cli) -> Result<Exit> {
         Verb::Plan(args) => plan::plan(*args).await,
         Verb::Status(args) => status::status(args).await,
         Verb::SetEndpos(args) => set_endpos::set_endpos(args).await,
+        Verb::Table(args) => table::table(args).await,
         Verb::Cleanup(args) => cleanup::cleanup(args).await,
         Verb::Demo(args) => demo::demo(args).await,
         Verb::Completions(args) => shell::completions(args),

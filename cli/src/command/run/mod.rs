@@ -7,10 +7,12 @@ mod copy;
 mod drift;
 mod finish;
 mod follow;
+mod join;
 mod origin;
 mod regain;
 mod stages;
 mod stream;
+mod tables;
 mod upstream;
 
 use std::time::Duration;
@@ -72,8 +74,22 @@ pub async fn run(args: RunArgs, quiet: bool) -> Result<Exit> {
         (false, false, true) => Style::Bars,
         (false, false, false) => Style::Lines,
     };
+    let joins = args.join;
     let config = Config::new(args)?;
     let (report, reporter) = report::start(style);
+    if joins {
+        let done = tokio::select! {
+            done = join::join(config, report.clone()) => done,
+            stopped = interrupted("what is committed stays; the run goes on without this process") => Err(stopped),
+        };
+        drop(report);
+        let _ = tokio::time::timeout(Duration::from_secs(2), reporter).await;
+        done?;
+        if !matches!(style, Style::Json | Style::Quiet) {
+            eprintln!("done: no Part is left\nnext: see the run with `pgmig status --watch`");
+        }
+        return Ok(Exit::Done);
+    }
     let done = tokio::select! {
         done = migrate(config, report.clone()) => done,
         stopped = interrupted("what is committed stays; the same command goes on from there") => Err(stopped),
@@ -256,7 +272,9 @@ impl Run {
         }
         // A table that has become part of the migration since then is copied late.
         if phase <= Phase::Indexes
-            || streaming.is_some() && queue::parts_left(&self.target, &self.config.name).await? > 0
+            || streaming.is_some()
+                && (queue::parts_left(&self.target, &self.config.name).await? > 0
+                    || queue::table_steps_left(&self.target, &self.config.name).await? > 0)
         {
             let copying = self.copy(phase, holder, found.follow);
             match streaming {
