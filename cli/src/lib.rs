@@ -7,6 +7,7 @@ pub mod command;
 pub mod config;
 pub mod connect;
 pub mod copy;
+pub mod cutover;
 pub mod embedded;
 pub mod error;
 pub mod model;

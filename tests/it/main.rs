@@ -1,6 +1,7 @@
 //! The integration tests, in one binary so that they link once.
 
 mod bench;
+mod cutover;
 mod filters;
 mod harness_itself;
 mod input;

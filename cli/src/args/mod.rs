@@ -1,11 +1,13 @@
 //! What can be typed. Values are taken as they are; `config` and the commands make them ready.
 
+mod cutover;
 mod demo;
 mod run;
 mod state;
 
 use clap::{ArgAction, Args, Parser, Subcommand};
 
+pub use cutover::{CutoverArgs, CutoverHow};
 pub use demo::DemoArgs;
 pub use run::{
     FlavourArg, OnConflictArg, PlanArgs, PluginArg, RunArgs, SplitArgs, SplitByArg, WalBudgetPolicyArg, WhatArgs,
@@ -62,6 +64,8 @@ pub enum Verb {
     Status(StatusArgs),
     /// Set the WAL position at which a migration stops
     SetEndpos(SetEndposArgs),
+    /// Stop writes, let the last change through, switch to the target; undo all of it if that takes too long
+    Cutover(Box<CutoverArgs>),
     /// Remove what pgmig made: slot and publications on the source, its state on the target
     Cleanup(CleanupArgs),
     /// Migrate a sample database between two throwaway servers, under load, and compare both
@@ -70,6 +74,10 @@ pub enum Verb {
 
 fn lsn(text: &str) -> Result<Lsn, String> {
     text.parse().map_err(|err| format!("{err}: give two hexadecimal numbers with a slash between, such as 16/B374D848"))
+}
+
+fn duration(text: &str) -> Result<std::time::Duration, String> {
+    crate::report::units::parse_duration(text).ok_or_else(|| "give a time such as 5s, 500ms or 2min".into())
 }
 
 fn size(text: &str) -> Result<u64, String> {

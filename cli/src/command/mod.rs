@@ -2,6 +2,7 @@
 //! `main`.
 
 pub mod cleanup;
+pub mod cutover;
 pub mod demo;
 pub mod plan;
 pub mod run;
@@ -21,6 +22,7 @@ pub async fn dispatch(cli: Cli) -> Result<Exit> {
         Verb::Plan(args) => plan::plan(*args).await,
         Verb::Status(args) => status::status(args).await,
         Verb::SetEndpos(args) => set_endpos::set_endpos(args).await,
+        Verb::Cutover(args) => cutover::cutover(*args, cli.quiet).await,
         Verb::Cleanup(args) => cleanup::cleanup(args).await,
         Verb::Demo(args) => demo::demo(args).await,
     }

@@ -3,6 +3,7 @@
 pub mod checks;
 pub mod columns;
 pub mod copy_in;
+pub mod cutover;
 pub mod extension_parts;
 pub mod install;
 pub mod keys;

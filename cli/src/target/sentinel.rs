@@ -3,6 +3,7 @@
 
 use tokio_postgres::Client;
 
+use super::cutover;
 use crate::error::{Context, Error, Exit, Result};
 use crate::model::{Lsn, Phase};
 
@@ -21,6 +22,7 @@ pub struct Sentinel {
     pub endpos: Option<Lsn>,
     pub replay_lsn: Option<Lsn>,
     pub last_error: Option<String>,
+    pub cutover: Option<cutover::State>,
 }
 
 /// What a new migration is begun with.
@@ -46,7 +48,7 @@ pub async fn load(client: &Client, migration: &str) -> Result<Option<Sentinel>> 
     let row = client
         .query_opt(
             "select phase, interrupted_phase, follow, apply, plugin, slot_name, source_identity,
-                    startpos, endpos, replay_lsn, last_error
+                    startpos, endpos, replay_lsn, last_error, cutover
                from pgmig.sentinel where migration = $1",
             &[&migration],
         )
@@ -71,6 +73,7 @@ pub async fn load(client: &Client, migration: &str) -> Result<Option<Sentinel>> 
         endpos: row.get(8),
         replay_lsn: row.get(9),
         last_error: row.get(10),
+        cutover: cutover::State::parse(row.get(11)),
     }))
 }
 

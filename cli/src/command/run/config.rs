@@ -2,21 +2,26 @@
 
 use std::path::PathBuf;
 
+use tokio::sync::watch;
+
 use super::budget::Policy;
 use crate::apply::conflict::OnConflict;
-use crate::args::{FlavourArg, OnConflictArg, PluginArg, RunArgs, SplitArgs, SplitByArg, WalBudgetPolicyArg, WhatArgs};
+use crate::args::{
+    CutoverHow, FlavourArg, OnConflictArg, PluginArg, RunArgs, SplitArgs, SplitByArg, WalBudgetPolicyArg, WhatArgs,
+};
 use crate::command::conninfo;
 use crate::config::Conninfo;
 use crate::config::filters::Filters;
 use crate::config::requirements::Requirements;
 use crate::copy::draft::Cutting;
 use crate::copy::parts::SplitBy;
+use crate::cutover;
 use crate::error::Result;
 use crate::model::{Leave, Lsn};
 use crate::source::catalog::Sizes;
 use crate::target::install::Flavour;
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Config {
     pub source: Conninfo,
     pub target: Conninfo,
@@ -48,6 +53,10 @@ pub struct Config {
     pub on_conflict: OnConflict,
     pub wal_budget: Option<u64>,
     pub wal_budget_policy: Policy,
+    /// How to cut over when that is asked for in SQL.
+    pub cutover: cutover::Settings,
+    /// True while this process cuts over.
+    pub cutting: watch::Sender<bool>,
 }
 
 impl Config {
@@ -84,12 +93,28 @@ impl Config {
                 WalBudgetPolicyArg::Stop => Policy::Stop,
                 WalBudgetPolicyArg::Drop => Policy::Drop,
             },
+            cutover: cutover_settings(args.cutover)?,
+            cutting: watch::Sender::new(false),
             on_conflict: match args.on_conflict {
                 OnConflictArg::Stop => OnConflict::Stop,
                 OnConflictArg::Warn => OnConflict::Warn,
             },
         })
     }
+}
+
+pub fn cutover_settings(args: CutoverHow) -> Result<cutover::Settings> {
+    Ok(cutover::Settings {
+        freeze: args.freeze,
+        spared: args.spare,
+        max_downtime: args.max_downtime,
+        max_lag: args.max_lag,
+        switch: args.switch,
+        pgbouncer: match args.pgbouncer {
+            Some(console) => Some((conninfo(&console)?, args.pgbouncer_database)),
+            None => None,
+        },
+    })
 }
 
 /// What the flags leave out.

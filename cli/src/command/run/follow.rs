@@ -3,6 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{RwLock, watch};
 
@@ -82,6 +83,8 @@ impl Run {
         let caught_up = self.when_level(streaming.applied.subscribe(), streaming.spool.clone(), barrier, gate);
         let mut caught_up = std::pin::pin!(caught_up);
         let mut catalogs = std::pin::pin!(self.watch_catalogs(&found.plugin));
+        let mut requests = std::pin::pin!(self.serve_requests());
+        let mut ahead = std::pin::pin!(self.keep_sequences_ahead());
         loop {
             let endpos = tokio::select! {
                 reached = apply.run() => match reached {
@@ -103,6 +106,8 @@ impl Run {
                 ended = streaming.ended() => return Err(ended),
                 failed = &mut caught_up => return Err(failed),
                 drifted = &mut catalogs => return Err(drifted),
+                never = &mut requests => match never {},
+                failed = &mut ahead => return Err(failed),
             };
             if endpos < newest {
                 return Err(Error::new(
@@ -114,7 +119,16 @@ impl Run {
                 )));
             }
             self.look_for_drift(&found.plugin, None).await?;
-            if sentinel::enter_cutover(&self.target, &self.config.name, endpos).await? {
+            if !sentinel::enter_cutover(&self.target, &self.config.name, endpos).await? {
+                // The switches are read again in a moment.
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            }
+            let over = tokio::select! {
+                over = self.hold(&mut apply, &mut streaming, endpos) => over?,
+                never = &mut requests => match never {},
+            };
+            if over {
                 break;
             }
         }

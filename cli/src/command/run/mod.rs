@@ -4,15 +4,18 @@ mod begin;
 mod budget;
 mod config;
 mod copy;
+mod cutover;
 mod drift;
 mod finish;
 mod follow;
+mod hold;
 mod origin;
 mod stages;
 mod stream;
 
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio_postgres::Client;
 
 use crate::args::RunArgs;
@@ -28,10 +31,12 @@ use crate::report::{self, Reporter, Style};
 use crate::selection::select;
 use crate::source::catalog::Sizes;
 use crate::source::{self, slot};
+use crate::target::cutover::State;
 use crate::target::install::{self, Flavour};
 use crate::target::rounds::{self, Failed};
 use crate::target::{progress, queue, sentinel};
-pub use config::{Config, cutting, flavour, large_object_parts, leave};
+pub use config::{Config, cutover_settings, cutting, flavour, large_object_parts, leave};
+pub use cutover::{Cutover, Outcome};
 use stream::Streaming;
 
 /// What every phase needs: settings, a session with each side, and somebody to tell.
@@ -50,7 +55,7 @@ pub struct Run {
 }
 
 /// How a run ended well.
-struct Summary {
+pub struct Summary {
     endpos: Option<Lsn>,
     already: bool,
     failed: Vec<Failed>,
@@ -66,10 +71,11 @@ pub async fn run(args: RunArgs, quiet: bool) -> Result<Exit> {
         (false, false, false) => Style::Lines,
     };
     let config = Config::new(args)?;
+    let cutting = config.cutting.subscribe();
     let (report, reporter) = report::start(style);
     let done = tokio::select! {
         done = migrate(config, report.clone()) => done,
-        stopped = interrupted("what is committed stays; the same command goes on from there") => Err(stopped),
+        stopped = stopped(cutting) => Err(stopped),
     };
     if let Err(err) = &done {
         let hint = err.hint_text().map(str::to_string);
@@ -83,6 +89,14 @@ pub async fn run(args: RunArgs, quiet: bool) -> Result<Exit> {
         tell(&summary);
     }
     Ok(Exit::Done)
+}
+
+/// Waits for a signal, and for a cutover of this run to be undone by it.
+async fn stopped(mut cutting: watch::Receiver<bool>) -> Error {
+    let stopped = interrupted("what is committed stays; the same command goes on from there").await;
+    // Without a sender there is no cutover either.
+    let _ = cutting.wait_for(|cutting| !cutting).await;
+    stopped
 }
 
 fn tell(summary: &Summary) {
@@ -115,7 +129,7 @@ fn tell(summary: &Summary) {
 }
 
 /// Finds out where the migration is, begins it if it is nowhere, and goes on.
-async fn migrate(config: Config, report: Reporter) -> Result<Summary> {
+pub async fn migrate(config: Config, report: Reporter) -> Result<Summary> {
     let target = connect::client(&config.target, Side::Target, "pgmig run", &[]).await?;
     let source = connect::client(&config.source, Side::Source, "pgmig run", &[]).await?;
     preflight::two_databases(&source, &target).await?;
@@ -214,6 +228,22 @@ fn check_filters(config: &Config, begun_with: Option<&Filters>) -> Result<()> {
 }
 
 impl Run {
+    /// Beside the run that applies changes: for what is done on both servers meanwhile. It takes no lock.
+    pub async fn join(config: Config, report: Reporter, found: &sentinel::Sentinel) -> Result<Run> {
+        let target = connect::client(&config.target, Side::Target, "pgmig cutover", &[]).await?;
+        let source = connect::client(&config.source, Side::Source, "pgmig cutover", &[]).await?;
+        let flavour = install::installed(&target).await?;
+        let flavour = flavour.ok_or_else(|| Error::bug("the schema pgmig went away"))?;
+        check_same(&config, &source, flavour, found).await?;
+        let plan = PlanDb::open(&config.dir, &identity(&found.source_identity, &config.name))?;
+        let filters = plan.filters()?;
+        Ok(Run { config, report, target, source, flavour, plan, filters, throttle: Throttle::default() })
+    }
+
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
     async fn go(&self) -> Result<Summary> {
         let found = self.sentinel().await?;
         let mut phase = found.phase;
@@ -222,7 +252,7 @@ impl Run {
             let (began, held) = self.plan(&found).await?;
             (streaming, holder) = (began, Some(held));
             phase = Phase::Schema;
-        } else if found.follow && phase < Phase::Cutover {
+        } else if found.follow && (phase < Phase::Cutover || found.cutover == Some(State::Running)) {
             self.check_origins(&found).await?;
             self.take_in_new_tables(&found).await?;
             streaming = Some(self.resume_stream(&found).await?);
@@ -244,7 +274,10 @@ impl Run {
         if let Some(streaming) = streaming {
             self.follow(streaming, phase).await?;
         }
-        self.finish().await?;
+        // A cutover does what belongs to the end by itself.
+        if self.sentinel().await?.phase != Phase::Done {
+            self.finish().await?;
+        }
         let found = self.sentinel().await?;
         Ok(Summary {
             endpos: found.endpos.filter(|_| found.follow),

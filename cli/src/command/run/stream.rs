@@ -23,12 +23,16 @@ use crate::stream::pgoutput::PgOutput;
 use crate::stream::receive::{Received, Receiver};
 use crate::stream::spool::{Spool, SpoolWriter};
 use crate::stream::wal2json::Wal2Json;
+use crate::target::cutover::State;
 use crate::target::sentinel::{self, Sentinel, StreamPositions};
 
 /// How often the sentinel is read and written. Setting endpos reaches a waiting run within a second.
 const LOOK_EVERY: Duration = Duration::from_millis(300);
 /// How often an idle source that has not come past endpos is given something to say.
 const NUDGE_EVERY: Duration = Duration::from_secs(2);
+/// The same while a cutover waits.
+const HURRY: Duration = Duration::from_millis(30);
+const NUDGE_IN_A_HURRY: Duration = Duration::from_millis(150);
 /// How long a slot may still be held by the session of a run that was killed.
 const SLOT_FREE_WITHIN: Duration = Duration::from_secs(15);
 
@@ -240,15 +244,21 @@ impl Monitor {
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut nudged = Instant::now() - NUDGE_EVERY;
         let mut may_nudge = true;
+        let mut hurried = false;
         loop {
             tokio::select! {
                 _ = ticks.tick() => {}
                 () = stopping(&mut stop) => return self.look().await.map(drop),
             }
-            let (source_lsn, switches) = self.look().await?;
+            let (source_lsn, switches, hurry) = self.look().await?;
+            if hurry != hurried {
+                hurried = hurry;
+                ticks = tokio::time::interval(if hurry { HURRY } else { LOOK_EVERY });
+                ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+            }
             let received = self.received.borrow().write_lsn;
             let waits = switches.endpos.is_some_and(|endpos| endpos <= source_lsn && received < endpos);
-            if waits && may_nudge && nudged.elapsed() >= NUDGE_EVERY {
+            if waits && may_nudge && nudged.elapsed() >= if hurry { NUDGE_IN_A_HURRY } else { NUDGE_EVERY } {
                 nudged = Instant::now();
                 if let Err(err) = slot::nudge(&self.source).await {
                     may_nudge = false;
@@ -258,8 +268,8 @@ impl Monitor {
         }
     }
 
-    /// Reads the switches, writes the positions.
-    async fn look(&self) -> Result<(Lsn, Switches)> {
+    /// Reads the switches, writes the positions. Whether a cutover waits comes last.
+    async fn look(&self) -> Result<(Lsn, Switches, bool)> {
         let source_lsn = slot::current_lsn(&self.source).await?;
         let found = sentinel::load(&self.target, &self.migration).await?.ok_or_else(|| {
             Error::new(Exit::Phase, format!("migration `{}` was removed while it ran", self.migration))
@@ -285,7 +295,7 @@ impl Monitor {
             rows: applied.rows,
             endpos: switches.endpos,
         }));
-        Ok((source_lsn, switches))
+        Ok((source_lsn, switches, found.cutover == Some(State::Running)))
     }
 }
 
