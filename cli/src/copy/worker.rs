@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use futures_util::SinkExt;
 use tokio::sync::Semaphore;
 use tokio_postgres::Client;
 
@@ -13,7 +12,7 @@ use super::board::Board;
 use super::parts::LARGE_OBJECTS;
 use super::throttle::Throttle;
 use crate::config::Conninfo;
-use crate::connect::{self, Side};
+use crate::connect::{self, Lane, Side};
 use crate::error::{Context, Error, Exit, Result};
 use crate::model::{Lsn, TableName};
 use crate::report::{Event, Reporter};
@@ -64,6 +63,7 @@ pub struct Worker {
     shared: Arc<Shared>,
     source: CopyClient,
     target: Client,
+    lane: Lane,
     /// The target's backend.
     target_pid: i32,
     /// Tag of the snapshot.
@@ -86,8 +86,8 @@ impl Worker {
     /// # Errors
     /// Either side cannot be reached, or the snapshot is gone.
     pub async fn connect(shared: Arc<Shared>) -> Result<Worker> {
-        let Sessions { source, target, target_pid, tag } = sessions(&shared).await?;
-        Ok(Worker { shared, source, target, target_pid, tag, place: FRONT, again: Vec::new(), failures: 0 })
+        let Sessions { source, target, lane, target_pid, tag } = sessions(&shared).await?;
+        Ok(Worker { shared, source, target, lane, target_pid, tag, place: FRONT, again: Vec::new(), failures: 0 })
     }
 
     /// Copies Parts until nobody has one left to give. What may pass is tried again a few times.
@@ -231,26 +231,28 @@ impl Worker {
             predicate: part.predicate.as_deref(),
             binary: part.binary,
         };
-        let (sink, opened) = tokio::join!(copy_in::open(&self.target, part), copy_out::open(&mut self.source, &rows));
+        let (sink, opened) =
+            tokio::join!(copy_in::open(&self.target, &self.lane, part), copy_out::open(&mut self.source, &rows));
         // A lock on the target is the likelier reason, and the one that passes.
-        let mut sink = std::pin::pin!(sink?);
+        let mut sink = sink?;
         opened?;
         let mut total = 0;
         let mut chunk = BytesMut::with_capacity(CHUNK + (CHUNK >> 1));
         loop {
+            chunk.resize(copy_in::HEAD, 0);
             let more = self.source.chunk(&mut chunk, CHUNK, || format!("read {part}")).await?;
-            if !chunk.is_empty() {
-                total += chunk.len() as u64;
-                self.shared.throttle.wait(chunk.len() as u64).await;
-                let bytes = chunk.split().freeze();
-                sink.as_mut().send(bytes).await.map_err(|err| copy_in::failed(err, part))?;
+            let bytes = (chunk.len() - copy_in::HEAD) as u64;
+            if bytes > 0 {
+                total += bytes;
+                self.shared.throttle.wait(bytes).await;
+                sink.send(&mut chunk).await?;
                 self.shared.report.send(Event::PartProgress { id: part.id, bytes: total });
             }
-            if !more {
+            if !more || sink.refused() {
                 break;
             }
         }
-        let rows = sink.as_mut().finish().await.map_err(|err| copy_in::failed(err, part))?;
+        let rows = sink.finish().await?;
         if self.source.rows() != Some(rows) {
             let sent = self.source.rows().unwrap_or_default();
             return Err(Error::new(Exit::Target, format!("store {part}: {sent} rows were read and {rows} stored"))
@@ -367,8 +369,9 @@ impl Worker {
             };
             match connected.await {
                 Ok(fresh) => {
-                    let Sessions { source, target, target_pid, tag } = fresh;
-                    (self.source, self.target, self.target_pid, self.tag) = (source, target, target_pid, tag);
+                    let Sessions { source, target, lane, target_pid, tag } = fresh;
+                    (self.source, self.target, self.lane) = (source, target, lane);
+                    (self.target_pid, self.tag) = (target_pid, tag);
                     return Ok(());
                 }
                 Err(err) => {
@@ -412,6 +415,7 @@ struct Replaced;
 struct Sessions {
     source: CopyClient,
     target: Client,
+    lane: Lane,
     target_pid: i32,
     tag: String,
 }
@@ -426,10 +430,10 @@ async fn sessions(shared: &Shared) -> Result<Sessions> {
         // A table that is copied late may have its triggers already.
         settings.push(("session_replication_role", "replica"));
     }
-    let target = connect::client(&shared.target, Side::Target, "pgmig copy", &settings).await?;
+    let (target, lane) = connect::client_with_lane(&shared.target, Side::Target, "pgmig copy", &settings).await?;
     target.batch_execute(connect::ROWS_AS_STORED).await.on_target(|| "prepare a session on the target".into())?;
     let target_pid = queue::session_pid(&target).await?;
-    Ok(Sessions { source, target, target_pid, tag })
+    Ok(Sessions { source, target, lane, target_pid, tag })
 }
 
 /// The failure with what to do about it, where the server's answer does not say.
