@@ -73,6 +73,10 @@ create table pgmig.part
     part_number   int         not null,
     parts         int         not null,
     predicate     text,
+    key_column    text,
+    key_type      text,
+    key_lower     text,
+    key_upper     text,
     columns       text[]      not null,
     format        text        not null default 'text' check (format in ('text', 'binary')),
     bytes         bigint      not null,
@@ -94,6 +98,10 @@ comment on column pgmig.part.table_name is 'name of the table';
 comment on column pgmig.part.part_number is 'from 1 to parts';
 comment on column pgmig.part.parts is 'how many Parts the table is copied in';
 comment on column pgmig.part.predicate is 'which rows of the source this Part holds; null for the whole table';
+comment on column pgmig.part.key_column is 'column of the range of keys that this Part holds; null where it is cut in another way, or where the order of its type is not the same on every server';
+comment on column pgmig.part.key_type is 'type of key_column';
+comment on column pgmig.part.key_lower is 'the least key of the range; null: it has none';
+comment on column pgmig.part.key_upper is 'the first key behind the range; null: it has none';
 comment on column pgmig.part.columns is 'columns that are copied: all but the generated ones';
 comment on column pgmig.part.format is 'format of the COPY stream: text or binary';
 comment on column pgmig.part.bytes is 'size on the source when it was planned, TOAST included';
@@ -111,13 +119,14 @@ create table pgmig.step
     migration     text        not null references pgmig.sentinel on delete cascade,
     stage         text        not null
                   check (stage in ('schema', 'index', 'constraint', 'analyze', 'attach', 'rest',
-                                   'refresh', 'foreign_key', 'validate', 'finish')),
+                                   'refresh', 'unique', 'foreign_key', 'validate', 'finish')),
     kind          text        not null,
     schema_name   text,
     table_name    text,
     name          text        not null,
     statement     text        not null,
     blocking      boolean     not null default true,
+    one_moment    boolean     not null default false,
     state         text        not null default 'pending' check (state in ('pending', 'done', 'failed')),
     sqlstate      text,
     message       text,
@@ -129,13 +138,14 @@ create index step_table on pgmig.step (migration, schema_name, table_name);
 comment on table pgmig.step is 'every object that is made on the target, with its statement; done in the transaction that made it';
 comment on column pgmig.step.step_id is 'number of the step, in the order of the dump';
 comment on column pgmig.step.migration is 'migration it belongs to';
-comment on column pgmig.step.stage is 'when it runs: schema, then per table index, constraint, analyze, then attach, rest, refresh, foreign_key, validate, finish';
+comment on column pgmig.step.stage is 'when it runs: schema, then per table index, constraint, analyze, then attach, rest, refresh, unique, foreign_key, validate, finish';
 comment on column pgmig.step.kind is 'what it makes, in the words of pg_restore --list';
 comment on column pgmig.step.schema_name is 'schema of the object';
 comment on column pgmig.step.table_name is 'table that must be copied first; null if none';
 comment on column pgmig.step.name is 'name of the object';
 comment on column pgmig.step.statement is 'SQL that makes it; *** stands in it for a password';
 comment on column pgmig.step.blocking is 'whether its failure stops the run';
+comment on column pgmig.step.one_moment is 'whether it needs all rows of its table as of one moment: a unique index without the column that the table is cut by. Where Parts were read under several snapshots it moves to stage unique, which comes when replay has passed the newest of them';
 comment on column pgmig.step.state is 'pending, done or failed';
 comment on column pgmig.step.sqlstate is 'SQLSTATE of its failure';
 comment on column pgmig.step.message is 'message of its failure';

@@ -12,6 +12,7 @@ mod load;
 mod objects;
 mod parts;
 mod stop;
+mod tags;
 mod versions;
 mod writers;
 
@@ -126,7 +127,7 @@ impl Life {
     }
     /// Where the source's WAL is written to: at or behind the end of every commit that was answered.
     pub async fn lsn(&self) -> String {
-        self.on_source("select pg_current_wal_lsn()").await
+        self.on_source("select pg_current_wal_insert_lsn()").await
     }
     pub async fn set_endpos(&self, lsn: impl Display) -> String {
         self.on_target(&format!("select pgmig.set_endpos('{lsn}')")).await

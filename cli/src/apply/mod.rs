@@ -27,6 +27,8 @@ pub mod extension;
 mod gather;
 pub mod merge;
 pub mod plain;
+mod reconcile;
+pub mod tags;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -44,8 +46,9 @@ use ahead::{Next, overlapped};
 use batch::{Batch, Op};
 use conflict::{Deciding, OnConflict};
 use gather::Gathered;
-pub use gather::{Gatherer, Tag};
+pub use gather::Gatherer;
 use merge::Merger;
+use tags::Tags;
 
 /// SQLSTATE of `pgmig.advance` when apply is paused or endpos lies before the Batch.
 const REFUSED: &str = "PGM01";
@@ -133,6 +136,8 @@ pub struct Apply<W: Writer> {
     /// The table whose change could not be applied since the source has it in another form, or since it
     /// is not known at all.
     pub drifted: Option<TableName>,
+    /// The table that must be copied again before its next change can be applied.
+    pub lacking: Option<TableName>,
 }
 
 /// What apply shares with the rest of the run.
@@ -142,6 +147,8 @@ pub struct Watched {
     /// Every transaction whose commit ends at or before this is in the spool.
     pub received: watch::Receiver<Received>,
     pub applied: watch::Sender<Applied>,
+    /// What the copies hold. Changed only behind the gate, unless it lets go of a change that waits.
+    pub tags: watch::Receiver<Arc<Tags>>,
     /// Taken for reading by each target transaction; DDL that locks tables takes it for writing.
     pub gate: Arc<RwLock<()>>,
 }
@@ -165,7 +172,7 @@ impl<W: Writer> Apply<W> {
         replay_lsn: Lsn,
         watched: Watched,
     ) -> Apply<W> {
-        let (ahead, pieces, drifted) = (None, None, None);
+        let (ahead, pieces, drifted, lacking) = (None, None, None, None);
         let (durable, durable_at) = (true, Instant::now());
         Apply {
             client,
@@ -180,6 +187,7 @@ impl<W: Writer> Apply<W> {
             durable,
             durable_at,
             drifted,
+            lacking,
         }
     }
 
@@ -204,6 +212,7 @@ impl<W: Writer> Apply<W> {
                 self.changed().await?;
                 continue;
             }
+            self.retag();
             // Looked at before the spool is: all that is in it up to here has been written.
             let received = self.watched.received.borrow_and_update().write_lsn;
             let next = match self.ahead.take() {
@@ -216,6 +225,12 @@ impl<W: Writer> Apply<W> {
                 }
                 (Gathered::Piece(piece), Some(work)) => self.write_piece(piece, work, switches.endpos).await?,
                 (Gathered::LastPiece(piece), Some(work)) => self.write_last_piece(piece, work).await?,
+                (Gathered::Clear(clear, from), _) => self.clear(&clear, from).await?,
+                (Gathered::Later, _) => {
+                    self.copied().await?;
+                    continue;
+                }
+                (Gathered::Lacks(table), _) => return Err(self.lacks(table).await?),
                 (Gathered::Behind(endpos), _) => {
                     self.rollback().await?;
                     if switches.endpos != Some(endpos) {
@@ -296,6 +311,10 @@ impl<W: Writer> Apply<W> {
         self.commit_durably(!behind || self.durable_at.elapsed() >= DURABLE_EVERY).await?;
         let gate = Arc::clone(&self.watched.gate);
         let _pass = gate.read().await;
+        if self.is_retagged() {
+            self.gatherer.rewind(batch.from, self.replay_lsn);
+            return Ok(Ok(()));
+        }
         let write = self.writer.write(&self.client, &work, Some(&advance), false);
         let gather = || Next::gather::<W>(&mut self.gatherer, &self.merger, endpos);
         let (written, ahead) = overlapped(write, gather).await;
@@ -361,11 +380,8 @@ impl<W: Writer> Apply<W> {
 
     /// Writes a part of a large transaction; the target may ask to try all of it again.
     async fn write_piece(&mut self, piece: Batch, work: W::Work, endpos: Option<Lsn>) -> Result<Written> {
-        if self.pieces.is_none() {
-            self.commit_durably(true).await?;
-            let pass = Arc::clone(&self.watched.gate).read_owned().await;
-            self.client.batch_execute("begin").await.on_target(|| "begin a large transaction".into())?;
-            self.pieces = Some(Pieces { rows: 0, _pass: pass });
+        if !self.open_pieces(piece.from).await? {
+            return Ok(Ok(()));
         }
         let changes = (&piece.ops[..], &work);
         let write = self.deciding.write(&mut self.writer, &self.client, changes, None, true);
@@ -402,16 +418,6 @@ impl<W: Writer> Apply<W> {
                 self.rollback().await?;
                 refused(err, piece.from)
             }
-        }
-    }
-
-    /// Ends the large transaction, if one is open.
-    async fn rollback(&mut self) -> Result<()> {
-        match self.pieces.take() {
-            Some(_pieces) => {
-                self.client.batch_execute("rollback").await.on_target(|| "roll back a large transaction".into())
-            }
-            None => Ok(()),
         }
     }
 

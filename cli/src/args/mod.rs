@@ -10,7 +10,8 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 pub use cutover::{CutoverArgs, CutoverHow};
 pub use demo::DemoArgs;
 pub use run::{
-    FlavourArg, OnConflictArg, PlanArgs, PluginArg, RunArgs, SplitArgs, SplitByArg, WalBudgetPolicyArg, WhatArgs,
+    FlavourArg, OnConflictArg, PlanArgs, PluginArg, RunArgs, SplitArgs, SplitByArg, StreamFormatArg,
+    WalBudgetPolicyArg, WhatArgs,
 };
 pub use state::{CleanupArgs, SetEndposArgs, StatusArgs};
 

@@ -24,6 +24,12 @@ pub enum WalBudgetPolicyArg {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum StreamFormatArg {
+    Auto,
+    Text,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum OnConflictArg {
     Stop,
     Warn,
@@ -136,6 +142,16 @@ pub struct SplitArgs {
     #[arg(long, value_enum, default_value = "auto", help_heading = "Speed")]
     pub split_by: SplitByArg,
 
+    /// Cut tables larger than this by a key, where an integer or uuid key identifies their rows: an interrupted copy
+    /// keeps the Parts that it has; 0 cuts none for that
+    #[arg(long, default_value = "100GB", value_name = "SIZE", value_parser = size, help_heading = "Speed")]
+    pub resume_parts_larger_than: u64,
+
+    /// Read each Part under a snapshot of its own, so that a long copy does not hold back vacuum on the source; cuts by
+    /// key, as above, and no other table
+    #[arg(long, conflicts_with_all = ["split_by", "skip_split_by_ctid", "no_follow"], help_heading = "Speed")]
+    pub snapshot_per_part: bool,
+
     /// Cut by key ranges only: --split-by key
     #[arg(long, conflicts_with = "split_by", help_heading = "Speed")]
     pub skip_split_by_ctid: bool,
@@ -186,6 +202,11 @@ pub struct RunArgs {
     /// A change that finds no row, or a second one with its key: stop, or record it in pgmig.conflicts and go on
     #[arg(long, value_enum, default_value = "stop", help_heading = "How")]
     pub on_conflict: OnConflictArg,
+
+    /// How pgoutput sends values: in binary where the types of all tables allow it and the target has the
+    /// extension, or as text
+    #[arg(long, value_enum, default_value = "auto", help_heading = "How")]
+    pub stream_format: StreamFormatArg,
 
     /// Output plugin of the source that says what changes
     #[arg(long, value_enum, default_value = "auto", help_heading = "How")]

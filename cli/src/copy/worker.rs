@@ -43,8 +43,8 @@ pub struct Shared {
     pub source: Conninfo,
     pub target: Conninfo,
     pub migration: String,
-    /// The snapshot, as its holder exported it.
-    pub exported: String,
+    /// The snapshot, as its holder exported it; None: each Part is read under one of its own.
+    pub exported: Option<String>,
     /// Whatever the snapshot shows was committed before this.
     pub lsn: Lsn,
     /// Whether the stream reconciles what is read under another snapshot.
@@ -66,8 +66,8 @@ pub struct Worker {
     lane: Lane,
     /// The target's backend.
     target_pid: i32,
-    /// Tag of the snapshot.
-    tag: String,
+    /// Tag of the snapshot, and whatever it shows was committed before this.
+    tag: (String, Lsn),
     place: Place,
     /// Parts that failed and are tried again, each by itself.
     again: Vec<i64>,
@@ -123,6 +123,10 @@ impl Worker {
             self.target.batch_execute("rollback").await.on_target(|| "end the copy".into())?;
             return Ok(false);
         }
+        if self.shared.exported.is_none() {
+            copy_out::begin_under(&mut self.source, None).await?;
+            self.tag = copy_out::tag(&mut self.source).await?;
+        }
         let bundle = match taken.as_slice() {
             [part] if is_large_objects(part) => self.copy_large_objects(part).await?,
             parts => self.copy_tables(parts).await?,
@@ -131,8 +135,8 @@ impl Worker {
         let commit =
             async { self.target.batch_execute("commit").await.on_target(|| format!("commit {}", names(taken))) };
         // The locks on what was read are let go, so that DDL on the source waits for one Part at most.
-        let exported = self.shared.exported.clone();
-        let release = copy_out::begin_under(&mut self.source, Some(&exported));
+        let shared = Arc::clone(&self.shared);
+        let release = release(&mut self.source, &shared);
         let (committed, released) = tokio::join!(commit, release);
         committed?;
         for copied in &bundle.copied {
@@ -180,7 +184,7 @@ impl Worker {
         }
         let tables: Vec<&TableName> = parts.iter().map(|part| &part.table).collect();
         let replaced = copy_out::replaced(&mut self.source, &tables).await?;
-        let whole = |copied| Bundle { parts: parts.to_vec(), copied, tag: (self.tag.clone(), self.shared.lsn) };
+        let whole = |copied| Bundle { parts: parts.to_vec(), copied, tag: self.tag.clone() };
         match (replaced.first(), parts) {
             (None, _) => Ok(whole(copied)),
             (Some(_), [part]) => self.copy_replaced(part).await,
@@ -193,7 +197,7 @@ impl Worker {
     /// table that was replaced since is read again under a snapshot of its own, and the stream reconciles
     /// it by its tag.
     async fn copy_replaced(&mut self, part: &Part) -> Result<Bundle> {
-        if part.parts > 1 {
+        if part.parts > 1 && part.range.is_none() {
             return Err(Error::new(
                 Exit::Source,
                 format!("{} was truncated or rewritten on the source while it was copied", part.table),
@@ -296,7 +300,7 @@ impl Worker {
             self.shared.report.warning(format!("{statement}: {answer}"));
         }
         let copied = vec![Copied { id: part.id, rows: oids.len() as u64, bytes }];
-        Ok(Bundle { parts: vec![part.clone()], copied, tag: (self.tag.clone(), self.shared.lsn) })
+        Ok(Bundle { parts: vec![part.clone()], copied, tag: self.tag.clone() })
     }
 
     fn started(&self, part: &Part) {
@@ -313,6 +317,7 @@ impl Worker {
         for part in split {
             let tables = [part.table.clone()];
             if !queue::whole(&self.target, &self.shared.migration, &tables).await?.is_empty() {
+                queue::put_off_one_moment(&self.target, &self.shared.migration).await?;
                 self.shared.board.offer([(Some(part.table.clone()), part.bytes * i64::from(part.parts))]);
             }
         }
@@ -399,7 +404,15 @@ impl Worker {
         self.shared.report.warning(format!("{table} was dropped or renamed on the source: it is empty on the target"));
         self.shared.report.send(Event::PartDone { id: part.id, rows: 0, bytes: 0 });
         self.shared.board.offer([(Some(table.clone()), 0)]);
-        copy_out::begin_under(&mut self.source, Some(&self.shared.exported)).await
+        release(&mut self.source, &self.shared).await
+    }
+}
+
+/// Lets go of all that a Part needed on the source; the next one begins under the migration's snapshot.
+async fn release(source: &mut CopyClient, shared: &Shared) -> Result<()> {
+    match &shared.exported {
+        Some(exported) => copy_out::begin_under(source, Some(exported)).await,
+        None => source.query("rollback", || "end a Part on the source".into()).await.map(drop),
     }
 }
 
@@ -417,13 +430,16 @@ struct Sessions {
     target: Client,
     lane: Lane,
     target_pid: i32,
-    tag: String,
+    tag: (String, Lsn),
 }
 
 async fn sessions(shared: &Shared) -> Result<Sessions> {
     let mut source = CopyClient::connect(&shared.source, "pgmig copy").await?;
-    copy_out::begin_under(&mut source, Some(&shared.exported)).await?;
-    let (tag, _) = copy_out::tag(&mut source).await?;
+    let mut tag = (String::new(), shared.lsn);
+    if let Some(exported) = &shared.exported {
+        copy_out::begin_under(&mut source, Some(exported)).await?;
+        tag.0 = copy_out::tag(&mut source).await?.0;
+    }
     // A crash of the target takes a Part and its mark together, flushed or not.
     let mut settings = vec![("lock_timeout", LOCK_TIMEOUT), ("synchronous_commit", "off")];
     if shared.follow {

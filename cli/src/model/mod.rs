@@ -2,6 +2,7 @@
 //! here uses another module of ours.
 
 pub mod column;
+pub mod key;
 pub mod leave;
 pub mod left_out;
 pub mod lsn;
@@ -12,6 +13,7 @@ pub mod snapshot;
 pub mod wire;
 
 pub use column::{Column, Form};
+pub use key::{KeyRange, KeyValue};
 pub use leave::Leave;
 pub use left_out::{LeftOut, What};
 pub use lsn::Lsn;

@@ -7,7 +7,7 @@ use tokio_postgres::Client;
 
 use crate::error::{Context, Result};
 use crate::model::TableName;
-use crate::model::name::{identifier, literal};
+use crate::model::name::identifier;
 
 /// A table whose rows are moved.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -38,6 +38,8 @@ pub struct SplitKey {
     pub column: String,
     /// Its type, as SQL.
     pub type_name: String,
+    /// Whether a change says by it in which range of the table its row is.
+    pub tells_part: bool,
 }
 
 /// Where the sizes of tables come from.
@@ -64,9 +66,11 @@ pub async fn tables(client: &Client, sizes: Sizes) -> Result<Vec<Table>> {
         identified: row.get("identified"),
         float_column: row.get("float_column"),
         logged: row.get::<_, String>("persistence") == "p",
-        split_key: row
-            .get::<_, Option<String>>("split_key")
-            .map(|column| SplitKey { column, type_name: row.get("split_key_type") }),
+        split_key: row.get::<_, Option<String>>("split_key").map(|column| SplitKey {
+            column,
+            type_name: row.get("split_key_type"),
+            tells_part: row.get("split_key_tells_part"),
+        }),
     };
     Ok(rows.into_iter().map(table).collect())
 }
@@ -74,8 +78,7 @@ pub async fn tables(client: &Client, sizes: Sizes) -> Result<Vec<Table>> {
 /// Blocks that are read to find where a table's keys lie.
 const SAMPLE_BLOCKS: f64 = 1000.0;
 
-/// Up to `parts - 1` keys, ascending and distinct, that cut the table into about equal ranges, each as
-/// SQL. Drawn from a sample of its rows, so that gaps between keys do no harm.
+/// Up to `parts - 1` keys, ascending and distinct, that cut the table into about equal ranges. Drawn from a sample of its rows, so that gaps between keys do no harm.
 pub async fn key_bounds(client: &Client, table: &Table, key: &SplitKey, parts: u64) -> Result<Vec<String>> {
     // The least key comes first: a range that would begin with it begins before it anyway.
     let fractions: Vec<f64> = (0..parts).map(|part| part as f64 / parts as f64).collect();
@@ -94,7 +97,30 @@ pub async fn key_bounds(client: &Client, table: &Table, key: &SplitKey, parts: u
         .on_source(|| format!("find key ranges of {}", table.name))?;
     let mut bounds: Vec<String> = row.get::<_, Option<Vec<String>>>(0).unwrap_or_default();
     bounds.dedup();
-    Ok(bounds.iter().skip(1).map(|bound| format!("{}::{}", literal(bound), key.type_name)).collect())
+    Ok(bounds.split_off(1.min(bounds.len())))
+}
+
+/// Unique indexes, and constraints that need one, that may hold a row twice while the ranges of a column
+/// are of several moments: those without the column. By name, as pg_dump gives it.
+pub async fn of_one_moment(client: &Client, table: &Table, column: &str) -> Result<Vec<String>> {
+    let rows = client
+        .query(
+            "select x.relname::text, c.relname || ' ' || k.conname
+               from pg_catalog.pg_index i
+                    join pg_catalog.pg_class x on x.oid = i.indexrelid
+                    join pg_catalog.pg_class c on c.oid = i.indrelid
+                    left join pg_catalog.pg_constraint k on k.conindid = i.indexrelid and k.contype in ('u', 'x')
+              where i.indrelid = $1
+                and (i.indisexclusion
+                     or i.indisunique
+                        and not exists (select from pg_catalog.pg_attribute a
+                                         where a.attrelid = i.indrelid and a.attname::text = $2
+                                           and a.attnum = any (i.indkey[0:i.indnkeyatts - 1])))",
+            &[&table.oid, &column],
+        )
+        .await
+        .on_source(|| format!("read the unique indexes of {}", table.name))?;
+    Ok(rows.iter().map(|row| row.get::<_, Option<String>>(1).unwrap_or_else(|| row.get(0))).collect())
 }
 
 pub async fn sequences(client: &Client) -> Result<Vec<TableName>> {

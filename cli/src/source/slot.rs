@@ -121,6 +121,17 @@ pub async fn publish(client: &Client, migration: &str, tables: &[(TableName, boo
     Ok(())
 }
 
+/// The types whose values the stream may carry in binary; None if some column of the published tables
+/// is of another, or the target's version (as server_version_num) of another major one.
+pub async fn binary_types(client: &Client, migration: &str, target_version: i32) -> Result<Option<HashSet<u32>>> {
+    let sql = include_str!("../../../sql/source/binary_types.sql");
+    let row = client
+        .query_one(sql, &[&publications(migration).to_vec(), &(target_version / 10_000)])
+        .await
+        .on_source(|| "look at the types of the published tables".into())?;
+    Ok(row.get::<_, Option<Vec<u32>>>(0).map(HashSet::from_iter))
+}
+
 /// The tables in the publications of a migration.
 pub async fn published(client: &Client, migration: &str) -> Result<HashSet<u32>> {
     let rows = client

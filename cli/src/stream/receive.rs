@@ -23,7 +23,7 @@ const SYNC_EVERY: Duration = Duration::from_millis(200);
 /// default wal_sender_timeout of 60 s.
 const STATUS_EVERY: Duration = Duration::from_secs(10);
 /// While messages come one upon the other, a rest before each read: the server wakes us once for many.
-const REST: Duration = Duration::from_micros(500);
+const REST: Duration = Duration::from_millis(4);
 /// Reads that follow each other faster than this are one stream.
 const BUSY: Duration = Duration::from_millis(5);
 

@@ -238,8 +238,10 @@ async fn a_table_or_column_that_takes_the_name_of_another_is_noticed_and_copied_
         if way.plugin == "wal2json" {
             stops(&life, life.run(), "public.o2, which the migration does not know and which is gone").await;
         }
-        let run = life.follow_with(&["--leave-new-tables"]).await;
+        let mut run = life.follow_with(&["--leave-new-tables"]).await;
         do_all(&life, &["update other set v = 'newest' where id = 8; insert into t (id) values (400)"]).await;
+        let anew = "select exists (select from other where v = 'newest')";
+        life.wait_for(&mut run, "the table that is copied anew", anew).await;
         life.set_endpos(life.lsn().await).await;
         life.finish(run).await;
         // The order of columns and the names of indexes are the source's own by now: only rows are compared.

@@ -243,6 +243,7 @@ impl Run {
         self.target.batch_execute("begin").await.on_target(doing)?;
         queue::store_parts(&self.target, &self.config.name, &draft.parts).await?;
         queue::store_steps(&self.target, &self.config.name, &steps).await?;
+        queue::mark_one_moment(&self.target, &self.config.name, &draft.one_moment).await?;
         sentinel::set_phase(&self.target, &self.config.name, Phase::Schema).await?;
         self.target.batch_execute("commit").await.on_target(doing)?;
         self.plan.timing("phase schema")?;
@@ -250,7 +251,7 @@ impl Run {
         Ok(())
     }
 
-    async fn target_version(&self) -> Result<i32> {
+    pub(super) async fn target_version(&self) -> Result<i32> {
         let row = self
             .target
             .query_one("select current_setting('server_version_num')::int", &[])

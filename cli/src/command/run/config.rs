@@ -7,7 +7,7 @@ use tokio::sync::watch;
 use super::budget::Policy;
 use crate::apply::conflict::OnConflict;
 use crate::args::{
-    CutoverHow, FlavourArg, OnConflictArg, PluginArg, RunArgs, SplitArgs, SplitByArg, WalBudgetPolicyArg, WhatArgs,
+    CutoverHow, FlavourArg, OnConflictArg, PluginArg, RunArgs, SplitArgs, SplitByArg, StreamFormatArg, WalBudgetPolicyArg, WhatArgs,
 };
 use crate::command::conninfo;
 use crate::config::Conninfo;
@@ -51,6 +51,8 @@ pub struct Config {
     pub filters: Option<Filters>,
     pub leave_new_tables: bool,
     pub on_conflict: OnConflict,
+    /// Whether values may come in binary.
+    pub binary_stream: bool,
     pub wal_budget: Option<u64>,
     pub wal_budget_policy: Policy,
     /// How to cut over when that is asked for in SQL.
@@ -95,6 +97,7 @@ impl Config {
             },
             cutover: cutover_settings(args.cutover)?,
             cutting: watch::Sender::new(false),
+            binary_stream: args.stream_format == StreamFormatArg::Auto,
             on_conflict: match args.on_conflict {
                 OnConflictArg::Stop => OnConflict::Stop,
                 OnConflictArg::Warn => OnConflict::Warn,
@@ -143,6 +146,8 @@ pub fn cutting(args: &SplitArgs) -> Cutting {
             SplitByArg::Ctid => Some(SplitBy::Ctid),
             SplitByArg::Key => Some(SplitBy::Key),
         },
+        keep_parts_of: (args.resume_parts_larger_than > 0).then_some(args.resume_parts_larger_than),
+        snapshot_per_part: args.snapshot_per_part,
         sizes: if args.estimate_table_sizes { Sizes::Estimates } else { Sizes::Files },
     }
 }

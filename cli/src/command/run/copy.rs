@@ -36,11 +36,17 @@ impl Run {
         } else {
             let holder = match holder {
                 Some(holder) => holder,
-                None => self.new_snapshot(follow).await?,
+                None => self.new_snapshot(phase, follow).await?,
             };
+            if self.config.cut.snapshot_per_part
+                && let Some(table) = queue::needs_one_snapshot(&self.target, name).await?
+            {
+                return Err(Error::usage(format!("{table} was cut for a copy under one snapshot"))
+                    .hint("leave --snapshot-per-part out, or begin again (pgmig cleanup --force, empty the target, pgmig run)"));
+            }
             self.extension_data(&holder).await?;
             let workers = self.workers(&holder, &board, follow).await?;
-            held = Some(holder);
+            held = Some(holder).filter(|_| !self.config.cut.snapshot_per_part);
             workers
         };
         let mut builders = Vec::new();
@@ -48,6 +54,7 @@ impl Run {
             builders.push(self.builder(&board).await?);
         }
         rounds::hold_table_steps(&self.target, name, self.config.fail_fast).await?;
+        queue::put_off_one_moment(&self.target, name).await?;
         board.offer(queue::tables_to_build(&self.target, name, false).await?);
         let copied = async || {
             drop(held);
@@ -82,7 +89,7 @@ impl Run {
             source: self.config.source.clone(),
             target: self.config.target.clone(),
             migration: self.config.name.clone(),
-            exported: holder.exported.clone(),
+            exported: (!self.config.cut.snapshot_per_part).then(|| holder.exported.clone()),
             lsn: holder.lsn,
             follow,
             large_objects: Semaphore::new(self.config.large_object_parts.max(1)),
@@ -112,7 +119,7 @@ impl Run {
 
     /// The snapshot of the run that began the copy died with it. What is copied from now on carries
     /// another tag, and the stream reconciles the two, table by table. Without one, all must be of one.
-    async fn new_snapshot(&self, follow: bool) -> Result<SnapshotHolder> {
+    async fn new_snapshot(&self, phase: Phase, follow: bool) -> Result<SnapshotHolder> {
         if !follow && queue::parts_done(&self.target, &self.config.name).await? > 0 {
             return Err(Error::new(
                 Exit::Phase,
@@ -120,7 +127,9 @@ impl Run {
             )
             .hint("begin again: pgmig cleanup --force, empty the target, then pgmig run"));
         }
-        for table in queue::restart_split_tables(&self.target, &self.config.name).await? {
+        // Once a table has all its indexes, it must be of one moment.
+        let keep_ranges = phase <= Phase::Copy;
+        for table in queue::restart_split_tables(&self.target, &self.config.name, keep_ranges).await? {
             self.report.info(format!("{table} was copied in part and is copied anew"));
         }
         self.planned_event().await?;

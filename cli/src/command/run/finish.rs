@@ -19,6 +19,7 @@ impl Run {
     pub(super) async fn finish(&self) -> Result<()> {
         self.enter(Phase::Cutover).await?;
         self.sequences().await?;
+        self.stage("unique").await?;
         self.foreign_keys(None).await?;
         self.refresh().await?;
         self.stage("finish").await?;

@@ -14,10 +14,11 @@ use crate::apply::drift::Drift;
 use crate::apply::extension::ExtensionWriter;
 use crate::apply::merge::Merger;
 use crate::apply::plain::PlainWriter;
-use crate::apply::{Applied, Apply, Gatherer, Tag, Watched, Writer};
+use crate::apply::tags::{self, Copied, Copy, Tag, Tags};
+use crate::apply::{Applied, Apply, Gatherer, Watched, Writer};
 use crate::connect::ROWS_AS_STORED;
 use crate::error::{Context, Error, Exit, Result};
-use crate::model::{Lsn, Phase, SnapshotTag, TableName};
+use crate::model::{KeyRange, Lsn, Phase, SnapshotTag, TableName};
 use crate::source::slot;
 use crate::stream::spool::Spool;
 use crate::target::install::Flavour;
@@ -63,8 +64,10 @@ impl Run {
         let client = self.target_client("pgmig apply", &settings).await?;
         client.batch_execute(ROWS_AS_STORED).await.on_target(|| "prepare a session on the target".into())?;
         let drift = Drift::new(found.plugin == "pgoutput");
-        let gatherer = Gatherer::new(streaming.spool.reader(), self.tags().await?, self.ignored().await?, drift);
-        let newest = gatherer.newest_tag();
+        let (_tags, tagged) = watch::channel(Arc::new(self.tags().await?));
+        let known = Arc::clone(&tagged.borrow());
+        let newest = tags::newest(&known);
+        let gatherer = Gatherer::new(streaming.spool.reader(), known, self.ignored().await?, drift);
         let mut apply = Apply::new(
             client,
             writer,
@@ -77,6 +80,7 @@ impl Run {
                 switches: streaming.switches.clone(),
                 received: streaming.received.clone(),
                 applied: streaming.applied.clone(),
+                tags: tagged,
                 gate: Arc::clone(&gate),
             },
         );
@@ -91,6 +95,9 @@ impl Run {
                     // What it listens to is gone, and so is the stream: that is the error to tell.
                     Err(err) if err.exit() == Exit::Stopped => return Err(streaming.ended().await),
                     Err(err) => {
+                        if let Some(table) = apply.lacking.take() {
+                            return Err(self.moved_apart(table).await?);
+                        }
                         let drifted = apply.drifted.take();
                         match drifted {
                             Some(table) if self.is_left_out(&found.plugin, &table).await? => {
@@ -159,22 +166,46 @@ impl Run {
         Ok(ignored)
     }
 
-    /// The tag of each table's copy.
-    async fn tags(&self) -> Result<HashMap<TableName, Tag>> {
-        let mut tags: HashMap<TableName, Tag> = HashMap::new();
+    /// The tags of each table's copy.
+    async fn tags(&self) -> Result<Tags> {
+        let mut found: HashMap<TableName, Vec<(Option<KeyRange>, Tag)>> = HashMap::new();
         // Tables of extensions are copied by a condition that changes do not know.
         let ignored = self.ignored().await?;
-        for (table, tag) in queue::tags(&self.target, &self.config.name).await? {
+        for part in queue::tags(&self.target, &self.config.name).await? {
+            let table = part.table;
             if ignored.contains(&table) {
                 continue;
             }
-            let (tag, lsn) = tag.ok_or_else(|| Error::bug(format!("{table} is not copied and apply begins")))?;
+            let (tag, lsn) = part.tag.ok_or_else(|| Error::bug(format!("{table} is not copied and apply begins")))?;
             let snapshot: SnapshotTag = tag.parse().during(Exit::Target, || format!("read the tag of {table}"))?;
-            if tags.insert(table.clone(), Tag { snapshot, lsn }).is_some() {
-                return Err(Error::bug(format!("the Parts of {table} come from two snapshots")));
-            }
+            found.entry(table).or_default().push((part.range, Tag { snapshot, lsn }));
+        }
+        let mut tags = Tags::new();
+        for (table, mut parts) in found {
+            let copied = if parts.len() == 1 {
+                Copied::Whole(parts.remove(0).1)
+            } else {
+                let ranges = parts.into_iter().map(|(range, tag)| Some((range?, tag))).collect::<Option<_>>();
+                let ranges =
+                    ranges.ok_or_else(|| Error::bug(format!("the Parts of {table} come from two snapshots")))?;
+                Copied::Ranges(ranges)
+            };
+            tags.insert(table, Copy::Done(copied));
         }
         Ok(tags)
+    }
+
+    /// A row of a table moved between two of its Parts that were read under different snapshots, and the
+    /// stream does not have all of it.
+    async fn moved_apart(&self, table: TableName) -> Result<Error> {
+        queue::copy_again(&self.target, &self.config.name, &table).await?;
+        Ok(Error::new(
+            Exit::Differ,
+            format!(
+                "a row of {table} moved to another Part, and values of it that did not change are not in the stream"
+            ),
+        )
+        .hint("run the same command again: the table is copied anew"))
     }
 
     /// Once apply has passed the end of the copy, makes and checks the foreign keys; then the migration
@@ -190,6 +221,7 @@ impl Run {
             if applied.wait_for(|applied| applied.level_with >= barrier).await.is_err() {
                 return Ok(());
             }
+            self.stage("unique").await?;
             self.foreign_keys(Some(gate)).await?;
             if applied.wait_for(|applied| spool.bytes_after(applied.position) < LEVEL_BYTES).await.is_err() {
                 return Ok(());

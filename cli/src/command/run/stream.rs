@@ -1,6 +1,7 @@
 //! Starts and watches the stream: the receiver, and the monitor that carries positions to the sentinel
 //! and the sentinel's switches to apply.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
@@ -24,6 +25,7 @@ use crate::stream::receive::{Received, Receiver};
 use crate::stream::spool::{Spool, SpoolWriter};
 use crate::stream::wal2json::Wal2Json;
 use crate::target::cutover::State;
+use crate::target::install::Flavour;
 use crate::target::sentinel::{self, Sentinel, StreamPositions};
 
 /// How often the sentinel is read and written. Setting endpos reaches a waiting run within a second.
@@ -196,18 +198,29 @@ impl Run {
         Ok(Streaming { spool, received, switches, applied, stop, tasks })
     }
 
+    /// Types whose values may come in binary; None if all come as text. Only the extension reads binary,
+    /// and only between servers of one major version is it sure to mean the same.
+    async fn binary_types(&self) -> Result<Option<HashSet<u32>>> {
+        if !self.config.binary_stream || self.flavour != Flavour::Extension {
+            return Ok(None);
+        }
+        slot::binary_types(&self.source, &self.config.name, self.target_version().await?).await
+    }
+
     async fn start_decoding(
         &self,
         mut client: ReplicationClient,
         found: &Sentinel,
         start: Lsn,
     ) -> Result<(ReplicationClient, Box<dyn Decoder>)> {
+        client.decode_in_memory().await?;
         if found.plugin == "pgoutput" {
-            let options = PgOutput::options(&slot::publications(&self.config.name));
+            let decoder = PgOutput::new(self.binary_types().await?);
+            let options = decoder.options(&slot::publications(&self.config.name));
             let options: Vec<(&str, &str)> = options.iter().map(|(name, value)| (*name, value.as_str())).collect();
             client.rows_as_stored().await?;
             client.start(&found.slot_name, start, &options).await?;
-            return Ok((client, Box::new(PgOutput::default())));
+            return Ok((client, Box::new(decoder)));
         }
         // 2.6 and later can keep NaN; older ones say that they do not know the option, and were let in
         // only because no column needs it.
@@ -217,6 +230,7 @@ impl Run {
                 drop(client);
                 self.check_slot(&found.slot_name, Lsn(u64::MAX)).await?;
                 let mut client = ReplicationClient::connect(&self.config.source, Side::Source, "pgmig receive").await?;
+                client.decode_in_memory().await?;
                 client.start(&found.slot_name, start, &Wal2Json::options(false)).await?;
                 Ok((client, Box::new(Wal2Json::default())))
             }

@@ -329,7 +329,12 @@ mod tests {
         let mut end = 0;
         while opened.writer.at.segment == 0 {
             end += 1;
-            let shape = Shape { table: TableName::new("s", "t"), columns: vec!["a".into()], key: Vec::new() };
+            let shape = Shape {
+                table: TableName::new("s", "t"),
+                columns: vec!["a".into()],
+                types: Vec::new(),
+                key: Vec::new(),
+            };
             let value: Vec<u8> = (0..8 << 20).map(|_| rng.u8(1..)).collect();
             let mut encoder = Encoder::default();
             encoder.begin(1);
