@@ -126,7 +126,7 @@ pub async fn client_with_lane(
 /// A session with something that speaks the protocol and is no server, such as a pooler's console: nothing
 /// is set in it.
 pub async fn console(conninfo: &Conninfo, side: Side) -> Result<Client> {
-    dial::connect(conninfo, side, &Sql { conninfo, application_name: "pgmig" }).await
+    Ok(dial::connect(conninfo, side, &Sql { conninfo, application_name: "pgmig" }).await?.0)
 }
 
 /// The statements that give a session the usual settings, then `settings`.

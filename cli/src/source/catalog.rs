@@ -7,7 +7,7 @@ use tokio_postgres::Client;
 
 use crate::error::{Context, Result};
 use crate::model::TableName;
-use crate::model::name::identifier;
+use crate::model::name::{identifier, literal};
 
 /// A table whose rows are moved.
 #[derive(Debug, Clone, Serialize, Deserialize)]
