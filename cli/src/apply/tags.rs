@@ -129,9 +129,12 @@ impl Copied {
     pub fn verdict(&self, change: Change, whole: bool, xid: Option<u32>, passed: Lsn) -> Verdict {
         let Copied::Ranges(ranges) = self else { return Verdict::Apply(change) };
         let shows = |value: Option<Value<'_>>| -> Option<bool> {
-            let Some(Value::Text(text)) = value else { return None };
             let (first, _) = ranges.first()?;
-            let value = KeyValue::parse(&first.type_name, text)?;
+            let value = match value? {
+                Value::Text(text) => KeyValue::parse(&first.type_name, text)?,
+                Value::Binary(bytes) => KeyValue::receive(&first.type_name, bytes)?,
+                Value::Null | Value::Unchanged => return None,
+            };
             ranges.iter().find(|(range, _)| range.holds(value)).map(|(_, tag)| tag.shows(xid, passed))
         };
         let Some(column) = ranges.first().map(|(range, _)| range.column.as_str()) else { return Verdict::NoKey };
@@ -210,7 +213,7 @@ mod tests {
     }
     fn change(kind: Kind, key: &[Value<'_>], row: &[Value<'_>], identity: &[u16]) -> Change {
         let columns = vec!["id".to_string(), "body".to_string()];
-        let shape = Shape { table: TableName::new("s", "t"), columns, key: identity.to_vec() };
+        let shape = Shape { table: TableName::new("s", "t"), columns, types: Vec::new(), key: identity.to_vec() };
         let mut encoder = Encoder::default();
         key.iter().chain(row).for_each(|value| encoder.value(*value));
         Change::of(Arc::new(shape), kind, encoder.buffer.into())

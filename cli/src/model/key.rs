@@ -25,6 +25,23 @@ impl KeyValue {
             _ => None,
         }
     }
+
+    /// The same of a value in binary: numbers are big endian.
+    pub fn receive(type_name: &str, bytes: &[u8]) -> Option<KeyValue> {
+        match type_name {
+            "smallint" | "integer" | "bigint" => {
+                let number = match bytes.len() {
+                    2 => i16::from_be_bytes(bytes.try_into().ok()?).into(),
+                    4 => i32::from_be_bytes(bytes.try_into().ok()?).into(),
+                    8 => i64::from_be_bytes(bytes.try_into().ok()?),
+                    _ => return None,
+                };
+                Some(KeyValue::Integer(number))
+            }
+            "uuid" => bytes.try_into().ok().map(u128::from_be_bytes).map(KeyValue::Uuid),
+            _ => None,
+        }
+    }
 }
 
 /// A range of the values of one column: from `lower` on, up to `upper` without it; None is open.
@@ -75,6 +92,21 @@ mod tests {
         for (of, text) in [("integer", "1.0"), ("integer", ""), ("uuid", "10000000"), ("text", "a")] {
             assert_eq!(KeyValue::parse(of, text.as_bytes()), None, "{of} {text}");
         }
+    }
+
+    #[test]
+    fn a_value_in_binary_is_the_same_as_in_text() {
+        for (of, text, bytes) in [
+            ("smallint", "-2", (-2i16).to_be_bytes().to_vec()),
+            ("integer", "-2147483648", i32::MIN.to_be_bytes().to_vec()),
+            ("bigint", "9223372036854775807", i64::MAX.to_be_bytes().to_vec()),
+            ("uuid", "0fffffff-ffff-ffff-ffff-fffffffffffe", (u128::MAX / 16 - 1).to_be_bytes().to_vec()),
+        ] {
+            let value = KeyValue::parse(of, text.as_bytes());
+            assert!(value.is_some() && KeyValue::receive(of, &bytes) == value, "{of} {text}");
+        }
+        assert_eq!(KeyValue::receive("integer", &[0; 3]), None);
+        assert_eq!(KeyValue::receive("text", b"1"), None);
     }
 
     #[test]
