@@ -33,7 +33,7 @@ create table pgmig.sentinel
     started_at         timestamptz not null default now(),
     done_at            timestamptz,
     last_error         text,
-    cutover            text        check (cutover in ('requested', 'running')),
+    cutover            text        check (cutover in ('requested', 'running', 'verifying')),
     held_lsn           pg_lsn
 );
 comment on table pgmig.sentinel is 'one row a migration: its phase, positions and switches';
@@ -61,8 +61,8 @@ comment on column pgmig.sentinel.copy_finished_at is 'when the last Part was don
 comment on column pgmig.sentinel.started_at is 'when the migration was begun';
 comment on column pgmig.sentinel.done_at is 'when the migration was done';
 comment on column pgmig.sentinel.last_error is 'the last error that stopped the run; cleared when it goes on';
-comment on column pgmig.sentinel.cutover is 'requested: the run cuts over as soon as it is level; running: endpos is held, and what comes after it waits for the steps in pgmig.cutover; null otherwise';
-comment on column pgmig.sentinel.held_lsn is 'during a cutover, once endpos is reached: nothing was committed on the source between endpos and here';
+comment on column pgmig.sentinel.cutover is 'requested: the run cuts over as soon as it is level; running: endpos is held, and what comes after it waits for the steps in pgmig.cutover; verifying: apply is held for a moment, to compare both sides at one position; null otherwise';
+comment on column pgmig.sentinel.held_lsn is 'while endpos is held: nothing was committed on the source between it and here';
 
 create table pgmig.part
 (

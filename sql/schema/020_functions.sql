@@ -146,8 +146,8 @@ begin
     elsif not s.follow then
         raise exception 'migration % does not follow the source', quote_literal(s.migration)
               using errcode = 'object_not_in_prerequisite_state';
-    elsif s.cutover = 'running' then
-        raise exception 'migration % is being cut over', quote_literal(s.migration)
+    elsif s.cutover in ('running', 'verifying') then
+        raise exception 'migration % is being cut over or compared', quote_literal(s.migration)
               using errcode = 'object_not_in_prerequisite_state', hint = 'see: select * from pgmig.cutover';
     end if;
     update pgmig.sentinel t set cutover = 'requested' where t.migration = s.migration;

@@ -19,13 +19,15 @@ fn role(uri: &str, name: &str) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn help_is_as_people_should_read_it() -> Outcome {
     let mut transcript = Transcript::new("help.txt");
-    let cases: [&[&str]; 8] = [
+    let cases: [&[&str]; 10] = [
         &[],
         &["--help"],
         &["run", "--help"],
         &["plan", "--help"],
         &["status", "--help"],
         &["set-endpos", "--help"],
+        &["verify", "--help"],
+        &["cutover", "--help"],
         &["cleanup", "--help"],
         &["demo", "--help"],
     ];

@@ -12,3 +12,4 @@ mod secrets;
 mod sql;
 mod stream;
 mod transcript;
+mod verify;

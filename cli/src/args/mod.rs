@@ -4,6 +4,7 @@ mod cutover;
 mod demo;
 mod run;
 mod state;
+mod verify;
 
 use clap::{ArgAction, Args, Parser, Subcommand};
 
@@ -14,6 +15,7 @@ pub use run::{
     WalBudgetPolicyArg, WhatArgs,
 };
 pub use state::{CleanupArgs, SetEndposArgs, StatusArgs};
+pub use verify::VerifyArgs;
 
 use crate::model::Lsn;
 
@@ -67,6 +69,8 @@ pub enum Verb {
     SetEndpos(SetEndposArgs),
     /// Stop writes, let the last change through, switch to the target; undo all of it if that takes too long
     Cutover(Box<CutoverArgs>),
+    /// Compare both sides at one position, also while they are written to, and name the rows that differ
+    Verify(Box<VerifyArgs>),
     /// Remove what pgmig made: slot and publications on the source, its state on the target
     Cleanup(CleanupArgs),
     /// Migrate a sample database between two throwaway servers, under load, and compare both

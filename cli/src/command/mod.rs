@@ -8,6 +8,7 @@ pub mod plan;
 pub mod run;
 pub mod set_endpos;
 pub mod status;
+pub mod verify;
 
 use std::io::IsTerminal;
 
@@ -23,6 +24,7 @@ pub async fn dispatch(cli: Cli) -> Result<Exit> {
         Verb::Status(args) => status::status(args).await,
         Verb::SetEndpos(args) => set_endpos::set_endpos(args).await,
         Verb::Cutover(args) => cutover::cutover(*args, cli.quiet).await,
+        Verb::Verify(args) => verify::verify(*args, cli.quiet).await,
         Verb::Cleanup(args) => cleanup::cleanup(args).await,
         Verb::Demo(args) => demo::demo(args).await,
     }

@@ -15,6 +15,15 @@ pub enum State {
     Requested,
     /// Endpos is held until it is done or undone.
     Running,
+    /// Endpos is held until snapshots of both sides are open.
+    Verifying,
+}
+
+impl State {
+    /// Whether a run that has reached endpos waits there.
+    pub fn holds(self) -> bool {
+        self != State::Requested
+    }
 }
 
 impl State {
@@ -22,6 +31,7 @@ impl State {
         match text {
             Some("requested") => Some(State::Requested),
             Some("running") => Some(State::Running),
+            Some("verifying") => Some(State::Verifying),
             _ => None,
         }
     }
@@ -48,7 +58,8 @@ pub async fn begin(client: &Client, migration: &str) -> Result<i32> {
     let begun = client
         .execute(
             "update pgmig.sentinel set cutover = 'running', held_lsn = null
-              where migration = $1 and phase = 'follow' and apply and endpos is null",
+              where migration = $1 and phase = 'follow' and apply and endpos is null
+                and cutover is distinct from 'verifying'",
             &[&migration],
         )
         .await
@@ -151,6 +162,53 @@ pub async fn reopen(client: &Client, migration: &str) -> Result<()> {
     sentinel::event(client, migration, "warn", "cutover undone").await
 }
 
+/// Holds apply at a position, to compare.
+pub async fn hold(client: &Client, migration: &str, lsn: Lsn) -> Result<()> {
+    let held = client
+        .execute(
+            "update pgmig.sentinel set cutover = 'verifying', endpos = $2, held_lsn = null
+              where migration = $1 and phase = 'follow' and apply and endpos is null and cutover is null",
+            &[&migration, &lsn],
+        )
+        .await
+        .on_target(|| "hold apply".into())?;
+    if held == 1 {
+        return Ok(());
+    }
+    Err(Error::new(Exit::Phase, format!("migration `{migration}` cannot be compared now")).hint(
+        "it must be in phase follow or done, apply must not be paused, and endpos must not be set; see pgmig status",
+    ))
+}
+
+/// Lets apply, which is held, go on to a position and holds it there.
+pub async fn hold_on(client: &Client, migration: &str, lsn: Lsn) -> Result<()> {
+    let moved = client
+        .execute(
+            "update pgmig.sentinel set phase = 'follow', endpos = $2, held_lsn = null
+              where migration = $1 and phase = 'cutover' and cutover = 'verifying'",
+            &[&migration, &lsn],
+        )
+        .await
+        .on_target(|| "hold apply".into())?;
+    if moved == 1 { Ok(()) } else { Err(Error::new(Exit::Phase, "apply was let go by somebody else")) }
+}
+
+/// Lets apply go on after a comparison.
+pub async fn release(client: &Client, migration: &str) -> Result<()> {
+    client
+        .execute(
+            "update pgmig.sentinel
+                set endpos = null, cutover = null, held_lsn = null,
+                    phase = case phase when 'cutover' then 'follow' else phase end,
+                    interrupted_phase = case interrupted_phase when 'cutover' then 'follow' else interrupted_phase end
+              where migration = $1 and cutover = 'verifying'",
+            &[&migration],
+        )
+        .await
+        .on_target(|| "let apply go on".into())?;
+    Ok(())
+}
+
 /// Takes a request back.
 pub async fn refuse(client: &Client, migration: &str) -> Result<()> {
     client
@@ -181,7 +239,7 @@ pub async fn done(client: &Client, migration: &str) -> Result<()> {
 pub async fn held(client: &Client, migration: &str, lsn: Lsn) -> Result<()> {
     client
         .execute(
-            "update pgmig.sentinel set held_lsn = $2 where migration = $1 and cutover = 'running'",
+            "update pgmig.sentinel set held_lsn = $2 where migration = $1 and cutover in ('running', 'verifying')",
             &[&migration, &lsn],
         )
         .await

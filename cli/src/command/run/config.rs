@@ -7,7 +7,8 @@ use tokio::sync::watch;
 use super::budget::Policy;
 use crate::apply::conflict::OnConflict;
 use crate::args::{
-    CutoverHow, FlavourArg, OnConflictArg, PluginArg, RunArgs, SplitArgs, SplitByArg, StreamFormatArg, WalBudgetPolicyArg, WhatArgs,
+    CutoverHow, FlavourArg, OnConflictArg, PluginArg, RunArgs, SplitArgs, SplitByArg, StreamFormatArg,
+    WalBudgetPolicyArg, WhatArgs,
 };
 use crate::command::conninfo;
 use crate::config::Conninfo;

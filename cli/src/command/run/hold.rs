@@ -35,13 +35,14 @@ impl Run {
         loop {
             let found = self.sentinel().await?;
             match (found.phase, found.cutover) {
-                (Phase::Cutover, Some(State::Running)) => {}
+                (Phase::Cutover, Some(State::Running | State::Verifying)) => {}
                 (Phase::Cutover | Phase::Done, _) => return Ok(true),
                 _ => return Ok(false),
             }
             // Asked first: all up to here is in the spool.
             let received = streaming.received.borrow().write_lsn;
-            if !late && apply.more()? {
+            let cuts = found.cutover == Some(State::Running);
+            if cuts && !late && apply.more()? {
                 late = true;
                 let what = format!(
                     "the source was written to behind endpos {endpos}, while writes were to be stopped: find out by whom, and choose another --freeze"
@@ -54,7 +55,9 @@ impl Run {
             if asked.elapsed() >= ALIVE_EVERY {
                 asked = Instant::now();
                 let probe = self.target_client("pgmig run", &[]).await?;
-                if record::lock(&probe, &self.config.name).await? {
+                if record::lock(&probe, &self.config.name).await? && !cuts {
+                    record::release(&self.target, &self.config.name).await?;
+                } else if cuts && record::lock(&probe, &self.config.name).await? {
                     self.report.warning(
                         "nobody ends the cutover any more: run `pgmig cutover` again, or `pgmig cutover --undo`",
                     );

@@ -252,7 +252,7 @@ impl Run {
             let (began, held) = self.plan(&found).await?;
             (streaming, holder) = (began, Some(held));
             phase = Phase::Schema;
-        } else if found.follow && (phase < Phase::Cutover || found.cutover == Some(State::Running)) {
+        } else if found.follow && (phase < Phase::Cutover || found.cutover.is_some_and(State::holds)) {
             self.check_origins(&found).await?;
             self.take_in_new_tables(&found).await?;
             streaming = Some(self.resume_stream(&found).await?);

@@ -309,7 +309,7 @@ impl Monitor {
             rows: applied.rows,
             endpos: switches.endpos,
         }));
-        Ok((source_lsn, switches, found.cutover == Some(State::Running)))
+        Ok((source_lsn, switches, found.cutover.is_some_and(State::holds)))
     }
 }
 
