@@ -31,6 +31,9 @@ grant all on all tables in schema public to app;
 grant all on all sequences in schema public to app;
 insert into quiet values (1);";
 
+/// A hook that does not end before pgmig does, and has nothing to undo.
+const ENDLESS: &str = "test $PGMIG_ACTION = undo || { while kill -0 $PPID 2>/dev/null; do sleep 0.2; done; false; }";
+
 impl Life {
     async fn shop(way: Way) -> Life {
         let life = Life::empty(way).await;
@@ -117,10 +120,7 @@ async fn a_cutover_that_takes_too_long_is_undone_and_so_is_one_that_died() -> Ou
         let mut run = life.follow().await;
         // Too long: the hook never ends, and is asked to take back what it may have done.
         let marks = tempfile::tempdir()?;
-        let hook = format!(
-            "touch {}/$PGMIG_HOOK.$PGMIG_ACTION; test $PGMIG_ACTION = undo || exec sleep 600",
-            marks.path().display()
-        );
+        let hook = format!("touch {}/$PGMIG_HOOK.$PGMIG_ACTION; {ENDLESS}", marks.path().display());
         let cut =
             life.cutover(&["--switch", &hook, "--max-downtime", "8s"]).finish(&["error: the cutover was undone"]).await;
         let cut = cut.expect_code(1);
@@ -130,7 +130,7 @@ async fn a_cutover_that_takes_too_long_is_undone_and_so_is_one_that_died() -> Ou
         is_undone(&mut life).await;
 
         // Killed behind the point where everything is made, and found by the next one.
-        let mut cut = life.cutover(&["--switch", "sleep 600", "--max-downtime", "300s"]);
+        let mut cut = life.cutover(&["--switch", ENDLESS, "--max-downtime", "300s"]);
         life.wait_for(
             &mut cut,
             "the switch",
@@ -141,7 +141,7 @@ async fn a_cutover_that_takes_too_long_is_undone_and_so_is_one_that_died() -> Ou
         cut.finish(&[]).await;
         life.cutover(&["--undo"]).finish(&[]).await.expect_code(0);
         is_undone(&mut life).await;
-        let mut cut = life.cutover(&["--switch", "sleep 600", "--max-downtime", "300s"]);
+        let mut cut = life.cutover(&["--switch", ENDLESS, "--max-downtime", "300s"]);
         life.wait_for(
             &mut cut,
             "the switch",
@@ -152,8 +152,9 @@ async fn a_cutover_that_takes_too_long_is_undone_and_so_is_one_that_died() -> Ou
         cut.finish(&[]).await;
 
         // By hand, while nobody else applies changes.
-        life.kill(run).await;
-        let mut cut = life.cutover(&["--switch", "sleep 600", "--max-downtime", "300s"]);
+        run.kill();
+        run.finish(&["nobody ends the cutover"]).await;
+        let mut cut = life.cutover(&["--switch", ENDLESS, "--max-downtime", "300s"]);
         life.wait_for(
             &mut cut,
             "the switch",
@@ -182,7 +183,11 @@ async fn a_write_that_slips_past_the_freeze_undoes_the_cutover() -> Outcome {
     let mut run = life.follow().await;
     let clients = Clients::start(&life.as_app(&life.pair.source_uri()), 2).await;
     clients.have_written(20).await;
-    let cut = life.cutover(&["--freeze", "none"]).finish(&["error: the cutover was undone"]).await.expect_code(1);
+    let cut = life
+        .cutover(&["--freeze", "none", "--max-downtime", "60s"])
+        .finish(&["error: the cutover was undone"])
+        .await
+        .expect_code(1);
     assert!(
         cut.stderr.contains("the source was written to") || cut.stderr.contains("the source is written to"),
         "{}",
