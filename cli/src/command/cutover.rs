@@ -45,6 +45,9 @@ pub async fn cutover(args: CutoverArgs, quiet: bool) -> Result<Exit> {
         .hint("go on with it: pgmig run; then wait for phase follow: pgmig status --watch"));
     }
     let alone = sentinel::lock(&target, &name).await?;
+    if alone {
+        sentinel::unlock(&target, &name).await?;
+    }
     drop(target);
     let settings = cutover_settings(args.how)?;
     let begun = RunArgs::begun(&args.source.source, &args.target.target, &name, &found.slot_name, args.dir.as_deref())?;

@@ -99,6 +99,18 @@ pub async fn lock(client: &Client, migration: &str) -> Result<bool> {
     Ok(row.get(0))
 }
 
+/// Gives the lock back before the session ends.
+pub async fn unlock(client: &Client, migration: &str) -> Result<()> {
+    client
+        .query_one(
+            "select pg_catalog.pg_advisory_unlock(pg_catalog.hashtextextended('pgmig ' || $1, 0))",
+            &[&migration],
+        )
+        .await
+        .on_target(|| format!("unlock migration `{migration}`"))?;
+    Ok(())
+}
+
 pub async fn begin(client: &Client, begin: &Begin<'_>) -> Result<()> {
     client
         .execute(
