@@ -8,6 +8,7 @@ pub mod config;
 pub mod connect;
 pub mod copy;
 pub mod crash;
+pub mod cutover;
 pub mod embedded;
 pub mod error;
 pub mod model;

@@ -34,7 +34,9 @@ create table pgmig.sentinel
     copy_finished_at   timestamptz,
     started_at         timestamptz not null default now(),
     done_at            timestamptz,
-    last_error         text
+    last_error         text,
+    cutover            text        check (cutover in ('requested', 'running', 'verifying')),
+    held_lsn           pg_lsn
 );
 comment on table pgmig.sentinel is 'one row a migration: its phase, positions and switches';
 comment on column pgmig.sentinel.migration is 'name of the migration; keys every other table';
@@ -63,6 +65,8 @@ comment on column pgmig.sentinel.copy_finished_at is 'when the last Part was don
 comment on column pgmig.sentinel.started_at is 'when the migration was begun';
 comment on column pgmig.sentinel.done_at is 'when the migration was done';
 comment on column pgmig.sentinel.last_error is 'the last error that stopped the run; cleared when it goes on';
+comment on column pgmig.sentinel.cutover is 'requested: the run cuts over as soon as it is level; running: endpos is held, and what comes after it waits for the steps in pgmig.cutover; verifying: apply is held for a moment, to compare both sides at one position; null otherwise';
+comment on column pgmig.sentinel.held_lsn is 'while endpos is held: nothing was committed on the source between it and here';
 
 create table pgmig.part
 (
@@ -214,3 +218,28 @@ comment on column pgmig.request.state is 'pending, running, done or refused';
 comment on column pgmig.request.message is 'why it was refused';
 comment on column pgmig.request.requested_at is 'when it was asked';
 comment on column pgmig.request.finished_at is 'when it was done or refused';
+
+create table pgmig.cutover_step
+(
+    migration    text        not null references pgmig.sentinel on delete cascade,
+    attempt      int         not null,
+    position     int         not null,
+    step         text        not null,
+    state        text        not null default 'running'
+                 check (state in ('running', 'done', 'failed', 'undone')),
+    detail       jsonb       not null default '{}',
+    message      text,
+    started_at   timestamptz not null default clock_timestamp(),
+    finished_at  timestamptz,
+    primary key (migration, attempt, position)
+);
+comment on table pgmig.cutover_step is 'the steps of every cutover that was tried, each recorded before it is begun';
+comment on column pgmig.cutover_step.migration is 'migration it belongs to';
+comment on column pgmig.cutover_step.attempt is 'number of the try, from 1';
+comment on column pgmig.cutover_step.position is 'order of the steps in one try';
+comment on column pgmig.cutover_step.step is 'what is done: see the list in the README';
+comment on column pgmig.cutover_step.state is 'running, done, failed, or undone';
+comment on column pgmig.cutover_step.detail is 'what is needed to undo the step, and what it found';
+comment on column pgmig.cutover_step.message is 'what it came to, or why it failed';
+comment on column pgmig.cutover_step.started_at is 'when it was begun';
+comment on column pgmig.cutover_step.finished_at is 'when it ended';

@@ -128,6 +128,42 @@ set search_path = pg_catalog, pg_temp
 as $$ select pgmig.switch_apply(pgmig.only_migration(), true) $$;
 comment on function pgmig.resume() is 'lets apply of the only migration go on; see resume(text)';
 
+create function pgmig.request_cutover(migration text)
+returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    s pgmig.sentinel;
+begin
+    select * into s from pgmig.sentinel t where t.migration = request_cutover.migration for update;
+    if not found then
+        raise exception 'no migration named %', quote_literal(request_cutover.migration)
+              using errcode = 'no_data_found', hint = 'see: select migration from pgmig.progress';
+    elsif s.phase = 'done' then
+        raise exception 'migration % is done', quote_literal(s.migration)
+              using errcode = 'object_not_in_prerequisite_state';
+    elsif not s.follow then
+        raise exception 'migration % does not follow the source', quote_literal(s.migration)
+              using errcode = 'object_not_in_prerequisite_state';
+    elsif s.cutover in ('running', 'verifying') then
+        raise exception 'migration % is being cut over or compared', quote_literal(s.migration)
+              using errcode = 'object_not_in_prerequisite_state', hint = 'see: select * from pgmig.cutover';
+    end if;
+    update pgmig.sentinel t set cutover = 'requested' where t.migration = s.migration;
+    insert into pgmig.event (migration, level, message) values (s.migration, 'info', 'cutover requested');
+    perform pg_notify('pgmig', s.migration);
+end
+$$;
+comment on function pgmig.request_cutover(text) is 'has the run of the named migration cut over as soon as it is level, in the way that its own flags say; see pgmig.cutover';
+
+create function pgmig.request_cutover()
+returns void
+language sql
+set search_path = pg_catalog, pg_temp
+as $$ select pgmig.request_cutover(pgmig.only_migration()) $$;
+comment on function pgmig.request_cutover() is 'has the run of the only migration cut over; see request_cutover(text)';
+
 -- Called last in the transaction that applied a Batch. The row lock puts it in one order with
 -- set_endpos and pause, so neither can slip in between the check and the commit.
 create function pgmig.advance(migration text, replay_lsn pg_lsn, commit_at timestamptz, transactions bigint, changes bigint)

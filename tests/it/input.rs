@@ -19,7 +19,7 @@ fn role(uri: &str, name: &str) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn help_is_as_people_should_read_it() -> Outcome {
     let mut transcript = Transcript::new("help.txt");
-    let cases: [&[&str]; 13] = [
+    let cases: [&[&str]; 15] = [
         &[],
         &["--help"],
         &["run", "--help"],
@@ -29,6 +29,8 @@ async fn help_is_as_people_should_read_it() -> Outcome {
         &["plan", "--help"],
         &["status", "--help"],
         &["set-endpos", "--help"],
+        &["verify", "--help"],
+        &["cutover", "--help"],
         &["cleanup", "--help"],
         &["demo", "--help"],
         &["completions", "--help"],

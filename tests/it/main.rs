@@ -1,6 +1,7 @@
 //! The integration tests, in one binary so that they link once.
 
 mod bench;
+mod cutover;
 mod filters;
 mod harness_itself;
 mod input;
@@ -14,3 +15,4 @@ mod secrets;
 mod sql;
 mod stream;
 mod transcript;
+mod verify;

@@ -123,6 +123,21 @@ impl Gatherer {
         self.passed = passed;
     }
 
+    /// Whether whole transactions follow that change a table that is moved. Nothing is given out.
+    pub fn more(&mut self) -> Result<bool> {
+        let (from, mut changed, mut more) = (self.reader.position(), false, false);
+        while let Some(item) = self.read()? {
+            match item {
+                Item::Begin { .. } | Item::Abort => changed = false,
+                Item::Change(change) => changed |= self.tags.contains_key(&change.shape.table),
+                Item::Truncate(shapes) => changed |= shapes.iter().any(|shape| self.tags.contains_key(&shape.table)),
+                Item::Commit(_) => more |= changed,
+            }
+        }
+        self.reader.seek(from);
+        Ok(more)
+    }
+
     fn read(&mut self) -> Result<Option<Item>> {
         self.reader.next().map_err(|err| err.told("read the spool"))
     }

@@ -197,6 +197,11 @@ impl<W: Writer> Apply<W> {
         self.gatherer.ignore(table);
     }
 
+    /// Whether the spool holds changes of our tables that are not applied. For when endpos is reached.
+    pub fn more(&mut self) -> Result<bool> {
+        self.gatherer.more()
+    }
+
     /// Applies until endpos is reached; returns it. Waits while apply is switched off.
     pub async fn run(&mut self) -> Result<Lsn> {
         self.ahead = None;

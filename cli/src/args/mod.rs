@@ -1,13 +1,16 @@
 //! What can be typed. Values are taken as they are; `config` and the commands make them ready.
 
+mod cutover;
 mod demo;
 mod ready;
 mod run;
 mod state;
 mod table;
+mod verify;
 
 use clap::{ArgAction, Args, Parser, Subcommand};
 
+pub use cutover::{CutoverArgs, CutoverHow};
 pub use demo::DemoArgs;
 pub use ready::{CompletionsArgs, ManArgs, ParamsArgs, PreflightArgs, ReplicaIdentityArgs};
 pub use run::{
@@ -16,6 +19,7 @@ pub use run::{
 };
 pub use state::{CleanupArgs, SetEndposArgs, StatusArgs};
 pub use table::{TableArgs, TableVerb};
+pub use verify::VerifyArgs;
 
 use crate::model::Lsn;
 
@@ -75,6 +79,10 @@ pub enum Verb {
     SetEndpos(SetEndposArgs),
     /// Add a table to a migration that runs, or copy one again
     Table(TableArgs),
+    /// Stop writes, let the last change through, switch to the target; undo all of it if that takes too long
+    Cutover(Box<CutoverArgs>),
+    /// Compare both sides at one position, also while they are written to, and name the rows that differ
+    Verify(Box<VerifyArgs>),
     /// Remove what pgmig made: slot and publications on the source, its state on the target
     Cleanup(CleanupArgs),
     /// Migrate a sample database between two throwaway servers, under load, and compare both
@@ -87,6 +95,10 @@ pub enum Verb {
 
 fn lsn(text: &str) -> Result<Lsn, String> {
     text.parse().map_err(|err| format!("{err}: give two hexadecimal numbers with a slash between, such as 16/B374D848"))
+}
+
+fn duration(text: &str) -> Result<std::time::Duration, String> {
+    crate::report::units::parse_duration(text).ok_or_else(|| "give a time such as 5s, 500ms or 2min".into())
 }
 
 fn size(text: &str) -> Result<u64, String> {

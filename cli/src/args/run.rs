@@ -1,10 +1,13 @@
 //! What a migration is made of: the arguments of `run` and `plan`.
 
-use std::path::PathBuf;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 
-use clap::{Args, ValueEnum};
+use clap::{Args, Command, FromArgMatches, ValueEnum};
 
+use super::cutover::CutoverHow;
 use super::{SourceArg, TargetArg, lsn, migration, size, slot};
+use crate::error::{Error, Result};
 use crate::model::Lsn;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -257,9 +260,30 @@ pub struct RunArgs {
     #[arg(long, default_value_t = 600, value_name = "SECONDS", help_heading = "How")]
     pub reconnect_for: u64,
 
+    #[command(flatten)]
+    pub cutover: CutoverHow,
+
     /// Print one JSON object a line on stdout
     #[arg(long, help_heading = "Output")]
     pub json: bool,
+}
+
+impl RunArgs {
+    /// The arguments of a run that goes on with a migration as it was begun.
+    pub fn begun(source: &str, target: &str, name: &str, slot_name: &str, dir: Option<&Path>) -> Result<RunArgs> {
+        let mut args: Vec<OsString> = vec!["run".into()];
+        for (flag, value) in [("--source", source), ("--target", target), ("--name", name), ("--slot-name", slot_name)]
+        {
+            args.extend([flag.into(), value.into()]);
+        }
+        if let Some(dir) = dir {
+            args.extend(["--dir".into(), dir.into()]);
+        }
+        // An error of clap's would print what it was given, which may hold a password.
+        let matches = RunArgs::augment_args(Command::new("run")).try_get_matches_from(args);
+        let read = matches.and_then(|matches| RunArgs::from_arg_matches(&matches));
+        read.map_err(|_| Error::bug("the arguments of a run that goes on are not understood"))
+    }
 }
 
 #[derive(Debug, Args)]

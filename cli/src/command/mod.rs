@@ -2,6 +2,7 @@
 //! `main`.
 
 pub mod cleanup;
+pub mod cutover;
 pub mod demo;
 pub mod params;
 pub mod plan;
@@ -12,6 +13,7 @@ pub mod set_endpos;
 pub mod shell;
 pub mod status;
 pub mod table;
+pub mod verify;
 
 use std::io::IsTerminal;
 
@@ -30,6 +32,8 @@ pub async fn dispatch(cli: Cli) -> Result<Exit> {
         Verb::Status(args) => status::status(args).await,
         Verb::SetEndpos(args) => set_endpos::set_endpos(args).await,
         Verb::Table(args) => table::table(args).await,
+        Verb::Cutover(args) => cutover::cutover(*args, cli.quiet).await,
+        Verb::Verify(args) => verify::verify(*args, cli.quiet).await,
         Verb::Cleanup(args) => cleanup::cleanup(args).await,
         Verb::Demo(args) => demo::demo(args).await,
         Verb::Completions(args) => shell::completions(args),

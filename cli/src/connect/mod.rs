@@ -123,6 +123,12 @@ pub async fn client_with_lane(
     Ok((client, lane))
 }
 
+/// A session with something that speaks the protocol and is no server, such as a pooler's console: nothing
+/// is set in it.
+pub async fn console(conninfo: &Conninfo, side: Side) -> Result<Client> {
+    Ok(dial::connect(conninfo, side, &Sql { conninfo, application_name: "pgmig" }).await?.0)
+}
+
 /// The statements that give a session the usual settings, then `settings`.
 pub(crate) fn settings_sql(settings: &[(&str, &str)]) -> String {
     let calls: Vec<String> = SETTINGS

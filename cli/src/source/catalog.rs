@@ -7,7 +7,7 @@ use tokio_postgres::Client;
 
 use crate::error::{Context, Result};
 use crate::model::TableName;
-use crate::model::name::identifier;
+use crate::model::name::{identifier, literal};
 
 /// A table whose rows are moved.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -154,6 +154,16 @@ pub struct SequenceValue {
     pub name: TableName,
     pub last_value: i64,
     pub is_called: bool,
+    increment: i64,
+    least: i64,
+    greatest: i64,
+}
+
+impl SequenceValue {
+    /// So many values further, within its bounds.
+    pub fn ahead(&self, values: i64) -> i64 {
+        self.last_value.saturating_add(self.increment.saturating_mul(values)).clamp(self.least, self.greatest)
+    }
 }
 
 /// Values of the sequences, many to a round trip.
@@ -163,16 +173,29 @@ pub async fn sequence_values(client: &Client, names: &[TableName]) -> Result<Vec
         let selects: Vec<String> = names
             .iter()
             .enumerate()
-            .map(|(at, name)| format!("select {at}::int4, last_value::int8, is_called from {}", name.sql()))
+            .map(|(at, name)| {
+                let sql = name.sql();
+                format!("select {at}::int4, last_value::int8, is_called, {}::regclass::oid from {sql}", literal(&sql))
+            })
             .collect();
         let rows = client
-            .query(&selects.join(" union all "), &[])
+            .query(
+                &format!(
+                    "select v.*, s.seqincrement, s.seqmin, s.seqmax
+                       from ({}) v (at, last_value, is_called, oid) join pg_catalog.pg_sequence s on s.seqrelid = v.oid",
+                    selects.join(" union all ")
+                ),
+                &[],
+            )
             .await
             .on_source(|| "read the values of the sequences".into())?;
         values.extend(rows.iter().map(|row| SequenceValue {
             name: names[row.get::<_, i32>(0) as usize].clone(),
             last_value: row.get(1),
             is_called: row.get(2),
+            increment: row.get(4),
+            least: row.get(5),
+            greatest: row.get(6),
         }));
     }
     Ok(values)
@@ -220,6 +243,24 @@ pub async fn populated_views(client: &Client) -> Result<Vec<TableName>> {
         .await
         .on_source(|| "read the materialized views of the source".into())?;
     Ok(rows.iter().map(|row| TableName::new(row.get::<_, String>(0), row.get::<_, String>(1))).collect())
+}
+
+/// What tells whether a materialized view was refreshed since: its file, and the rows that were written to it.
+pub async fn view_states(client: &Client) -> Result<Vec<(String, String)>> {
+    let rows = client
+        .query(
+            "select n.nspname::text, c.relname::text,
+                    concat_ws(' ', pg_catalog.pg_relation_filenode(c.oid), c.relispopulated,
+                              pg_catalog.pg_stat_get_tuples_inserted(c.oid), pg_catalog.pg_stat_get_tuples_updated(c.oid),
+                              pg_catalog.pg_stat_get_tuples_deleted(c.oid))
+               from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+              where c.relkind = 'm' and n.nspname !~ '^pg_'",
+            &[],
+        )
+        .await
+        .on_source(|| "look at the materialized views of the source".into())?;
+    let name = |row: &tokio_postgres::Row| TableName::new(row.get::<_, String>(0), row.get::<_, String>(1));
+    Ok(rows.iter().map(|row| (name(row).to_string(), row.get(2))).collect())
 }
 
 /// Tables with partitions or heirs that are no partitions themselves.

@@ -7,6 +7,7 @@ pub mod copy_out;
 pub mod dump;
 pub mod dump_ranges;
 pub mod extensions;
+pub mod freeze;
 pub mod identity;
 pub mod inventory;
 pub mod large_objects;

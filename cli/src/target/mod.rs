@@ -4,6 +4,7 @@ pub mod checks;
 pub mod checks_tried;
 pub mod columns;
 pub mod copy_in;
+pub mod cutover;
 pub mod extension_parts;
 pub mod install;
 pub mod keys;

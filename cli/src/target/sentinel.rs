@@ -3,6 +3,7 @@
 
 use tokio_postgres::Client;
 
+use super::cutover;
 use crate::crash;
 use crate::error::{Context, Error, Exit, Result};
 use crate::model::{Lsn, Phase};
@@ -22,6 +23,7 @@ pub struct Sentinel {
     pub endpos: Option<Lsn>,
     pub replay_lsn: Option<Lsn>,
     pub last_error: Option<String>,
+    pub cutover: Option<cutover::State>,
 }
 
 /// What a new migration is begun with.
@@ -47,7 +49,7 @@ pub async fn load(client: &Client, migration: &str) -> Result<Option<Sentinel>> 
     let row = client
         .query_opt(
             "select phase, interrupted_phase, follow, apply, plugin, slot_name, source_identity,
-                    startpos, endpos, replay_lsn, last_error
+                    startpos, endpos, replay_lsn, last_error, cutover
                from pgmig.sentinel where migration = $1",
             &[&migration],
         )
@@ -72,6 +74,7 @@ pub async fn load(client: &Client, migration: &str) -> Result<Option<Sentinel>> 
         endpos: row.get(8),
         replay_lsn: row.get(9),
         last_error: row.get(10),
+        cutover: cutover::State::parse(row.get(11)),
     }))
 }
 
@@ -119,6 +122,18 @@ pub async fn apply_alone(client: &Client, migration: &str) -> Result<()> {
         )
         .await
         .on_target(doing)?;
+    Ok(())
+}
+
+/// Gives the lock back before the session ends.
+pub async fn unlock(client: &Client, migration: &str) -> Result<()> {
+    client
+        .query_one(
+            "select pg_catalog.pg_advisory_unlock(pg_catalog.hashtextextended('pgmig ' || $1, 0))",
+            &[&migration],
+        )
+        .await
+        .on_target(|| format!("unlock migration `{migration}`"))?;
     Ok(())
 }
 

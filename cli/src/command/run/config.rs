@@ -3,10 +3,13 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use tokio::sync::watch;
+
 use super::budget::Policy;
 use crate::apply::conflict::OnConflict;
 use crate::args::{
-    FlavourArg, OnConflictArg, PluginArg, RunArgs, SplitArgs, SplitByArg, StreamFormatArg, WalBudgetPolicyArg, WhatArgs,
+    CutoverHow, FlavourArg, OnConflictArg, PluginArg, RunArgs, SplitArgs, SplitByArg, StreamFormatArg,
+    WalBudgetPolicyArg, WhatArgs,
 };
 use crate::command::conninfo;
 use crate::config::Conninfo;
@@ -14,13 +17,14 @@ use crate::config::filters::Filters;
 use crate::config::requirements::Requirements;
 use crate::copy::draft::Cutting;
 use crate::copy::parts::SplitBy;
+use crate::cutover;
 use crate::error::Result;
 use crate::model::{Leave, Lsn};
 use crate::preflight::{Asked, Tries};
 use crate::source::catalog::Sizes;
 use crate::target::install::Flavour;
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Config {
     pub source: Conninfo,
     pub target: Conninfo,
@@ -56,6 +60,10 @@ pub struct Config {
     pub wal_budget_policy: Policy,
     /// How long a lost server is waited for.
     pub reconnect_for: Duration,
+    /// How to cut over when that is asked for in SQL.
+    pub cutover: cutover::Settings,
+    /// True while this process cuts over.
+    pub cutting: watch::Sender<bool>,
 }
 
 impl Config {
@@ -93,6 +101,8 @@ impl Config {
                 WalBudgetPolicyArg::Stop => Policy::Stop,
                 WalBudgetPolicyArg::Drop => Policy::Drop,
             },
+            cutover: cutover_settings(args.cutover)?,
+            cutting: watch::Sender::new(false),
             binary_stream: args.stream_format == StreamFormatArg::Auto,
             on_conflict: match args.on_conflict {
                 OnConflictArg::Stop => OnConflict::Stop,
@@ -132,6 +142,20 @@ pub fn named(plugin: PluginArg) -> Option<&'static str> {
         PluginArg::Wal2json => Some("wal2json"),
         PluginArg::Pgoutput => Some("pgoutput"),
     }
+}
+
+pub fn cutover_settings(args: CutoverHow) -> Result<cutover::Settings> {
+    Ok(cutover::Settings {
+        freeze: args.freeze,
+        spared: args.spare,
+        max_downtime: args.max_downtime,
+        max_lag: args.max_lag,
+        switch: args.switch,
+        pgbouncer: match args.pgbouncer {
+            Some(console) => Some((conninfo(&console)?, args.pgbouncer_database)),
+            None => None,
+        },
+    })
 }
 
 /// What the flags leave out.

@@ -3,6 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{RwLock, mpsc, watch};
 
@@ -94,6 +95,8 @@ impl Run {
         let mut caught_up = std::pin::pin!(caught_up);
         let mut catalogs = std::pin::pin!(self.watch_catalogs(&found.plugin));
         let mut requests = std::pin::pin!(self.table_requests(&tables, lacked));
+        let mut cutovers = std::pin::pin!(self.serve_requests());
+        let mut ahead = std::pin::pin!(self.keep_sequences_ahead());
         loop {
             let endpos = tokio::select! {
                 reached = apply.run() => match reached {
@@ -122,6 +125,8 @@ impl Run {
                 failed = &mut caught_up => return Err(failed),
                 drifted = &mut catalogs => return Err(drifted),
                 failed = &mut requests => return Err(failed),
+                never = &mut cutovers => match never {},
+                failed = &mut ahead => return Err(failed),
             };
             if *tables.busy.borrow() {
                 // Before the end every table is copied.
@@ -142,7 +147,16 @@ impl Run {
                 )));
             }
             self.look_for_drift(&found.plugin, None).await?;
-            if sentinel::enter_cutover(&self.target, &self.config.name, endpos).await? {
+            if !sentinel::enter_cutover(&self.target, &self.config.name, endpos).await? {
+                // The switches are read again in a moment.
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            }
+            let over = tokio::select! {
+                over = self.hold(&mut apply, streaming, endpos) => over?,
+                never = &mut cutovers => match never {},
+            };
+            if over {
                 break;
             }
         }

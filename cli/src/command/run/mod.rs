@@ -4,9 +4,11 @@ mod begin;
 mod budget;
 mod config;
 mod copy;
+mod cutover;
 mod drift;
 mod finish;
 mod follow;
+mod hold;
 mod join;
 mod origin;
 mod regain;
@@ -17,6 +19,7 @@ mod upstream;
 
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio_postgres::Client;
 
 use crate::args::RunArgs;
@@ -34,10 +37,12 @@ use crate::report::{self, Reporter, Style};
 use crate::selection::select;
 use crate::source::catalog::Sizes;
 use crate::source::{self, slot};
+use crate::target::cutover::State;
 use crate::target::install::{self, Flavour};
 use crate::target::rounds::{self, Failed};
 use crate::target::{progress, queue, sentinel};
-pub use config::{Config, cutting, default_dir, flavour, large_object_parts, leave, named};
+pub use config::{Config, cutover_settings, cutting, default_dir, flavour, large_object_parts, leave, named};
+pub use cutover::{Cutover, Outcome};
 use regain::Kept;
 
 /// What every phase needs: settings, a session with each side, and somebody to tell.
@@ -59,7 +64,7 @@ pub struct Run {
 }
 
 /// How a run ended well.
-struct Summary {
+pub struct Summary {
     endpos: Option<Lsn>,
     already: bool,
     failed: Vec<Failed>,
@@ -76,6 +81,7 @@ pub async fn run(args: RunArgs, quiet: bool) -> Result<Exit> {
     };
     let joins = args.join;
     let config = Config::new(args)?;
+    let cutting = config.cutting.subscribe();
     let (report, reporter) = report::start(style);
     if joins {
         let done = tokio::select! {
@@ -92,7 +98,7 @@ pub async fn run(args: RunArgs, quiet: bool) -> Result<Exit> {
     }
     let done = tokio::select! {
         done = migrate(config, report.clone()) => done,
-        stopped = interrupted("what is committed stays; the same command goes on from there") => Err(stopped),
+        stopped = stopped(cutting) => Err(stopped),
     };
     if let Err(err) = &done {
         let hint = err.hint_text().map(str::to_string);
@@ -106,6 +112,14 @@ pub async fn run(args: RunArgs, quiet: bool) -> Result<Exit> {
         tell(&summary);
     }
     Ok(Exit::Done)
+}
+
+/// Waits for a signal, and for a cutover of this run to be undone by it.
+async fn stopped(mut cutting: watch::Receiver<bool>) -> Error {
+    let stopped = interrupted("what is committed stays; the same command goes on from there").await;
+    // Without a sender there is no cutover either.
+    let _ = cutting.wait_for(|cutting| !cutting).await;
+    stopped
 }
 
 fn tell(summary: &Summary) {
@@ -138,7 +152,7 @@ fn tell(summary: &Summary) {
 }
 
 /// Finds out where the migration is, begins it if it is nowhere, and goes on.
-async fn migrate(config: Config, report: Reporter) -> Result<Summary> {
+pub async fn migrate(config: Config, report: Reporter) -> Result<Summary> {
     let target = connect::client(&config.target, Side::Target, "pgmig run", &[]).await?;
     let source = connect::client(&config.source, Side::Source, "pgmig run", &[]).await?;
     preflight::two_databases(&source, &target).await?;
@@ -251,10 +265,27 @@ impl Run {
         Ok(Run { config, report, target, target_pid, source, flavour, plan, filters, throttle, patience })
     }
 
+    /// Beside the run that applies changes: for what is done on both servers meanwhile. It takes no lock.
+    pub async fn join(config: Config, report: Reporter, found: &sentinel::Sentinel) -> Result<Run> {
+        let target = connect::client(&config.target, Side::Target, "pgmig cutover", &[]).await?;
+        let source = connect::client(&config.source, Side::Source, "pgmig cutover", &[]).await?;
+        let flavour = install::installed(&target).await?;
+        let flavour = flavour.ok_or_else(|| Error::bug("the schema pgmig went away"))?;
+        check_same(&config, &source, flavour, found).await?;
+        let plan = PlanDb::open(&config.dir, &identity(&found.source_identity, &config.name))?;
+        let filters = plan.filters()?;
+        Run::new(config, report, (source, target), flavour, plan, filters).await
+    }
+
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
     /// All phases from where the sentinel is; `kept` is what an earlier try of this run has left.
     async fn go(&self, kept: &mut Kept) -> Result<Summary> {
         let found = self.sentinel().await?;
         let mut phase = found.phase;
+        let follows = phase < Phase::Cutover || found.cutover.is_some_and(State::holds);
         let Kept { streaming, holder } = kept;
         if phase == Phase::Planned {
             // The slot is made anew, which the old stream would be in the way of.
@@ -262,7 +293,7 @@ impl Run {
             let (began, held) = self.plan(&found).await?;
             (*streaming, *holder) = (began, Some(held));
             phase = Phase::Schema;
-        } else if found.follow && phase < Phase::Cutover {
+        } else if found.follow && follows {
             self.check_origins(&found).await?;
             self.take_in_new_tables(&found).await?;
             if streaming.is_none() {
@@ -285,12 +316,15 @@ impl Run {
                 None => copying.await?,
             }
         }
-        if let Some(streaming) = streaming.as_mut().filter(|_| phase < Phase::Cutover) {
+        if let Some(streaming) = streaming.as_mut().filter(|_| follows) {
             self.follow(streaming, phase).await?;
         }
         // All that was received is applied; what still comes is not wanted.
         *streaming = None;
-        self.finish().await?;
+        // A cutover does what belongs to the end by itself.
+        if self.sentinel().await?.phase != Phase::Done {
+            self.finish().await?;
+        }
         let found = self.sentinel().await?;
         Ok(Summary {
             endpos: found.endpos.filter(|_| found.follow),

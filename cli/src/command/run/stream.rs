@@ -24,6 +24,7 @@ use crate::source::replication::ReplicationClient;
 use crate::source::slot;
 use crate::stream::receive::{Link, Received, Receiver};
 use crate::stream::spool::{Spool, SpoolWriter};
+use crate::target::cutover::State;
 use crate::target::install::Flavour;
 use crate::target::sentinel::{self, Sentinel, StreamPositions};
 
@@ -31,6 +32,9 @@ use crate::target::sentinel::{self, Sentinel, StreamPositions};
 const LOOK_EVERY: Duration = Duration::from_millis(300);
 /// How often an idle source that has not come past endpos is given something to say.
 const NUDGE_EVERY: Duration = Duration::from_secs(2);
+/// The same while a cutover waits.
+const HURRY: Duration = Duration::from_millis(30);
+const NUDGE_IN_A_HURRY: Duration = Duration::from_millis(150);
 
 /// A stream that runs.
 pub struct Streaming {
@@ -214,12 +218,13 @@ impl Monitor {
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut nudged = Instant::now() - NUDGE_EVERY;
         let mut may_nudge = true;
+        let mut hurried = false;
         loop {
             tokio::select! {
                 _ = ticks.tick() => {}
                 () = stopping(&mut stop) => return self.look().await.map(drop).or_else(unless_lost),
             }
-            let (source_lsn, switches) = match self.look().await {
+            let (source_lsn, switches, hurry) = match self.look().await {
                 Ok(seen) => seen,
                 Err(err) if err.connection_lost() => {
                     tokio::select! {
@@ -230,9 +235,14 @@ impl Monitor {
                 }
                 Err(err) => return Err(err),
             };
+            if hurry != hurried {
+                hurried = hurry;
+                ticks = tokio::time::interval(if hurry { HURRY } else { LOOK_EVERY });
+                ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+            }
             let received = self.received.borrow().write_lsn;
             let waits = switches.endpos.is_some_and(|endpos| endpos <= source_lsn && received < endpos);
-            if waits && may_nudge && nudged.elapsed() >= NUDGE_EVERY {
+            if waits && may_nudge && nudged.elapsed() >= if hurry { NUDGE_IN_A_HURRY } else { NUDGE_EVERY } {
                 nudged = Instant::now();
                 if let Err(err) = slot::nudge(&self.source).await {
                     may_nudge = false;
@@ -254,8 +264,8 @@ impl Monitor {
         Ok(())
     }
 
-    /// Reads the switches, writes the positions.
-    async fn look(&self) -> Result<(Lsn, Switches)> {
+    /// Reads the switches, writes the positions. Whether a cutover waits comes last.
+    async fn look(&self) -> Result<(Lsn, Switches, bool)> {
         let source_lsn = slot::current_lsn(&self.source).await?;
         let found = sentinel::load(&self.target, &self.migration).await?.ok_or_else(|| {
             Error::new(Exit::Phase, format!("migration `{}` was removed while it ran", self.migration))
@@ -281,7 +291,7 @@ impl Monitor {
             rows: applied.rows,
             endpos: switches.endpos,
         }));
-        Ok((source_lsn, switches))
+        Ok((source_lsn, switches, found.cutover.is_some_and(State::holds)))
     }
 }
 
