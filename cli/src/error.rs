@@ -96,6 +96,17 @@ impl Error {
         }
         None
     }
+    /// The cause of this type, if there is one.
+    pub fn find<E: StdError + 'static>(&self) -> Option<&E> {
+        let mut next: Option<&(dyn StdError + 'static)> = Some(self);
+        while let Some(err) = next {
+            if let Some(found) = err.downcast_ref() {
+                return Some(found);
+            }
+            next = err.source();
+        }
+        None
+    }
     /// Schema and table that the server's answer is about, if it names them.
     pub fn table(&self) -> Option<(&str, &str)> {
         let mut next: Option<&(dyn StdError + 'static)> = Some(self);

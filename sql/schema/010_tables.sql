@@ -19,6 +19,8 @@ create table pgmig.sentinel
     source_identity    text        not null,
     startpos           pg_lsn,
     endpos             pg_lsn,
+    exported_snapshot  text,
+    exported_lsn       pg_lsn,
     write_lsn          pg_lsn,
     flush_lsn          pg_lsn,
     replay_lsn         pg_lsn,
@@ -45,6 +47,8 @@ comment on column pgmig.sentinel.slot_name is 'logical replication slot on the s
 comment on column pgmig.sentinel.source_identity is 'system identifier and database oid of the source';
 comment on column pgmig.sentinel.startpos is 'consistent point of the slot: where the stream starts';
 comment on column pgmig.sentinel.endpos is 'where to stop: every transaction whose commit record ends at or before it is applied, none after it; null while open';
+comment on column pgmig.sentinel.exported_snapshot is 'the snapshot on the source that Parts are read under, for as long as the run that holds it copies; empty: each Part under one of its own';
+comment on column pgmig.sentinel.exported_lsn is 'whatever exported_snapshot shows was committed before this position';
 comment on column pgmig.sentinel.write_lsn is 'received from the source';
 comment on column pgmig.sentinel.flush_lsn is 'durable on our side: in the spool, or committed here';
 comment on column pgmig.sentinel.replay_lsn is 'end of the commit record of the last source transaction committed here; moves in the same transaction as its rows';
@@ -186,3 +190,27 @@ comment on column pgmig.conflict.schema_name is 'schema of the table';
 comment on column pgmig.conflict.table_name is 'name of the table';
 comment on column pgmig.conflict.kind is 'insert_exists, update_exists: a row with that unique key is there, and was left as it is; update_missing, delete_missing: no row with that key is there';
 comment on column pgmig.conflict.key_columns is 'names of the columns that identify a row; their values are told nowhere';
+
+create table pgmig.request
+(
+    request_id    bigint      generated always as identity primary key,
+    migration     text        not null references pgmig.sentinel on delete cascade,
+    verb          text        not null check (verb in ('add', 'resync')),
+    schema_name   text        not null,
+    table_name    text        not null,
+    state         text        not null default 'pending' check (state in ('pending', 'running', 'done', 'refused')),
+    message       text,
+    requested_at  timestamptz not null default clock_timestamp(),
+    finished_at   timestamptz
+);
+create index request_order on pgmig.request (migration, request_id);
+comment on table pgmig.request is 'what people ask of a migration that follows its source; the run takes it up';
+comment on column pgmig.request.request_id is 'order of the requests';
+comment on column pgmig.request.migration is 'migration it is asked of';
+comment on column pgmig.request.verb is 'add: a table that was left out becomes part of the migration; resync: a table is copied again';
+comment on column pgmig.request.schema_name is 'schema of the table';
+comment on column pgmig.request.table_name is 'name of the table';
+comment on column pgmig.request.state is 'pending, running, done or refused';
+comment on column pgmig.request.message is 'why it was refused';
+comment on column pgmig.request.requested_at is 'when it was asked';
+comment on column pgmig.request.finished_at is 'when it was done or refused';

@@ -19,16 +19,20 @@ fn role(uri: &str, name: &str) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn help_is_as_people_should_read_it() -> Outcome {
     let mut transcript = Transcript::new("help.txt");
-    let cases: [&[&str]; 9] = [
+    let cases: [&[&str]; 13] = [
         &[],
         &["--help"],
         &["run", "--help"],
         &["preflight", "--help"],
+        &["params", "--help"],
+        &["replica-identity", "--help"],
         &["plan", "--help"],
         &["status", "--help"],
         &["set-endpos", "--help"],
         &["cleanup", "--help"],
         &["demo", "--help"],
+        &["completions", "--help"],
+        &["man", "--help"],
     ];
     for args in cases {
         let finished = Pgmig::start(args, &[("COLUMNS", "100")]).wait(Duration::from_secs(30)).await;

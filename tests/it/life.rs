@@ -15,6 +15,7 @@ mod objects;
 mod parts;
 mod points;
 mod stop;
+mod tables;
 mod tags;
 mod torture;
 mod versions;

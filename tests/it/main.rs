@@ -7,6 +7,8 @@ mod input;
 mod layers;
 mod life;
 mod preflight;
+mod ready;
+mod rights;
 mod schema;
 mod secrets;
 mod sql;

@@ -49,6 +49,7 @@ use conflict::{Deciding, OnConflict};
 use gather::Gathered;
 pub use gather::Gatherer;
 use merge::Merger;
+use reconcile::Pieces;
 use tags::Tags;
 
 /// SQLSTATE of `pgmig.advance` when apply is paused or endpos lies before the Batch.
@@ -452,12 +453,6 @@ impl<W: Writer> Apply<W> {
         }
         tracing::debug!(replay_lsn = %advance.commit.end_lsn, transactions = advance.transactions, rows, "batch applied");
     }
-}
-
-/// A large transaction that is open on the target.
-struct Pieces {
-    rows: u64,
-    _pass: tokio::sync::OwnedRwLockReadGuard<()>,
 }
 
 /// Whether a Batch may have failed for being one, or for its order.

@@ -5,10 +5,16 @@ use std::sync::Arc;
 
 use super::gather::Gathered;
 use super::tags::Clear;
-use super::{Apply, Pieces, Writer, Written, refused};
+use super::{Apply, Writer, Written, refused};
 use crate::error::{Context, Error, Exit, Result};
 use crate::model::TableName;
 use crate::stream::spool::Position;
+
+/// A large transaction that is open on the target.
+pub(super) struct Pieces {
+    pub rows: u64,
+    _pass: tokio::sync::OwnedRwLockReadGuard<()>,
+}
 
 impl<W: Writer> Apply<W> {
     /// Whether the tags are others than those that was gathered by.

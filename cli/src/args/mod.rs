@@ -4,16 +4,18 @@ mod demo;
 mod ready;
 mod run;
 mod state;
+mod table;
 
 use clap::{ArgAction, Args, Parser, Subcommand};
 
 pub use demo::DemoArgs;
-pub use ready::PreflightArgs;
+pub use ready::{CompletionsArgs, ManArgs, ParamsArgs, PreflightArgs, ReplicaIdentityArgs};
 pub use run::{
     FlavourArg, OnConflictArg, PlanArgs, PluginArg, RunArgs, SplitArgs, SplitByArg, StreamFormatArg,
     WalBudgetPolicyArg, WhatArgs,
 };
 pub use state::{CleanupArgs, SetEndposArgs, StatusArgs};
+pub use table::{TableArgs, TableVerb};
 
 use crate::model::Lsn;
 
@@ -61,16 +63,26 @@ pub enum Verb {
     Run(Box<RunArgs>),
     /// Check both servers for all that run needs, each with the statement that mends it; changes nothing
     Preflight(Box<PreflightArgs>),
+    /// Show the settings of both servers side by side, and what a difference may do to the application
+    Params(ParamsArgs),
+    /// Give tables of the source that lack one a replica identity, the least that does; --revert takes it back
+    ReplicaIdentity(ReplicaIdentityArgs),
     /// Show what run would move, in which order, and what it would leave out and why
     Plan(Box<PlanArgs>),
     /// Show how far each migration into the target is
     Status(StatusArgs),
     /// Set the WAL position at which a migration stops
     SetEndpos(SetEndposArgs),
+    /// Add a table to a migration that runs, or copy one again
+    Table(TableArgs),
     /// Remove what pgmig made: slot and publications on the source, its state on the target
     Cleanup(CleanupArgs),
     /// Migrate a sample database between two throwaway servers, under load, and compare both
     Demo(DemoArgs),
+    /// Print the completions of a shell
+    Completions(CompletionsArgs),
+    /// Write the manual pages to a folder
+    Man(ManArgs),
 }
 
 fn lsn(text: &str) -> Result<Lsn, String> {

@@ -181,6 +181,10 @@ pub struct RunArgs {
     #[arg(long, overrides_with = "no_follow", help_heading = "What to migrate")]
     pub follow: bool,
 
+    /// Help a run on another machine: copy Parts of the migration until none is left, then end
+    #[arg(long, conflicts_with_all = ["endpos", "no_follow"], help_heading = "What to migrate")]
+    pub join: bool,
+
     /// End after the copy: for a source that nobody writes to
     #[arg(long, overrides_with = "follow", conflicts_with = "endpos", help_heading = "What to migrate")]
     pub no_follow: bool,

@@ -3,11 +3,15 @@
 
 pub mod cleanup;
 pub mod demo;
+pub mod params;
 pub mod plan;
 pub mod preflight;
+pub mod replica_identity;
 pub mod run;
 pub mod set_endpos;
+pub mod shell;
 pub mod status;
+pub mod table;
 
 use std::io::IsTerminal;
 
@@ -20,11 +24,16 @@ pub async fn dispatch(cli: Cli) -> Result<Exit> {
     match cli.verb {
         Verb::Run(args) => run::run(*args, cli.quiet).await,
         Verb::Preflight(args) => preflight::preflight(*args).await,
+        Verb::Params(args) => params::params(args).await,
+        Verb::ReplicaIdentity(args) => replica_identity::replica_identity(args).await,
         Verb::Plan(args) => plan::plan(*args).await,
         Verb::Status(args) => status::status(args).await,
         Verb::SetEndpos(args) => set_endpos::set_endpos(args).await,
+        Verb::Table(args) => table::table(args).await,
         Verb::Cleanup(args) => cleanup::cleanup(args).await,
         Verb::Demo(args) => demo::demo(args).await,
+        Verb::Completions(args) => shell::completions(args),
+        Verb::Man(args) => shell::man(args),
     }
 }
 

@@ -15,10 +15,13 @@ pub async fn params(args: ParamsArgs) -> Result<Exit> {
     let (source, target) = (conninfo(&args.source.source)?, conninfo(&args.target)?);
     let source = connect::client(&source, Side::Source, "pgmig params", &[]).await?;
     let target = connect::client(&target, Side::Target, "pgmig params", &[]).await?;
-    let (from, into) =
-        (server::server(&source, Side::Source).await?, server::server(&target, Side::Target).await?);
+    let (from, into) = (server::server(&source, Side::Source).await?, server::server(&target, Side::Target).await?);
     let here = settings::settings(&source, Side::Source).await?;
     let there = settings::settings(&target, Side::Target).await?;
+    let for_roles = for_roles(
+        &settings::for_roles(&source, Side::Source).await?,
+        &settings::for_roles(&target, Side::Target).await?,
+    );
     let mut parameters = Vec::new();
     for parameter in settings::parameters() {
         let (one, other) = (here.get(parameter.name), there.get(parameter.name));
@@ -28,7 +31,9 @@ pub async fn params(args: ParamsArgs) -> Result<Exit> {
             _ => false,
         };
         let restart = other.or(one).is_some_and(|setting| setting.restart);
-        let statement = one.filter(|_| !same && other.is_some()).map(|one| {
+        // What is set for the database or a role is listed as that, and comes with the migration.
+        let set_there = for_roles.iter().any(|set| set.name.eq_ignore_ascii_case(parameter.name));
+        let statement = one.filter(|_| !same && other.is_some() && !set_there).map(|one| {
             let set = into.service.set(parameter.name, &one.shown, restart);
             // What makes all of them hold comes once, at the end.
             set.lines().next().unwrap_or_default().to_string()
@@ -45,16 +50,8 @@ pub async fn params(args: ParamsArgs) -> Result<Exit> {
         });
     }
     let introduced = |server: &server::Server| format!("PostgreSQL {}, {}", server.version_text, server.service);
-    let all = Params {
-        format: json::FORMAT,
-        source: introduced(&from),
-        target: introduced(&into),
-        parameters,
-        for_roles: for_roles(
-            &settings::for_roles(&source, Side::Source).await?,
-            &settings::for_roles(&target, Side::Target).await?,
-        ),
-    };
+    let all =
+        Params { format: json::FORMAT, source: introduced(&from), target: introduced(&into), parameters, for_roles };
     let text = match args.json {
         true => format!("{}\n", serde_json::to_string(&all).during(Exit::Bug, || "write the settings".into())?),
         false => params::text(&all, args.all),

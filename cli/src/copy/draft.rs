@@ -194,7 +194,7 @@ pub async fn draft(holder: &SnapshotHolder, asked: &Asked<'_>, file: &Path) -> R
 }
 
 /// Takes out what flags leave behind; says what it was.
-fn leave_out(entries: &mut Vec<Entry>, leave: Leave) -> Vec<LeftOut> {
+pub fn leave_out(entries: &mut Vec<Entry>, leave: Leave) -> Vec<LeftOut> {
     let mut left_out = Vec::new();
     entries.retain(|entry| {
         let Some(flag) = leave.flag(&entry.kind, &entry.tag) else { return true };

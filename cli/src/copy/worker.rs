@@ -9,6 +9,7 @@ use tokio::sync::Semaphore;
 use tokio_postgres::Client;
 
 use super::board::Board;
+use super::failure::explained;
 use super::parts::LARGE_OBJECTS;
 use super::throttle::Throttle;
 use crate::config::Conninfo;
@@ -21,10 +22,10 @@ use crate::report::{Event, Reporter};
 use crate::source::copy_out::{self, Rows};
 use crate::source::large_objects::{self as source_objects, Belongings};
 use crate::source::replication::CopyClient;
-use crate::source::snapshot;
 use crate::target::copy_in;
 use crate::target::large_objects as target_objects;
 use crate::target::queue::{self, Copied, FRONT, Part, Place};
+use crate::target::sentinel;
 
 /// Bytes sent to the target at once. Row by row costs ten times the CPU.
 const CHUNK: usize = 256 << 10;
@@ -50,6 +51,11 @@ pub struct Shared {
     pub exported: Option<String>,
     /// Whatever the snapshot shows was committed before this.
     pub lsn: Lsn,
+    /// Whether the sentinel says under which snapshot Parts are read, and they are done only for as long as
+    /// it does: several processes may read.
+    pub published: bool,
+    /// Whether the tables have their indexes and foreign keys already.
+    pub late: bool,
     /// Whether the stream reconciles what is read under another snapshot.
     pub follow: bool,
     /// Bounds how many read large objects at once.
@@ -147,6 +153,11 @@ impl Worker {
             [part] if is_large_objects(part) => self.copy_large_objects(part).await?,
             parts => self.copy_tables(parts).await?,
         };
+        if let Some(exported) = self.shared.exported.as_ref().filter(|_| self.shared.published)
+            && !sentinel::is_exported(&self.target, &self.shared.migration, exported).await?
+        {
+            return Err(Error::new(Exit::Phase, "the copy goes on under another snapshot, by another run"));
+        }
         queue::finish_parts(&self.target, &bundle.copied, &bundle.tag.0, bundle.tag.1).await?;
         crash::before(crash::PART);
         let commit =
@@ -253,8 +264,10 @@ impl Worker {
             predicate: part.predicate.as_deref(),
             binary: part.binary,
         };
-        let (sink, opened) =
-            tokio::join!(copy_in::open(&self.target, &self.lane, part), copy_out::open(&mut self.source, &rows));
+        let (sink, opened) = tokio::join!(
+            copy_in::open(&self.target, &self.lane, part, self.shared.late),
+            copy_out::open(&mut self.source, &rows)
+        );
         // A lock on the target is the likelier reason, and the one that passes.
         let mut sink = sink?;
         opened?;
@@ -469,29 +482,6 @@ async fn sessions(shared: &Shared) -> Result<Sessions> {
     target.batch_execute(connect::ROWS_AS_STORED).await.on_target(|| "prepare a session on the target".into())?;
     let target_pid = queue::session_pid(&target).await?;
     Ok(Sessions { source, target, lane, target_pid, tag })
-}
-
-/// The failure with what to do about it, where the server's answer does not say.
-fn explained(err: Error) -> Error {
-    let hint = match (err.exit(), err.sqlstate()) {
-        _ if snapshot::is_gone(&err) => {
-            "the snapshot ended with the session that held it: run the same command again, which goes on under another"
-        }
-        (Exit::Target, Some("23505")) if err.chain().contains("pg_largeobject") => {
-            "the target holds large objects under the same numbers: run with --drop-if-exists if nobody needs them"
-        }
-        (Exit::Target, Some("53100")) => "make room on the target's disk, then run the same command again",
-        (Exit::Target, Some("22021" | "22P05")) => {
-            "the source holds bytes that are no text in the target's encoding: mend them there, or leave the table out"
-        }
-        (Exit::Source, Some("42703")) => {
-            "the table was altered since it was planned: begin again (pgmig cleanup --force, empty the target, pgmig run)"
-        }
-        _ if err.passing() => "run the same command again: what is copied stays",
-        _ => return err,
-    };
-    let exit = err.exit();
-    Error::new(exit, "the copy stopped").cause(err).hint(hint)
 }
 
 fn is_large_objects(part: &Part) -> bool {

@@ -123,10 +123,11 @@ impl Service {
     }
 }
 
-/// A value as ALTER SYSTEM takes it: a list without quotes round the whole of it.
+/// A value as ALTER SYSTEM takes it: a list without quotes round the whole of it, a size with them.
 fn quoted(value: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | ',' | ' ');
-    if value.chars().all(plain) { value.to_string() } else { literal(value) }
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | ',' | ' ' | '"' | '$');
+    let words = value.starts_with(|c: char| c.is_ascii_alphabetic() || c == '"') && value.chars().all(plain);
+    if words || value.parse::<f64>().is_ok() { value.to_string() } else { literal(value) }
 }
 
 impl fmt::Display for Service {
@@ -146,7 +147,7 @@ impl fmt::Display for Service {
 
 #[cfg(test)]
 mod tests {
-    use super::Service;
+    use super::{Service, quoted};
 
     #[test]
     fn a_service_is_told_by_what_only_it_has() {
@@ -172,6 +173,16 @@ mod tests {
             Service::SelfManaged.logical_decoding(),
             "alter system set wal_level = logical;\n-- then restart the server"
         );
+        let values = [
+            ("64MB", "'64MB'"),
+            ("-1", "-1"),
+            ("0.5", "0.5"),
+            ("\"$user\", public", "\"$user\", public"),
+            ("a/b", "'a/b'"),
+        ];
+        for (value, expected) in values {
+            assert_eq!(quoted(value), expected);
+        }
         assert!(Service::Rds.logical_decoding().contains("ParameterName=rds.logical_replication,ParameterValue=1"));
         assert!(Service::CloudSql.logical_decoding().contains("cloudsql.logical_decoding=on"));
         assert_eq!(Service::Aurora.replication("a\"b"), "grant rds_replication to \"a\"\"b\";");

@@ -4,6 +4,7 @@
 pub mod bars;
 pub mod findings;
 pub mod json;
+pub mod params;
 pub mod plain;
 pub mod plan;
 pub mod status;

@@ -1,6 +1,9 @@
 //! What is asked of either server in the same words: who runs it, how its database sorts, how much room
 //! it has, how it is set. Reads only, and knows of no migration.
 
+mod parameters;
+pub mod settings;
+
 use tokio_postgres::Client;
 
 use crate::connect::Side;

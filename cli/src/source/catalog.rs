@@ -131,6 +131,23 @@ pub async fn sequences(client: &Client) -> Result<Vec<TableName>> {
     Ok(rows.into_iter().map(|row| TableName::new(row.get::<_, String>(0), row.get::<_, String>(1))).collect())
 }
 
+/// Sequences that belong to columns of a table.
+pub async fn owned_sequences(client: &Client, table: u32) -> Result<Vec<TableName>> {
+    let rows = client
+        .query(
+            "select n.nspname::text, s.relname::text
+               from pg_catalog.pg_depend d
+                    join pg_catalog.pg_class s on s.oid = d.objid and s.relkind = 'S'
+                    join pg_catalog.pg_namespace n on n.oid = s.relnamespace
+              where d.classid = 'pg_class'::regclass and d.refclassid = 'pg_class'::regclass
+                and d.refobjid = $1 and d.refobjsubid > 0 and d.deptype in ('a', 'i')",
+            &[&table],
+        )
+        .await
+        .on_source(|| "read the sequences of a table".into())?;
+    Ok(rows.iter().map(|row| TableName::new(row.get::<_, String>(0), row.get::<_, String>(1))).collect())
+}
+
 /// Where a sequence stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SequenceValue {

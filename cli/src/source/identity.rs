@@ -26,6 +26,7 @@ pub enum Mend {
 #[derive(Debug, Clone)]
 pub struct Missing {
     pub name: TableName,
+    pub oid: u32,
     /// What its replica identity is now, as in ALTER TABLE.
     pub now: String,
     pub mend: Mend,
@@ -37,13 +38,17 @@ pub struct Missing {
 impl Missing {
     /// The statement that mends it; None where only a key does.
     pub fn statement(&self) -> Option<String> {
-        let identity = match &self.mend {
-            Mend::Default => "default".to_string(),
+        let made = self.made();
+        (!made.is_empty()).then(|| format!("alter table {} replica identity {made};", self.name))
+    }
+    /// What its replica identity will be, as in ALTER TABLE.
+    pub fn made(&self) -> String {
+        match &self.mend {
+            Mend::Default => "default".into(),
             Mend::Index(index) => format!("using index {}", identifier(index)),
-            Mend::Full => "full".to_string(),
-            Mend::None => return None,
-        };
-        Some(format!("alter table {} replica identity {identity};", self.name))
+            Mend::Full => "full".into(),
+            Mend::None => String::new(),
+        }
     }
     /// The statement that puts back what was.
     pub fn revert(&self) -> String {
@@ -69,14 +74,10 @@ pub async fn missing(client: &Client, tables: &[Table]) -> Result<Vec<Missing>> 
             None if row.get("full_does") => Mend::Full,
             None => Mend::None,
         };
-        let now = match (row.get::<_, &str>("now"), row.get::<_, Option<&str>>("now_index")) {
-            ("n", _) => "nothing".into(),
-            ("f", _) => "full".into(),
-            ("i", Some(index)) => format!("using index {}", identifier(index)),
-            _ => "default".into(),
-        };
+        let now = spelled(row.get("now"), row.get("now_index"));
         Missing {
             name: TableName::new(row.get::<_, String>("schema_name"), row.get::<_, String>("table_name")),
+            oid: row.get("oid"),
             now,
             mend,
             owned: row.get("owned"),
@@ -84,6 +85,25 @@ pub async fn missing(client: &Client, tables: &[Table]) -> Result<Vec<Missing>> 
         }
     };
     Ok(rows.iter().map(missing).collect())
+}
+
+/// As in ALTER TABLE.
+fn spelled(identity: &str, index: Option<&str>) -> String {
+    match (identity, index) {
+        ("n", _) => "nothing".into(),
+        ("f", _) => "full".into(),
+        ("i", Some(index)) => format!("using index {}", identifier(index)),
+        _ => "default".into(),
+    }
+}
+
+/// The replica identity of a table; None if it is gone.
+pub async fn now(client: &Client, oid: u32) -> Result<Option<String>> {
+    let row = client
+        .query_opt(include_str!("../../../sql/source/identity.sql"), &[&vec![oid]])
+        .await
+        .on_source(|| "read a replica identity".into())?;
+    Ok(row.map(|row| spelled(row.get("now"), row.get("now_index"))))
 }
 
 /// Runs one ALTER TABLE. Its lock shuts everybody out for a moment, and waiting for it would shut them

@@ -60,10 +60,8 @@ impl PgOutput {
             if let Some(binary) = &self.binary {
                 if !binary.contains(&type_oid) {
                     let column = columns.last().map_or("", String::as_str);
-                    return Err(DecodeError::new(format!(
-                        "column {column} of {schema}.{table} is of a type that does not travel in binary: run again with \
-                         --stream-format text"
-                    )));
+                    let what = format!("column {column} of {schema}.{table} has a type that does not travel in binary");
+                    return Err(DecodeError { what, text_only: true });
                 }
                 types.push(type_oid);
             }

@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 use futures_util::SinkExt;
 use tokio_postgres::{Client, CopyInSink};
 
-use super::queue::Part;
+use super::queue::{Part, is_referred_to};
 use crate::connect::Lane;
 use crate::error::{Context, Error, Exit, Network, Result};
 use crate::model::TableName;
@@ -62,17 +62,21 @@ impl CopyIn<'_> {
 }
 
 /// Begins the COPY inside the Part's transaction. A table that comes in one Part is emptied and
-/// frozen in the same transaction; Parts of a split table arrive side by side and cannot be.
-pub async fn open<'a>(client: &Client, lane: &'a Lane, part: &'a Part) -> Result<CopyIn<'a>> {
+/// frozen in the same transaction; Parts of a split table arrive side by side and cannot be, nor can a
+/// table that foreign keys refer to, which is copied `late`.
+pub async fn open<'a>(client: &Client, lane: &'a Lane, part: &'a Part, late: bool) -> Result<CopyIn<'a>> {
     let table = part.table.sql();
     let mut before = format!("set local application_name = {}", literal(&format!("pgmig part {}", part.id)));
-    if part.parts == 1 {
-        before.push_str(&format!("; truncate only {table}"));
+    let truncated = part.parts == 1 && !(late && is_referred_to(client, &part.table).await?);
+    match (truncated, part.parts) {
+        (true, _) => before.push_str(&format!("; truncate only {table}")),
+        (false, 1) => before.push_str(&format!("; delete from only {table}")),
+        (false, _) => {}
     }
     client.batch_execute(&before).await.on_target(|| format!("empty {} before its copy", part.table))?;
     let columns = if part.columns.is_empty() { String::new() } else { format!(" ({})", identifiers(&part.columns)) };
     let format = if part.binary { "binary" } else { "text" };
-    let freeze = if part.parts == 1 { ", freeze" } else { "" };
+    let freeze = if truncated { ", freeze" } else { "" };
     lane.begin();
     let sink = client
         .copy_in(&format!("copy {table}{columns} from stdin (format {format}{freeze})"))

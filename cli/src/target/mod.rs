@@ -11,5 +11,6 @@ pub mod large_objects;
 pub mod objects;
 pub mod progress;
 pub mod queue;
+pub mod requests;
 pub mod rounds;
 pub mod sentinel;

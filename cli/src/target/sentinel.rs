@@ -150,6 +150,41 @@ pub async fn set_startpos(client: &Client, migration: &str, startpos: Lsn) -> Re
     Ok(())
 }
 
+/// Says under which snapshot Parts are read, or that none are read any more. Sessions that read under another
+/// one cannot mark a Part done from here on.
+pub async fn set_exported(client: &Client, migration: &str, exported: Option<(&str, Lsn)>) -> Result<()> {
+    let (snapshot, lsn) = exported.unzip();
+    client
+        .execute(
+            "update pgmig.sentinel set exported_snapshot = $2, exported_lsn = $3 where migration = $1",
+            &[&migration, &snapshot, &lsn],
+        )
+        .await
+        .on_target(|| "store the name of the snapshot".into())?;
+    Ok(())
+}
+
+/// The snapshot that Parts are read under now.
+pub async fn exported(client: &Client, migration: &str) -> Result<Option<(String, Lsn)>> {
+    let row = client
+        .query_opt("select exported_snapshot, exported_lsn from pgmig.sentinel where migration = $1", &[&migration])
+        .await
+        .on_target(|| "read the name of the snapshot".into())?;
+    Ok(row.and_then(|row| row.get::<_, Option<String>>(0).zip(row.get::<_, Option<Lsn>>(1))))
+}
+
+/// Whether Parts are still read under this snapshot; it stays so until the transaction ends.
+pub async fn is_exported(client: &Client, migration: &str, snapshot: &str) -> Result<bool> {
+    let row = client
+        .query_opt(
+            "select from pgmig.sentinel where migration = $1 and exported_snapshot = $2 for share",
+            &[&migration, &snapshot],
+        )
+        .await
+        .on_target(|| "look whether the snapshot is still that of the copy".into())?;
+    Ok(row.is_some())
+}
+
 /// Moves to a phase, marking the copy's begin and end and the end of all. While apply is switched off,
 /// which may be since the copy, the phases that would apply are paused.
 pub async fn set_phase(client: &Client, migration: &str, phase: Phase) -> Result<()> {

@@ -78,7 +78,7 @@ async fn work(client: Client, mut rng: Rng, stop: Arc<AtomicBool>, committed: Ar
                 client.batch_execute("rollback").await.expect("a rollback never fails");
             }
         }
-        tokio::time::sleep(Duration::from_millis(rng.u64(1..8))).await;
+        tokio::time::sleep(Duration::from_millis(rng.u64(5..25))).await;
     }
 }
 
@@ -165,9 +165,10 @@ async fn killed_between_parts(way: Way) -> Outcome {
         done = kept_parts;
     }
     let mut run = life.run_with(&args);
-    life.wait_for(&mut run, "follow", "select phase = 'follow' from pgmig.progress").await;
+    life.wait_for(&mut run, "catchup", "select phase in ('catchup', 'follow') from pgmig.progress").await;
     movers.write_more(30).await;
     movers.stop().await;
+    life.wait_for(&mut run, "follow", "select phase = 'follow' from pgmig.progress").await;
     let ended = life.end(run).await;
     assert!(!ended.stderr.contains("copied anew"), "{}", ended.stderr);
     let kept = format!("select count(*) >= {kept_parts} from pgmig.part where finished_at <= '{kept_until}'");
@@ -197,11 +198,12 @@ async fn no_snapshot_outlives_its_part_where_each_has_its_own() -> Outcome {
     life.wait_for(&mut run, "some Parts", some).await;
     proxy.stall();
     movers.write_more(20).await;
-    let held = "select coalesce(min(backend_xmin::text::bigint), 0) || ' ' || count(*) || ' ' || string_agg(concat_ws(',', application_name, backend_xmin, state, query), ';') from pg_stat_activity \
-                 where application_name in ('pgmig copy', 'pgmig snapshot') and backend_xmin is not null";
-    let held = life.on_source(held).await;
-    let mut words = held.split(' ');
-    let (oldest, sessions) = (words.next().expect("a number"), words.next().expect("a number"));
+    let held = format!(
+        "select coalesce(min(backend_xmin::text::bigint), {began}) || ' ' || count(*) from pg_stat_activity \
+          where application_name in ('pgmig copy', 'pgmig snapshot') and backend_xmin is not null"
+    );
+    let held = life.on_source(&held).await;
+    let (oldest, sessions) = held.split_once(' ').expect("two numbers");
     println!("copy began before xid {began}; oldest snapshot {oldest} of {sessions} sessions");
     assert!(oldest.parse::<u64>()? >= began.parse()? && sessions.parse::<u32>()? <= 2, "{held}, {began}");
     assert_eq!(life.on_target("select phase from pgmig.progress").await, "copy");
@@ -218,4 +220,118 @@ async fn no_snapshot_outlives_its_part_where_each_has_its_own() -> Outcome {
         "t"
     );
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_is_copied_anew_where_a_moved_row_left_values_in_toast() -> Outcome {
+    let life = Life::begin(EXTENSION, SCHEMA).await;
+    let args = ["--split-by", "key", "--split-tables-larger-than", "600kB", "--table-jobs", "1"];
+    let proxy = Proxy::to(&life.pair.source).await?;
+    let mut run = life.run_from(&proxy.uri(&life.pair.source, DATABASE), &args);
+    let some = "select count(*) >= 2 from pgmig.part where state = 'done' and table_name = 'ranged'";
+    life.wait_for(&mut run, "some Parts", some).await;
+    proxy.stall();
+    life.kill(run).await;
+    let range = |state: &str| {
+        format!(
+            "select coalesce(key_lower, '10') || ' ' || coalesce(key_upper, '240000') from pgmig.part \
+                  where table_name = 'ranged' and state = '{state}' order by part_number limit 1"
+        )
+    };
+    let (kept, later) = (life.on_target(&range("done")).await, life.on_target(&range("pending")).await);
+    let (into, _) = kept.split_once(' ').expect("two keys");
+    let (from, to) = later.split_once(' ').expect("two keys");
+    // The Part that is copied later shows the move, the one that was kept does not, and the body is in neither.
+    let moved = format!(
+        "with moved as (update ranged set id = {into} + id % 1000 + 1 \
+                         where id = (select min(id) from ranged where id >= {from} and id < {to} and length(body) > 2000) returning 1) \
+         select count(*) from moved"
+    );
+    assert_eq!(life.on_source(&moved).await, "1");
+    let mut run = life.run_with(&args);
+    life.wait_for(&mut run, "follow", "select phase = 'follow' from pgmig.progress").await;
+    let ended = life.end(run).await;
+    assert!(ended.stderr.contains("a row of public.ranged moved to a Part"), "{}", ended.stderr);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn three_processes_copy_from_one_queue_and_one_of_them_is_killed() -> Outcome {
+    let life = Life::begin(EXTENSION, SCHEMA).await;
+    let movers = Movers::start(&life.pair.source_uri(), seed()).await;
+    let (proxy, other) = (Proxy::to(&life.pair.source).await?, Proxy::to(&life.pair.source).await?);
+    let jobs = ["--split-tables-larger-than", "600kB", "--table-jobs", "1"];
+    let mut run = life.run_from(&proxy.uri(&life.pair.source, DATABASE), &jobs);
+    life.wait_for(&mut run, "a Part", "select count(*) >= 1 from pgmig.part where state = 'done'").await;
+    // The run stands still with a Part in its hands; it holds the snapshot all the same.
+    stand_still(&life, &proxy, 1).await;
+    let join = ["run", "--join", "--table-jobs", "1"];
+    let mut killed = life.pgmig_from(&other.uri(&life.pair.source, DATABASE), &join);
+    let before: u32 = life.on_target("select count(*) from pgmig.part where state = 'done'").await.parse()?;
+    let more = format!("select count(*) > {before} from pgmig.part where state = 'done'");
+    life.wait_for(&mut run, "its Parts", &more).await;
+    stand_still(&life, &other, 2).await;
+    let joined = life.pgmig(&join);
+    movers.write_more(20).await;
+    killed.kill();
+    killed.finish(&[]).await;
+    // All but what the run itself has in hand.
+    let rest = "select count(*) = 1 from pgmig.part where state = 'pending'";
+    life.wait_for(&mut run, "the others to copy the rest", rest).await;
+    assert_eq!(life.on_target("select count(distinct snapshot) from pgmig.part where state = 'done'").await, "1");
+    proxy.go_on();
+    joined.finish(&[]).await.expect_code(0);
+    life.wait_for(&mut run, "catchup", "select phase in ('catchup', 'follow') from pgmig.progress").await;
+    movers.stop().await;
+    life.end(run).await;
+    // There is nothing to join any more.
+    let late = life.pgmig(&join).finish(&[]).await.expect_code(0);
+    assert!(late.stderr.contains("nothing left to copy"), "{}", late.stderr);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_run_that_died_was_helped_with_is_not_stored_beside_the_next_copy() -> Outcome {
+    let life = Life::begin(EXTENSION, SCHEMA).await;
+    let movers = Movers::start(&life.pair.source_uri(), seed()).await;
+    let (proxy, other) = (Proxy::to(&life.pair.source).await?, Proxy::to(&life.pair.source).await?);
+    let jobs = ["--split-tables-larger-than", "600kB", "--table-jobs", "1"];
+    let mut run = life.run_from(&proxy.uri(&life.pair.source, DATABASE), &jobs);
+    life.wait_for(&mut run, "a Part", "select count(*) >= 1 from pgmig.part where state = 'done'").await;
+    stand_still(&life, &proxy, 1).await;
+    let join = ["run", "--join", "--table-jobs", "1"];
+    let joined = life.pgmig_from(&other.uri(&life.pair.source, DATABASE), &join);
+    stand_still(&life, &other, 2).await;
+    life.kill(run).await;
+    drop(proxy);
+    movers.write_more(20).await;
+    let mut run = life.run_with(&jobs);
+    // It waits for the lock on the table whose rows the helper has in hand.
+    let begun = "select exists (select from pg_stat_activity where application_name = 'pgmig run' and wait_event_type = 'Lock')";
+    life.wait_for(&mut run, "the next copy to begin", begun).await;
+    other.go_on();
+    let refused = joined.finish(&["error: "]).await.expect_code(5);
+    assert!(refused.stderr.contains("snapshot"), "{}", refused.stderr);
+    life.wait_for(&mut run, "catchup", "select phase in ('catchup', 'follow') from pgmig.progress").await;
+    movers.stop().await;
+    life.end(run).await;
+    assert_eq!(
+        life.on_target("select count(distinct snapshot) from pgmig.part where table_name = 'ranged'").await,
+        "1"
+    );
+    Ok(())
+}
+
+/// Stalls the proxy at a moment when so many Parts are in the hands of workers: none of them can end then.
+pub async fn stand_still(life: &Life, proxy: &Proxy, parts: u32) {
+    let in_hand = "select count(*) from pg_stat_activity where application_name like 'pgmig part%'";
+    wait_until(Duration::from_secs(20), "Parts in hand", async || {
+        proxy.stall();
+        let is_so = life.on_target(in_hand).await == parts.to_string();
+        if !is_so {
+            proxy.go_on();
+        }
+        is_so
+    })
+    .await;
 }

@@ -1,7 +1,9 @@
 //! DDL on the source while it is followed: apply stops before the first row of the new form, says which
 //! statements the target lacks, and goes on once they were run there.
 
-use harness::{Outcome, Pgmig, assert_same};
+use std::time::Duration;
+
+use harness::{Outcome, Pgmig, assert_same, wait_until};
 
 use super::{EXTENSION, EXTENSION_WAL2JSON, Life, PLAIN, PLAIN_WAL2JSON, WAYS, Way, do_all};
 
@@ -101,6 +103,41 @@ async fn columns_are_followed(way: Way) {
     let run = life.run();
     life.finish(run).await;
     assert_same(&life.pair).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_column_that_cannot_travel_in_binary_makes_the_stream_text() -> Outcome {
+    let life = Life::begin(EXTENSION, MADE).await;
+    let run = life.follow().await;
+    let binary = "select query like '%binary%' from pg_stat_activity where backend_type = 'walsender'";
+    wait_until(Duration::from_secs(30), "a stream in binary", async || life.on_source(binary).await == "t").await;
+    life.on_target("select pgmig.pause()").await;
+    let made = "create type mood as enum ('sad', 'glad')";
+    life.target.batch_execute(made).await.expect("the target takes the type too");
+    do_all(
+        &life,
+        &[
+            made,
+            // The same row in both forms, in one Batch; and a transaction that is begun again.
+            "update t set n = 1000 where id = 1",
+            "begin; insert into other values (1, 'before'); \
+             alter table t add column m mood, add column list mood[]; \
+             update t set n = n + 1, m = 'glad', list = '{sad,glad}' where id < 20; commit",
+            "update t set n = n + 1, m = 'sad' where id < 10; delete from t where id = 2",
+        ],
+    )
+    .await;
+    wait_until(Duration::from_secs(30), "a stream of text", async || life.on_source(binary).await == "f").await;
+    life.on_target("select pgmig.resume()").await;
+    let ddl = stops(&life, run, "public.t was altered").await;
+    assert_eq!(life.on_target("select n from t where id = 1").await, "1000");
+    life.target.batch_execute(&ddl).await.expect("the DDL that was named is what the target lacks");
+    let run = life.follow().await;
+    wait_until(Duration::from_secs(30), "a stream of text", async || life.on_source(binary).await == "f").await;
+    do_all(&life, &["update t set list = array_append(list, 'sad'::mood) where id = 3"]).await;
+    life.end(run).await;
+    assert_same(&life.pair).await;
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]

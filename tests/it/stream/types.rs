@@ -2,7 +2,9 @@
 //! as rows that are inserted, that are updated beside them, and that are their own key. What arrives
 //! is compared with the source byte for byte, as each type's send function gives it.
 
-use harness::{Outcome, assert_same};
+use std::time::Duration;
+
+use harness::{Outcome, assert_same, wait_until};
 use pgmig::embedded::Cluster;
 
 use super::{EXTENSION, EXTENSION_WAL2JSON, Life, PLAIN, PLAIN_WAL2JSON, Way, do_all, value};
@@ -297,7 +299,8 @@ async fn every_type_arrives(way: Way, binary: bool) -> Outcome {
     }
     let run = life.follow().await;
     let asked = "select query like '%binary%' from pg_stat_activity where backend_type = 'walsender'";
-    assert_eq!(life.on_source(asked).await, if binary { "t" } else { "f" });
+    let expected = if binary { "t" } else { "f" };
+    wait_until(Duration::from_secs(30), "the stream", async || life.on_source(asked).await == expected).await;
     for (name, _, types) in &tables {
         for statement in rows(name, types, 1000) {
             do_all(&life, &[&statement]).await;

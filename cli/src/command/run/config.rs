@@ -179,7 +179,7 @@ pub fn flavour(arg: FlavourArg) -> Option<Flavour> {
 }
 
 /// A folder that the same target and name always give, so that `run` finds its spool again.
-fn default_dir(target: &Conninfo, name: &str) -> PathBuf {
+pub fn default_dir(target: &Conninfo, name: &str) -> PathBuf {
     let state = std::env::var_os("XDG_STATE_HOME").filter(|dir| !dir.is_empty()).map(PathBuf::from);
     let home =
         || std::env::var_os("HOME").map_or_else(|| PathBuf::from("."), |home| PathBuf::from(home).join(".local/state"));

@@ -272,7 +272,7 @@ impl Run {
         Ok(())
     }
 
-    async fn check_new_table(&self, table: &Table) -> Result<()> {
+    pub(super) fn check_identified(&self, table: &Table) -> Result<()> {
         if table.logged && !table.identified && !self.config.allow_insert_only {
             return Err(Error::new(
                 Exit::Source,
@@ -283,6 +283,11 @@ impl Run {
                 table.name.sql()
             )));
         }
+        Ok(())
+    }
+
+    pub(super) async fn check_new_table(&self, table: &Table) -> Result<()> {
+        self.check_identified(table)?;
         self.ordinary_tables(std::slice::from_ref(&table.name)).await?;
         let firing = target::columns::firing(&self.target).await?;
         if let Some((_, firing)) = firing.iter().find(|(firing, _)| *firing == table.name) {

@@ -4,16 +4,17 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use tokio::sync::{RwLock, watch};
+use tokio::sync::{RwLock, mpsc, watch};
 
 use super::Run;
 use super::stream::Streaming;
+use super::tables::Tables;
 use crate::apply::conflict::Deciding;
 use crate::apply::drift::Drift;
 use crate::apply::extension::ExtensionWriter;
 use crate::apply::merge::Merger;
 use crate::apply::plain::PlainWriter;
-use crate::apply::tags::{self, Copied, Copy, Tag, Tags};
+use crate::apply::tags::{Copied, Copy, Tag, Tags};
 use crate::apply::{Applied, Apply, Gatherer, Watched, Writer};
 use crate::connect::ROWS_AS_STORED;
 use crate::error::{Context, Error, Exit, Result};
@@ -67,9 +68,11 @@ impl Run {
         }
         let gate = Arc::new(RwLock::new(()));
         let drift = Drift::new(found.plugin == "pgoutput");
-        let (_tags, tagged) = watch::channel(Arc::new(self.tags().await?));
+        let (tags, tagged) = watch::channel(Arc::new(self.tags().await?));
         let known = Arc::clone(&tagged.borrow());
-        let newest = tags::newest(&known);
+        let applied = streaming.applied.subscribe();
+        let tables = Tables { tags, gate: Arc::clone(&gate), applied, busy: watch::channel(false).0 };
+        let (lacking, lacked) = mpsc::channel(1);
         let gatherer = Gatherer::new(streaming.spool.reader(), known, self.ignored().await?, drift);
         let mut apply = Apply::new(
             client,
@@ -87,9 +90,10 @@ impl Run {
                 gate: Arc::clone(&gate),
             },
         );
-        let caught_up = self.when_level(streaming.applied.subscribe(), streaming.spool.clone(), barrier, gate);
+        let caught_up = self.when_level(&tables, streaming.spool.clone(), barrier);
         let mut caught_up = std::pin::pin!(caught_up);
         let mut catalogs = std::pin::pin!(self.watch_catalogs(&found.plugin));
+        let mut requests = std::pin::pin!(self.table_requests(&tables, lacked));
         loop {
             let endpos = tokio::select! {
                 reached = apply.run() => match reached {
@@ -97,7 +101,10 @@ impl Run {
                     Err(err) if err.exit() == Exit::Stopped => return Err(streaming.ended().await),
                     Err(err) => {
                         if let Some(table) = apply.lacking.take() {
-                            return Err(self.moved_apart(table).await?);
+                            tables.lacks(&table);
+                            // It holds one, and apply waits until that is done.
+                            lacking.send(table).await.during(Exit::Bug, || "ask for a copy".into())?;
+                            continue;
                         }
                         let drifted = apply.drifted.take();
                         match drifted {
@@ -114,7 +121,17 @@ impl Run {
                 ended = streaming.ended() => return Err(ended),
                 failed = &mut caught_up => return Err(failed),
                 drifted = &mut catalogs => return Err(drifted),
+                failed = &mut requests => return Err(failed),
             };
+            if *tables.busy.borrow() {
+                // Before the end every table is copied.
+                tokio::select! {
+                    () = tables.idle() => continue,
+                    ended = streaming.ended() => return Err(ended),
+                    failed = &mut requests => return Err(failed),
+                }
+            }
+            let newest = tables.newest();
             if endpos < newest {
                 return Err(Error::new(
                     Exit::Phase,
@@ -157,15 +174,10 @@ impl Run {
     }
 
     /// The tags of each table's copy.
-    async fn tags(&self) -> Result<Tags> {
+    pub(super) async fn tags(&self) -> Result<Tags> {
         let mut found: HashMap<TableName, Vec<(Option<KeyRange>, Tag)>> = HashMap::new();
-        // Tables of extensions are copied by a condition that changes do not know.
-        let ignored = self.ignored().await?;
         for part in queue::tags(&self.target, &self.config.name).await? {
             let table = part.table;
-            if ignored.contains(&table) {
-                continue;
-            }
             let (tag, lsn) = part.tag.ok_or_else(|| Error::bug(format!("{table} is not copied and apply begins")))?;
             let snapshot: SnapshotTag = tag.parse().during(Exit::Target, || format!("read the tag of {table}"))?;
             found.entry(table).or_default().push((part.range, Tag { snapshot, lsn }));
@@ -185,34 +197,24 @@ impl Run {
         Ok(tags)
     }
 
-    /// A row of a table moved between two of its Parts that were read under different snapshots, and the
-    /// stream does not have all of it.
-    async fn moved_apart(&self, table: TableName) -> Result<Error> {
-        queue::copy_again(&self.target, &self.config.name, &table).await?;
-        Ok(Error::new(
-            Exit::Differ,
-            format!(
-                "a row of {table} moved to another Part, and values of it that did not change are not in the stream"
-            ),
-        )
-        .hint("run the same command again: the table is copied anew"))
-    }
-
     /// Once apply has passed the end of the copy, makes and checks the foreign keys; then the migration
     /// is level with the source. Ends only with an error.
-    async fn when_level(
-        &self,
-        mut applied: watch::Receiver<Applied>,
-        spool: Spool,
-        barrier: Lsn,
-        gate: Arc<RwLock<()>>,
-    ) -> Error {
+    async fn when_level(&self, tables: &Tables, spool: Spool, barrier: Lsn) -> Error {
+        let mut applied = tables.applied.clone();
         let work = async {
-            if applied.wait_for(|applied| applied.level_with >= barrier).await.is_err() {
-                return Ok(());
+            loop {
+                // A table that had to be copied again is newer.
+                let barrier = barrier.max(tables.newest());
+                if applied.wait_for(|applied| applied.level_with >= barrier).await.is_err() {
+                    return Ok(());
+                }
+                tables.idle().await;
+                if tables.newest() <= barrier {
+                    break;
+                }
             }
             self.stage("unique").await?;
-            self.foreign_keys(Some(gate)).await?;
+            self.foreign_keys(Some(Arc::clone(&tables.gate))).await?;
             if applied.wait_for(|applied| spool.bytes_after(applied.position) < LEVEL_BYTES).await.is_err() {
                 return Ok(());
             }

@@ -7,10 +7,12 @@ mod copy;
 mod drift;
 mod finish;
 mod follow;
+mod join;
 mod origin;
 mod regain;
 mod stages;
 mod stream;
+mod tables;
 mod upstream;
 
 use std::time::Duration;
@@ -35,7 +37,7 @@ use crate::source::{self, slot};
 use crate::target::install::{self, Flavour};
 use crate::target::rounds::{self, Failed};
 use crate::target::{progress, queue, sentinel};
-pub use config::{Config, cutting, flavour, large_object_parts, leave, named};
+pub use config::{Config, cutting, default_dir, flavour, large_object_parts, leave, named};
 use regain::Kept;
 
 /// What every phase needs: settings, a session with each side, and somebody to tell.
@@ -72,8 +74,22 @@ pub async fn run(args: RunArgs, quiet: bool) -> Result<Exit> {
         (false, false, true) => Style::Bars,
         (false, false, false) => Style::Lines,
     };
+    let joins = args.join;
     let config = Config::new(args)?;
     let (report, reporter) = report::start(style);
+    if joins {
+        let done = tokio::select! {
+            done = join::join(config, report.clone()) => done,
+            stopped = interrupted("what is committed stays; the run goes on without this process") => Err(stopped),
+        };
+        drop(report);
+        let _ = tokio::time::timeout(Duration::from_secs(2), reporter).await;
+        done?;
+        if !matches!(style, Style::Json | Style::Quiet) {
+            eprintln!("done: no Part is left\nnext: see the run with `pgmig status --watch`");
+        }
+        return Ok(Exit::Done);
+    }
     let done = tokio::select! {
         done = migrate(config, report.clone()) => done,
         stopped = interrupted("what is committed stays; the same command goes on from there") => Err(stopped),
@@ -175,7 +191,7 @@ async fn migrate(config: Config, report: Reporter) -> Result<Summary> {
 }
 
 /// Which migration a folder belongs to.
-fn identity(source_identity: &str, name: &str) -> String {
+pub fn identity(source_identity: &str, name: &str) -> String {
     format!("{source_identity} {name}")
 }
 
@@ -256,7 +272,9 @@ impl Run {
         }
         // A table that has become part of the migration since then is copied late.
         if phase <= Phase::Indexes
-            || streaming.is_some() && queue::parts_left(&self.target, &self.config.name).await? > 0
+            || streaming.is_some()
+                && (queue::parts_left(&self.target, &self.config.name).await? > 0
+                    || queue::table_steps_left(&self.target, &self.config.name).await? > 0)
         {
             let copying = self.copy(phase, holder, found.follow);
             match streaming {

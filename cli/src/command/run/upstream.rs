@@ -15,6 +15,7 @@ use crate::model::Lsn;
 use crate::patience::{Losses, Patience};
 use crate::source::replication::ReplicationClient;
 use crate::source::{checks, slot};
+use crate::stream::DecodeError;
 use crate::stream::pgoutput::PgOutput;
 use crate::stream::receive::{Ended, Link, Receiver};
 use crate::stream::wal2json::Wal2Json;
@@ -55,7 +56,12 @@ impl Upstream {
 
     /// Receives until `stop` turns true. A stream that breaks off is begun again behind the last whole
     /// transaction.
-    pub async fn receive(self, mut receiver: Receiver, mut link: Link, mut stop: watch::Receiver<bool>) -> Result<()> {
+    pub async fn receive(
+        mut self,
+        mut receiver: Receiver,
+        mut link: Link,
+        mut stop: watch::Receiver<bool>,
+    ) -> Result<()> {
         let mut losses = Losses::default();
         loop {
             let pid = link.client.backend_pid();
@@ -64,6 +70,11 @@ impl Upstream {
                 Ok(Ended::Stopped) => return Ok(()),
                 Ok(Ended::LetGo) => None,
                 Err(err) if err.connection_lost() => Some(err),
+                Err(err) if err.find().is_some_and(|err: &DecodeError| err.text_only) => {
+                    tracing::info!(why = %err.chain(), "values come as text from here on");
+                    self.binary = None;
+                    None
+                }
                 Err(err) => return Err(err),
             };
             let have = receiver.take_back()?;
