@@ -135,7 +135,10 @@ impl Error {
             next = err.source();
         }
         // Connection exceptions, and a server that ends the session or shuts down (manual, appendix A).
-        self.sqlstate().is_some_and(|code| code.starts_with("08") || ["57P01", "57P02", "57P03"].contains(&code))
+        // 08P01 is no loss: it says that what was sent is malformed, as `pgmig.apply` does of a Batch.
+        let lost =
+            |code: &str| code.starts_with("08") && code != "08P01" || ["57P01", "57P02", "57P03"].contains(&code);
+        self.sqlstate().is_some_and(lost)
     }
     /// Whether the same may go well in a moment: the connection was lost, a deadlock or a lock was in
     /// the way, or the server had no room for a session or a lock.
