@@ -107,7 +107,7 @@ impl Load {
     async fn start(life: &Life, way: Way, seed: u64) -> Load {
         let uri = life.pair.source_uri();
         // The shop has columns that an old wal2json cannot carry.
-        if way.plugin == "wal2json" || seed % 2 == 0 {
+        if way.plugin == "wal2json" || seed.is_multiple_of(2) {
             life.source.batch_execute(writers::SCHEMA).await.expect("the source is made");
             life.on_source(
                 "create table big as select n as id, repeat(md5(n::text), 6) as body from generate_series(1, 40000) n; \
