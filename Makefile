@@ -19,7 +19,7 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 # Majors that are tested beside that of PG_CONFIG; `OTHERS=` tests it alone.
 OTHERS ?= 17 18
 
-.PHONY: demo bench bench-copy bench-cdc test unit it others lint build extension install-extension deps clean soak torture-cdc fuzz
+.PHONY: demo bench bench-copy bench-cdc test unit it others lint build extension install-extension deps clean soak torture torture-cdc fuzz
 
 demo: build install-extension
 	./target/release/pgmig demo $(if $(wildcard ../shared/data/pagila.sql),--database ../shared/data/pagila.sql) $(DEMO)
@@ -57,6 +57,12 @@ target/postgres/%/extension: .ci/postgres $(wildcard pg_ext/src/*.rs pg_ext/* sq
 soak: install-extension
 	$(CARGO) build -p pgmig
 	$(CARGO) test -p pgmig-tests --test it -- --ignored --nocapture soak_
+
+# Everything that can die, at named points and at random: KILLS of them, from SEED on, for MINUTES at most.
+torture: install-extension
+	$(CARGO) build -p pgmig
+	PGMIG_KILLS=$(or $(KILLS),200) PGMIG_MINUTES=$(or $(MINUTES),60) $(if $(SEED),PGMIG_TEST_SEED=$(SEED)) \
+	  $(CARGO) test -p pgmig-tests --test it -- --ignored --nocapture life::points::torture life::torture::torture
 
 torture-cdc: install-extension
 	$(CARGO) build -p pgmig

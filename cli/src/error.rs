@@ -37,11 +37,13 @@ struct Inner {
     doing: String,
     cause: Option<Cause>,
     hint: Option<String>,
+    /// Whatever the cause: to try again does not help, or was tried.
+    for_good: bool,
 }
 
 impl Error {
     pub fn new(exit: Exit, doing: impl Into<String>) -> Error {
-        Error(Box::new(Inner { exit, doing: doing.into(), cause: None, hint: None }))
+        Error(Box::new(Inner { exit, doing: doing.into(), cause: None, hint: None, for_good: false }))
     }
     pub fn usage(doing: impl Into<String>) -> Error {
         Error::new(Exit::Usage, doing)
@@ -60,6 +62,11 @@ impl Error {
     }
     pub fn hint(mut self, hint: impl Into<String>) -> Error {
         self.0.hint = Some(hint.into());
+        self
+    }
+    /// Says that no further try would help, though the cause looks as if it might pass.
+    pub fn for_good(mut self) -> Error {
+        self.0.for_good = true;
         self
     }
     pub fn exit(&self) -> Exit {
@@ -93,6 +100,17 @@ impl Error {
         }
         None
     }
+    /// The cause of this type, if there is one.
+    pub fn find<E: StdError + 'static>(&self) -> Option<&E> {
+        let mut next: Option<&(dyn StdError + 'static)> = Some(self);
+        while let Some(err) = next {
+            if let Some(found) = err.downcast_ref() {
+                return Some(found);
+            }
+            next = err.source();
+        }
+        None
+    }
     /// Schema and table that the server's answer is about, if it names them.
     pub fn table(&self) -> Option<(&str, &str)> {
         let mut next: Option<&(dyn StdError + 'static)> = Some(self);
@@ -106,8 +124,14 @@ impl Error {
     }
     /// Whether the connection went away, rather than the server said no.
     pub fn connection_lost(&self) -> bool {
+        if !matches!(self.0.exit, Exit::Source | Exit::Target) {
+            return false;
+        }
         let mut next: Option<&(dyn StdError + 'static)> = Some(self);
         while let Some(err) = next {
+            if err.downcast_ref::<Error>().is_some_and(|ours| ours.0.for_good) {
+                return false;
+            }
             let closed = err.downcast_ref::<tokio_postgres::Error>().is_some_and(|e| e.is_closed());
             if closed || err.is::<std::io::Error>() || err.is::<Network>() {
                 return true;
@@ -115,13 +139,30 @@ impl Error {
             next = err.source();
         }
         // Connection exceptions, and a server that ends the session or shuts down (manual, appendix A).
-        self.sqlstate().is_some_and(|code| code.starts_with("08") || ["57P01", "57P02", "57P03"].contains(&code))
+        // 08P01 is no loss: it says that what was sent is malformed, as `pgmig.apply` does of a Batch.
+        let lost =
+            |code: &str| code.starts_with("08") && code != "08P01" || ["57P01", "57P02", "57P03"].contains(&code);
+        self.sqlstate().is_some_and(lost)
     }
     /// Whether the same may go well in a moment: the connection was lost, a deadlock or a lock was in
     /// the way, or the server had no room for a session or a lock.
     pub fn passing(&self) -> bool {
+        if self.0.for_good {
+            return false;
+        }
         self.connection_lost()
+            || self.is_not_yet()
             || self.sqlstate().is_some_and(|code| code.starts_with("40") || ["55P03", "53200", "53300"].contains(&code))
+    }
+    fn is_not_yet(&self) -> bool {
+        let mut next: Option<&(dyn StdError + 'static)> = Some(self);
+        while let Some(err) = next {
+            if err.is::<NotYet>() {
+                return true;
+            }
+            next = err.source();
+        }
+        false
     }
     /// Every message from the outermost to the innermost, on one line.
     pub fn chain(&self) -> String {
@@ -179,6 +220,11 @@ impl StdError for Error {
         self.0.cause.as_ref().map(|cause| &**cause as &(dyn StdError + 'static))
     }
 }
+
+/// What a server that fails over or starts is not yet, and soon will be.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct NotYet(pub String);
 
 /// The network's answer, without the number that `std::io::Error` appends.
 #[derive(Debug, thiserror::Error)]

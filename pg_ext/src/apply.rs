@@ -213,10 +213,11 @@ struct Row<'r, 'a> {
 impl Row<'_, '_> {
     /// Reads a value into the memory of the row. None: it is unchanged.
     #[inline]
-    unsafe fn value(&mut self, attribute: &mut Attribute) -> Option<(pg_sys::Datum, bool)> {
+    unsafe fn value(&mut self, table: &mut Table, column: usize, attribute: usize) -> Option<(pg_sys::Datum, bool)> {
         let value = self.reader.value().unwrap_or_else(|error| refuse(error));
-        let input = attribute.input.as_mut().expect("no dropped column is bound");
-        self.watch.column(Some(&attribute.name));
+        let Attribute { input, name, .. } = &mut table.attributes[attribute];
+        let input = input.as_mut().expect("no dropped column is bound");
+        self.watch.column(Some(name));
         unsafe {
             match value {
                 Value::Unchanged => None,
@@ -228,6 +229,7 @@ impl Row<'_, '_> {
                     let text = self.encoding.text(text);
                     Some((input.read(text), false))
                 }
+                Value::Binary(bytes) => Some((table.receive(self.bound.receivers[column], bytes), false)),
             }
         }
     }
@@ -239,8 +241,8 @@ impl Row<'_, '_> {
         }
         self.key.values.clear();
         self.key.nulls.clear();
-        for column in &self.bound.key {
-            let value = unsafe { self.value(&mut table.attributes[column.attribute]) };
+        for key in &self.bound.key {
+            let value = unsafe { self.value(table, key.column, key.attribute) };
             let (datum, is_null) = value.unwrap_or_else(|| {
                 refuse(Malformed { at: self.reader.at(), what: "before this byte: an unchanged value in a key" })
             });
@@ -262,12 +264,12 @@ impl Row<'_, '_> {
             // Dropped and generated columns, above all.
             nulls.fill(true);
             values.fill(pg_sys::Datum::null());
-            for target in &self.bound.targets {
+            for (column, target) in self.bound.targets.iter().enumerate() {
                 let Some(at) = *target else {
                     self.reader.value().unwrap_or_else(|error| refuse(error));
                     continue;
                 };
-                match self.value(&mut table.attributes[at]) {
+                match self.value(table, column, at) {
                     Some((datum, is_null)) => (values[at], nulls[at]) = (datum, is_null),
                     None => unchanged.push(at),
                 }

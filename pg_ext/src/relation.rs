@@ -4,7 +4,7 @@
 
 use crate::lookup::UniqueIndex;
 use crate::report::fail;
-use crate::value::{Encoding, Input, Storage};
+use crate::value::{Encoding, Input, Receive, Storage};
 use pgrx::pg_sys;
 use pgrx::pg_sys::errcodes::PgSqlErrorCode;
 use std::ffi::{CStr, CString, c_int};
@@ -35,6 +35,8 @@ pub struct Table {
     /// The row found on the target.
     pub found: *mut pg_sys::TupleTableSlot,
     pub attributes: Vec<Attribute>,
+    /// For values in binary: attribute, type on the source, and what reads it once the first has come.
+    pub receivers: Vec<(usize, pg_sys::Oid, Option<Receive>)>,
     pub unique: Vec<UniqueIndex>,
     pub(crate) relation: pg_sys::Relation,
     pub(crate) estate: *mut pg_sys::EState,
@@ -110,6 +112,7 @@ impl Table {
                 new,
                 found,
                 attributes,
+                receivers: Vec::new(),
                 unique: UniqueIndex::all(result),
                 relation,
                 estate,
@@ -191,6 +194,28 @@ impl Table {
                 let quals = &raw mut *table.plan_quals;
                 pg_sys::ExecSimpleRelationDelete(table.result, table.estate, quals, table.found);
             });
+        }
+    }
+
+    /// The place in `receivers` for values of this type on the source.
+    pub fn receiver(&mut self, attribute: usize, source_type: pg_sys::Oid) -> usize {
+        let known = self.receivers.iter().position(|known| (known.0, known.1) == (attribute, source_type));
+        known.unwrap_or_else(|| {
+            self.receivers.push((attribute, source_type, None));
+            self.receivers.len() - 1
+        })
+    }
+
+    /// Reads a value in binary into the current memory context.
+    #[inline]
+    pub unsafe fn receive(&mut self, receiver: usize, bytes: &[u8]) -> pg_sys::Datum {
+        unsafe {
+            let caller = self.enter();
+            let (attribute, source_type, receive) = &mut self.receivers[receiver];
+            let input = self.attributes[*attribute].input.as_mut().expect("no dropped column is bound");
+            let receive = receive.get_or_insert_with(|| Receive::of(*source_type, input));
+            pg_sys::MemoryContextSwitchTo(caller);
+            receive.read(bytes, input)
         }
     }
 

@@ -20,6 +20,8 @@ pub struct Bound {
     pub table: pg_sys::Oid,
     /// For each declared column the attribute it goes to; None where the target computes it.
     pub targets: Vec<Option<usize>>,
+    /// For each declared column what reads its values in binary.
+    pub receivers: Vec<usize>,
     pub key: Vec<KeyColumn>,
     /// Attributes that an UPDATE copies from the row found: the change has no value for them.
     pub kept: Vec<usize>,
@@ -30,6 +32,8 @@ pub struct Bound {
 }
 
 pub struct KeyColumn {
+    /// Its position in the declaration.
+    pub column: usize,
     pub attribute: usize,
     /// False for a virtual generated column: the target has no value to compare with.
     pub compared: bool,
@@ -56,7 +60,7 @@ impl<'a> Shape<'a> {
     }
 
     /// Maps the declaration onto the open table. Raises 42703 for a column that the table lacks.
-    pub fn bind(&mut self, table: &Table, encoding: Encoding) {
+    pub fn bind(&mut self, table: &mut Table, encoding: Encoding) {
         let attribute = |column: &str| {
             let name = encoding.name(column);
             let found = table.attributes.iter().position(|a| a.input.is_some() && a.name == name);
@@ -74,19 +78,26 @@ impl<'a> Shape<'a> {
             .declared
             .key
             .iter()
-            .map(|&at| columns[usize::from(at)])
-            .map(|attribute| KeyColumn { attribute, compared: !table.attributes[attribute].is_virtual })
+            .map(|&at| (usize::from(at), columns[usize::from(at)]))
+            .map(|(column, attribute)| KeyColumn {
+                column,
+                attribute,
+                compared: !table.attributes[attribute].is_virtual,
+            })
             .collect();
         let kept: Vec<usize> = (0..table.attributes.len())
             .filter(|&at| table.attributes[at].input.is_some())
             // The executor computes a generated column only if it thinks that its inputs have changed.
             .filter(|at| table.attributes[*at].generated || !columns.contains(at))
             .collect();
+        let types = self.declared.types.iter().map(|oid| pg_sys::Oid::from(*oid));
+        let receivers = columns.iter().zip(types).map(|(&at, oid)| table.receiver(at, oid)).collect();
         let lacking = kept.iter().map(|&at| &table.attributes[at]).find(|a| !a.generated);
         self.bound = Some(Bound {
             table: table.oid,
             targets: columns.iter().map(|&at| (!table.attributes[at].generated).then_some(at)).collect(),
             lookups: Lookup::choose(&table.unique, &key),
+            receivers,
             lacking: lacking.map(|a| a.name.to_string_lossy().into_owned()),
             key,
             kept,

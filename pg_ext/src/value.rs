@@ -1,8 +1,11 @@
-//! Values: text to Datum through the type's input function, and whether two Datums are the same.
+//! Values: text to Datum through the type's input function, binary through its receive function, and
+//! whether two Datums are the same.
 //! Text is brought into the server's encoding here, since bytea is past the check of the protocol.
 //! Must never put a value into a message.
 
+use crate::report::fail;
 use pgrx::pg_sys;
+use pgrx::pg_sys::errcodes::PgSqlErrorCode;
 use std::ffi::{CStr, CString, c_int};
 use std::ptr;
 
@@ -49,6 +52,7 @@ impl Encoding {
 
 /// The input function of a column, looked up once.
 pub struct Input {
+    type_oid: pg_sys::Oid,
     function: pg_sys::FmgrInfo,
     io_param: pg_sys::Oid,
     typmod: i32,
@@ -62,7 +66,7 @@ impl Input {
             pg_sys::getTypeInputInfo(type_oid, &mut oid, &mut io_param);
             let mut function = pg_sys::FmgrInfo::default();
             pg_sys::fmgr_info(oid, &mut function);
-            Input { function, io_param, typmod }
+            Input { type_oid, function, io_param, typmod }
         }
     }
 
@@ -78,6 +82,56 @@ impl Input {
     pub unsafe fn read_null(&mut self) {
         if !self.function.fn_strict {
             unsafe { pg_sys::InputFunctionCall(&mut self.function, ptr::null_mut(), self.io_param, self.typmod) };
+        }
+    }
+}
+
+/// The receive function of a column's type on the source; where the column has another type here, its
+/// values go on as text to the input function of that.
+pub struct Receive {
+    function: pg_sys::FmgrInfo,
+    io_param: pg_sys::Oid,
+    typmod: i32,
+    /// Null if the types are the same.
+    output: Option<pg_sys::FmgrInfo>,
+}
+
+impl Receive {
+    /// What the functions remember from call to call lives in the current memory context.
+    pub unsafe fn of(source_type: pg_sys::Oid, input: &Input) -> Self {
+        unsafe {
+            let (mut oid, mut io_param) = (pg_sys::InvalidOid, pg_sys::InvalidOid);
+            pg_sys::getTypeBinaryInputInfo(source_type, &mut oid, &mut io_param);
+            let mut function = pg_sys::FmgrInfo::default();
+            pg_sys::fmgr_info(oid, &mut function);
+            if source_type == input.type_oid {
+                return Receive { function, io_param, typmod: input.typmod, output: None };
+            }
+            let mut is_varlena = false;
+            pg_sys::getTypeOutputInfo(source_type, &mut oid, &mut is_varlena);
+            let mut output = pg_sys::FmgrInfo::default();
+            pg_sys::fmgr_info(oid, &mut output);
+            Receive { function, io_param, typmod: -1, output: Some(output) }
+        }
+    }
+
+    /// The Datum lives in the current memory context. Raises 22P03 for bytes that are not all read.
+    #[inline]
+    pub unsafe fn read(&mut self, bytes: &[u8], input: &mut Input) -> pg_sys::Datum {
+        unsafe {
+            // A copy: receive functions of arrays write into what they read.
+            let mut buffer = pg_sys::StringInfoData::default();
+            pg_sys::initStringInfo(&mut buffer);
+            pg_sys::appendBinaryStringInfo(&mut buffer, bytes.as_ptr().cast(), bytes.len() as c_int);
+            let datum = pg_sys::ReceiveFunctionCall(&mut self.function, &mut buffer, self.io_param, self.typmod);
+            if buffer.cursor != buffer.len {
+                let code = PgSqlErrorCode::ERRCODE_INVALID_BINARY_REPRESENTATION;
+                fail(code, "incorrect binary data format".to_owned());
+            }
+            match &mut self.output {
+                None => datum,
+                Some(output) => input.read(CStr::from_ptr(pg_sys::OutputFunctionCall(output, datum))),
+            }
         }
     }
 }

@@ -4,7 +4,9 @@
 use std::ffi::CStr;
 use std::fmt;
 
-pub const VERSION: u8 = 1;
+pub const VERSION: u8 = 2;
+/// Set in the length of a binary value.
+const BINARY: i32 = 1 << 30;
 
 /// What is wrong with a Batch, and at which byte.
 #[derive(Debug, PartialEq, Eq)]
@@ -37,6 +39,8 @@ pub struct Declaration<'a> {
     pub schema: &'a str,
     pub table: &'a str,
     pub columns: Vec<&'a str>,
+    /// Oids of the columns' types on the source; zero where all values are text.
+    pub types: Vec<u32>,
     pub key: Vec<u16>,
 }
 
@@ -47,6 +51,8 @@ pub enum Value<'a> {
     Unchanged,
     /// Points into the Batch, so that an input function reads it in place.
     Text(&'a CStr),
+    /// For the receive function of the column's type on the source.
+    Binary(&'a [u8]),
 }
 
 pub struct Reader<'a> {
@@ -101,10 +107,16 @@ impl<'a> Reader<'a> {
             -1 => return Ok(Value::Null),
             -2 => return Ok(Value::Unchanged),
             ..0 => return Err(Malformed { at, what: "a value of unknown length" }),
-            // The NUL behind it counts too; 2^31 is no overflow for usize.
-            _ => length as usize + 1,
+            _ => length,
         };
-        let bytes = self.take(length, "a value is cut off")?;
+        // The NUL behind it counts too; 2^31 is no overflow for usize.
+        let bytes = self.take((length & !BINARY) as usize + 1, "a value is cut off")?;
+        if length & BINARY != 0 {
+            return match bytes.split_last() {
+                Some((0, value)) => Ok(Value::Binary(value)),
+                _ => Err(Malformed { at, what: "a value with no NUL behind it" }),
+            };
+        }
         match CStr::from_bytes_with_nul(bytes) {
             Ok(text) => Ok(Value::Text(text)),
             Err(_) => Err(Malformed { at, what: "a value with a NUL inside or none behind it" }),
@@ -116,7 +128,11 @@ impl<'a> Reader<'a> {
         let schema = self.name()?;
         let table = self.name()?;
         let count = self.u16()?;
-        let columns = (0..count).map(|_| self.name()).collect::<Read<Vec<_>>>()?;
+        let (mut columns, mut types) = (Vec::new(), Vec::new());
+        for _ in 0..count {
+            columns.push(self.name()?);
+            types.push(self.array("a type is cut off").map(u32::from_le_bytes)?);
+        }
         let count = self.u16()?;
         let mut key = Vec::new();
         for _ in 0..count {
@@ -127,7 +143,7 @@ impl<'a> Reader<'a> {
             }
             key.push(position);
         }
-        Ok(Declaration { id, schema, table, columns, key })
+        Ok(Declaration { id, schema, table, columns, types, key })
     }
 
     fn name(&mut self) -> Read<&'a str> {
@@ -171,7 +187,7 @@ impl<'a> Reader<'a> {
 mod tests {
     use super::*;
 
-    const TABLE: &[u8] = b"R\x07\0public\0orders\0\x02\0id\0note\0\x01\0\0\0";
+    const TABLE: &[u8] = b"R\x07\0public\0orders\0\x02\0id\0\x17\0\0\0note\0\0\0\0\0\x01\0\0\0";
 
     fn batch(records: &[&[u8]]) -> Vec<u8> {
         let mut bytes = vec![VERSION];
@@ -202,7 +218,7 @@ mod tests {
         batch(&[
             TABLE,
             b"I\x07\0\x01\0\0\x001\0\xff\xff\xff\xff",
-            b"U\x07\0\x01\0\0\x001\0\x01\0\0\x002\0\xfe\xff\xff\xff",
+            b"U\x07\0\x01\0\0\x001\0\x02\0\0\x40\0\x02\0\xfe\xff\xff\xff",
             b"D\x07\0\x01\0\0\x002\0",
             b"T\x02\0\x07\0\x08\0",
         ])
@@ -212,15 +228,21 @@ mod tests {
     fn every_kind_of_record_is_read_back() {
         let bytes = whole();
         let mut reader = Reader::new(&bytes).unwrap();
-        let declared =
-            Declaration { id: 7, schema: "public", table: "orders", columns: vec!["id", "note"], key: vec![0] };
+        let declared = Declaration {
+            id: 7,
+            schema: "public",
+            table: "orders",
+            columns: vec!["id", "note"],
+            types: vec![23, 0],
+            key: vec![0],
+        };
         assert_eq!(reader.record(), Ok(Some(Record::Relation(declared))));
         assert_eq!(reader.record(), Ok(Some(Record::Insert(7))));
         assert_eq!(reader.value(), Ok(Value::Text(c"1")));
         assert_eq!(reader.value(), Ok(Value::Null));
         assert_eq!(reader.record(), Ok(Some(Record::Update(7))));
         assert_eq!(reader.value(), Ok(Value::Text(c"1")));
-        assert_eq!(reader.value(), Ok(Value::Text(c"2")));
+        assert_eq!(reader.value(), Ok(Value::Binary(b"\0\x02")));
         assert_eq!(reader.value(), Ok(Value::Unchanged));
         assert_eq!(reader.record(), Ok(Some(Record::Delete(7))));
         assert_eq!(reader.value(), Ok(Value::Text(c"2")));
@@ -262,7 +284,7 @@ mod tests {
 
     #[test]
     fn another_version_is_refused() {
-        assert_eq!(walk(&[2]).unwrap_err().at, 0);
+        assert_eq!(walk(&[1]).unwrap_err().at, 0);
     }
 
     #[test]
@@ -283,7 +305,7 @@ mod tests {
 
     #[test]
     fn a_key_must_be_among_the_columns() {
-        assert!(walk(&batch(&[b"R\0\0s\0t\0\x01\0a\0\x01\0\x01\0"])).is_err());
+        assert!(walk(&batch(&[b"R\0\0s\0t\0\x01\0a\0\0\0\0\0\x01\0\x01\0"])).is_err());
     }
 
     #[test]

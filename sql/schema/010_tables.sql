@@ -22,6 +22,8 @@ create table pgmig.sentinel
     source_identity    text        not null,
     startpos           pg_lsn,
     endpos             pg_lsn,
+    exported_snapshot  text,
+    exported_lsn       pg_lsn,
     write_lsn          pg_lsn,
     flush_lsn          pg_lsn,
     replay_lsn         pg_lsn,
@@ -37,7 +39,9 @@ create table pgmig.sentinel
     copy_finished_at   timestamptz,
     started_at         timestamptz not null default now(),
     done_at            timestamptz,
-    last_error         text
+    last_error         text,
+    cutover            text        check (cutover in ('requested', 'running', 'verifying')),
+    held_lsn           pg_lsn
 );
 comment on table pgmig.sentinel is 'one row a migration: its phase, positions and switches';
 comment on column pgmig.sentinel.migration is 'name of the migration; keys every other table';
@@ -53,6 +57,8 @@ comment on column pgmig.sentinel.slot_name is 'logical replication slot on the s
 comment on column pgmig.sentinel.source_identity is 'system identifier and database oid of the source';
 comment on column pgmig.sentinel.startpos is 'consistent point of the slot: where the stream starts';
 comment on column pgmig.sentinel.endpos is 'where to stop: every transaction whose commit record ends at or before it is applied, none after it; null while open';
+comment on column pgmig.sentinel.exported_snapshot is 'the snapshot on the source that Parts are read under, for as long as the run that holds it copies; empty: each Part under one of its own';
+comment on column pgmig.sentinel.exported_lsn is 'whatever exported_snapshot shows was committed before this position';
 comment on column pgmig.sentinel.write_lsn is 'received from the source';
 comment on column pgmig.sentinel.flush_lsn is 'durable on our side: in the spool, or committed here';
 comment on column pgmig.sentinel.replay_lsn is 'end of the commit record of the last source transaction committed here; moves in the same transaction as its rows';
@@ -69,6 +75,8 @@ comment on column pgmig.sentinel.copy_finished_at is 'when the last Part was don
 comment on column pgmig.sentinel.started_at is 'when the migration was begun';
 comment on column pgmig.sentinel.done_at is 'when the migration was done';
 comment on column pgmig.sentinel.last_error is 'the last error that stopped the run; cleared when it goes on';
+comment on column pgmig.sentinel.cutover is 'requested: the run cuts over as soon as it is level; running: endpos is held, and what comes after it waits for the steps in pgmig.cutover; verifying: apply is held for a moment, to compare both sides at one position; null otherwise';
+comment on column pgmig.sentinel.held_lsn is 'while endpos is held: nothing was committed on the source between it and here';
 
 create table pgmig.part
 (
@@ -79,6 +87,10 @@ create table pgmig.part
     part_number   int         not null,
     parts         int         not null,
     predicate     text,
+    key_column    text,
+    key_type      text,
+    key_lower     text,
+    key_upper     text,
     columns       text[]      not null,
     format        text        not null default 'text' check (format in ('text', 'binary')),
     bytes         bigint      not null,
@@ -100,6 +112,10 @@ comment on column pgmig.part.table_name is 'name of the table';
 comment on column pgmig.part.part_number is 'from 1 to parts';
 comment on column pgmig.part.parts is 'how many Parts the table is copied in';
 comment on column pgmig.part.predicate is 'which rows of the source this Part holds; null for the whole table';
+comment on column pgmig.part.key_column is 'column of the range of keys that this Part holds; null where it is cut in another way, or where the order of its type is not the same on every server';
+comment on column pgmig.part.key_type is 'type of key_column';
+comment on column pgmig.part.key_lower is 'the least key of the range; null: it has none';
+comment on column pgmig.part.key_upper is 'the first key behind the range; null: it has none';
 comment on column pgmig.part.columns is 'columns that are copied: all but the generated ones';
 comment on column pgmig.part.format is 'format of the COPY stream: text or binary';
 comment on column pgmig.part.bytes is 'size on the source when it was planned, TOAST included';
@@ -117,13 +133,14 @@ create table pgmig.step
     migration     text        not null references pgmig.sentinel on delete cascade,
     stage         text        not null
                   check (stage in ('schema', 'index', 'constraint', 'analyze', 'attach', 'rest',
-                                   'refresh', 'foreign_key', 'validate', 'finish')),
+                                   'refresh', 'unique', 'foreign_key', 'validate', 'finish')),
     kind          text        not null,
     schema_name   text,
     table_name    text,
     name          text        not null,
     statement     text        not null,
     blocking      boolean     not null default true,
+    one_moment    boolean     not null default false,
     state         text        not null default 'pending' check (state in ('pending', 'done', 'failed')),
     sqlstate      text,
     message       text,
@@ -135,13 +152,14 @@ create index step_table on pgmig.step (migration, schema_name, table_name);
 comment on table pgmig.step is 'every object that is made on the target, with its statement; done in the transaction that made it';
 comment on column pgmig.step.step_id is 'number of the step, in the order of the dump';
 comment on column pgmig.step.migration is 'migration it belongs to';
-comment on column pgmig.step.stage is 'when it runs: schema, then per table index, constraint, analyze, then attach, rest, refresh, foreign_key, validate, finish';
+comment on column pgmig.step.stage is 'when it runs: schema, then per table index, constraint, analyze, then attach, rest, refresh, unique, foreign_key, validate, finish';
 comment on column pgmig.step.kind is 'what it makes, in the words of pg_restore --list';
 comment on column pgmig.step.schema_name is 'schema of the object';
 comment on column pgmig.step.table_name is 'table that must be copied first; null if none';
 comment on column pgmig.step.name is 'name of the object';
 comment on column pgmig.step.statement is 'SQL that makes it; *** stands in it for a password';
 comment on column pgmig.step.blocking is 'whether its failure stops the run';
+comment on column pgmig.step.one_moment is 'whether it needs all rows of its table as of one moment: a unique index without the column that the table is cut by. Where Parts were read under several snapshots it moves to stage unique, which comes when replay has passed the newest of them';
 comment on column pgmig.step.state is 'pending, done or failed';
 comment on column pgmig.step.sqlstate is 'SQLSTATE of its failure';
 comment on column pgmig.step.message is 'message of its failure';
@@ -186,3 +204,52 @@ comment on column pgmig.conflict.schema_name is 'schema of the table';
 comment on column pgmig.conflict.table_name is 'name of the table';
 comment on column pgmig.conflict.kind is 'insert_exists, update_exists: a row with that unique key is there, and was left as it is; update_missing, delete_missing: no row with that key is there';
 comment on column pgmig.conflict.key_columns is 'names of the columns that identify a row; their values are told nowhere';
+
+create table pgmig.request
+(
+    request_id    bigint      generated always as identity primary key,
+    migration     text        not null references pgmig.sentinel on delete cascade,
+    verb          text        not null check (verb in ('add', 'resync')),
+    schema_name   text        not null,
+    table_name    text        not null,
+    state         text        not null default 'pending' check (state in ('pending', 'running', 'done', 'refused')),
+    message       text,
+    requested_at  timestamptz not null default clock_timestamp(),
+    finished_at   timestamptz
+);
+create index request_order on pgmig.request (migration, request_id);
+comment on table pgmig.request is 'what people ask of a migration that follows its source; the run takes it up';
+comment on column pgmig.request.request_id is 'order of the requests';
+comment on column pgmig.request.migration is 'migration it is asked of';
+comment on column pgmig.request.verb is 'add: a table that was left out becomes part of the migration; resync: a table is copied again';
+comment on column pgmig.request.schema_name is 'schema of the table';
+comment on column pgmig.request.table_name is 'name of the table';
+comment on column pgmig.request.state is 'pending, running, done or refused';
+comment on column pgmig.request.message is 'why it was refused';
+comment on column pgmig.request.requested_at is 'when it was asked';
+comment on column pgmig.request.finished_at is 'when it was done or refused';
+
+create table pgmig.cutover_step
+(
+    migration    text        not null references pgmig.sentinel on delete cascade,
+    attempt      int         not null,
+    position     int         not null,
+    step         text        not null,
+    state        text        not null default 'running'
+                 check (state in ('running', 'done', 'failed', 'undone')),
+    detail       jsonb       not null default '{}',
+    message      text,
+    started_at   timestamptz not null default clock_timestamp(),
+    finished_at  timestamptz,
+    primary key (migration, attempt, position)
+);
+comment on table pgmig.cutover_step is 'the steps of every cutover that was tried, each recorded before it is begun';
+comment on column pgmig.cutover_step.migration is 'migration it belongs to';
+comment on column pgmig.cutover_step.attempt is 'number of the try, from 1';
+comment on column pgmig.cutover_step.position is 'order of the steps in one try';
+comment on column pgmig.cutover_step.step is 'what is done: see the list in the README';
+comment on column pgmig.cutover_step.state is 'running, done, failed, or undone';
+comment on column pgmig.cutover_step.detail is 'what is needed to undo the step, and what it found';
+comment on column pgmig.cutover_step.message is 'what it came to, or why it failed';
+comment on column pgmig.cutover_step.started_at is 'when it was begun';
+comment on column pgmig.cutover_step.finished_at is 'when it ended';

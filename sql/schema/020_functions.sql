@@ -201,6 +201,42 @@ end
 $$;
 comment on function pgmig.throttle(bigint, int, text) is 'limits what the copy asks of the source: bytes a second, and sessions at once; 0 lifts a limit, null leaves it as it is; works while a run is alive';
 
+create function pgmig.request_cutover(migration text)
+returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    s pgmig.sentinel;
+begin
+    select * into s from pgmig.sentinel t where t.migration = request_cutover.migration for update;
+    if not found then
+        raise exception 'no migration named %', quote_literal(request_cutover.migration)
+              using errcode = 'no_data_found', hint = 'see: select migration from pgmig.progress';
+    elsif s.phase = 'done' then
+        raise exception 'migration % is done', quote_literal(s.migration)
+              using errcode = 'object_not_in_prerequisite_state';
+    elsif not s.follow then
+        raise exception 'migration % does not follow the source', quote_literal(s.migration)
+              using errcode = 'object_not_in_prerequisite_state';
+    elsif s.cutover in ('running', 'verifying') then
+        raise exception 'migration % is being cut over or compared', quote_literal(s.migration)
+              using errcode = 'object_not_in_prerequisite_state', hint = 'see: select * from pgmig.cutover';
+    end if;
+    update pgmig.sentinel t set cutover = 'requested' where t.migration = s.migration;
+    insert into pgmig.event (migration, level, message) values (s.migration, 'info', 'cutover requested');
+    perform pg_notify('pgmig', s.migration);
+end
+$$;
+comment on function pgmig.request_cutover(text) is 'has the run of the named migration cut over as soon as it is level, in the way that its own flags say; see pgmig.cutover';
+
+create function pgmig.request_cutover()
+returns void
+language sql
+set search_path = pg_catalog, pg_temp
+as $$ select pgmig.request_cutover(pgmig.only_migration()) $$;
+comment on function pgmig.request_cutover() is 'has the run of the only migration cut over; see request_cutover(text)';
+
 -- Called last in the transaction that applied a Batch. The row lock puts it in one order with
 -- set_endpos and pause, so neither can slip in between the check and the commit.
 create function pgmig.advance(migration text, replay_lsn pg_lsn, commit_at timestamptz, transactions bigint, changes bigint)
@@ -226,3 +262,73 @@ begin
 end
 $$;
 comment on function pgmig.advance(text, pg_lsn, timestamptz, bigint, bigint) is 'moves replay_lsn in the transaction that applied up to it; SQLSTATE PGM01 if apply is paused, endpos lies before it or it is already there';
+
+create function pgmig.request_table(verb text, name text, migration text)
+returns bigint
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    s pgmig.sentinel;
+    words text[] := parse_ident(name);
+    planned boolean;
+    id bigint;
+begin
+    select * into s from pgmig.sentinel t where t.migration = request_table.migration;
+    if not found then
+        raise exception 'no migration named %', quote_literal(request_table.migration)
+              using errcode = 'no_data_found', hint = 'see: select migration from pgmig.progress';
+    elsif cardinality(words) <> 2 then
+        raise exception '% is not a schema and a table', quote_literal(name)
+              using errcode = 'invalid_parameter_value', hint = 'name it as in public.orders';
+    elsif not s.follow or coalesce(s.interrupted_phase, s.phase) in ('cutover', 'done') then
+        raise exception 'migration % does not follow its source', quote_literal(s.migration)
+              using errcode = 'object_not_in_prerequisite_state';
+    end if;
+    planned := exists (select from pgmig.part p
+                        where p.migration = s.migration and p.schema_name = words[1] and p.table_name = words[2]);
+    if verb = 'resync' and not planned then
+        raise exception '% is not part of migration %', name, quote_literal(s.migration)
+              using errcode = 'undefined_table', hint = 'select pgmig.add_table(table) makes it one';
+    elsif verb = 'add' and planned then
+        raise exception '% is part of migration % already', name, quote_literal(s.migration)
+              using errcode = 'duplicate_table', hint = 'select pgmig.resync_table(table) copies it again';
+    end if;
+    insert into pgmig.request as r (migration, verb, schema_name, table_name)
+    values (s.migration, request_table.verb, words[1], words[2])
+    returning r.request_id into id;
+    insert into pgmig.event (migration, level, message)
+    values (s.migration, 'info', format('%s of %s asked for', request_table.verb, name));
+    perform pg_notify('pgmig', s.migration);
+    return id;
+end
+$$;
+comment on function pgmig.request_table(text, text, text) is 'asks for add or resync of a table; what add_table and resync_table call';
+
+create function pgmig.resync_table(name text, migration text)
+returns bigint
+language sql
+set search_path = pg_catalog, pg_temp
+as $$ select pgmig.request_table('resync', name, migration) $$;
+comment on function pgmig.resync_table(text, text) is 'has the run copy a table again, as in resync_table(''public.orders''), while changes are followed; returns the request';
+
+create function pgmig.resync_table(name text)
+returns bigint
+language sql
+set search_path = pg_catalog, pg_temp
+as $$ select pgmig.request_table('resync', name, pgmig.only_migration()) $$;
+comment on function pgmig.resync_table(text) is 'has the run of the only migration copy a table again; see resync_table(text, text)';
+
+create function pgmig.add_table(name text, migration text)
+returns bigint
+language sql
+set search_path = pg_catalog, pg_temp
+as $$ select pgmig.request_table('add', name, migration) $$;
+comment on function pgmig.add_table(text, text) is 'has the run take a table in that was left out: made, copied and followed; returns the request';
+
+create function pgmig.add_table(name text)
+returns bigint
+language sql
+set search_path = pg_catalog, pg_temp
+as $$ select pgmig.request_table('add', name, pgmig.only_migration()) $$;
+comment on function pgmig.add_table(text) is 'has the run of the only migration take a table in; see add_table(text, text)';

@@ -91,6 +91,22 @@ comment on column pgmig.events.at is 'when it happened';
 comment on column pgmig.events.level is 'info, warn or error';
 comment on column pgmig.events.message is 'what happened';
 
+create view pgmig.cutover as
+select c.migration, c.attempt, c.position, c.step, c.state, c.started_at, c.finished_at,
+       round(extract(epoch from coalesce(c.finished_at, clock_timestamp()) - c.started_at), 3) as seconds,
+       c.message
+  from pgmig.cutover_step c;
+comment on view pgmig.cutover is 'the steps of every cutover that was tried, with their times; order by attempt, position';
+comment on column pgmig.cutover.migration is 'migration it belongs to';
+comment on column pgmig.cutover.attempt is 'number of the try, from 1';
+comment on column pgmig.cutover.position is 'order of the steps in one try';
+comment on column pgmig.cutover.step is 'what is done';
+comment on column pgmig.cutover.state is 'running, done, failed, or undone';
+comment on column pgmig.cutover.started_at is 'when it was begun';
+comment on column pgmig.cutover.finished_at is 'when it ended';
+comment on column pgmig.cutover.seconds is 'how long it took, or has taken so far';
+comment on column pgmig.cutover.message is 'what it came to, or why it failed';
+
 create view pgmig.conflicts as
 select c.migration, c.schema_name, c.table_name, c.kind, c.key_columns,
        count(*) as changes, min(c.lsn) as first_lsn, max(c.lsn) as last_lsn, max(c.at) as last_at

@@ -20,6 +20,7 @@ select c.oid,
        -- that leaves no row out.
        k.attname::text as split_key,
        pg_catalog.format_type(k.atttypid, k.atttypmod) as split_key_type,
+       coalesce(k.tells_part, false) as split_key_tells_part,
        -- Columns that are copied: generated ones are computed again on the target.
        array(select a.attname::text
                from pg_catalog.pg_attribute a
@@ -30,7 +31,7 @@ select c.oid,
                     where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped and a.attgenerated = ''
                       and (a.atttypid >= 10000
                            or a.atttypid in (select t.oid from pg_catalog.pg_type t
-                                              where t.typname ~ '^_?(reg.*|oid|oidvector|aclitem|xid|cid|tid|xid8|pg_snapshot|txid_snapshot|xml|money|char|tsvector|tsquery|gtsvector|refcursor)$'
+                                              where t.typname ~ '^_?(reg.*|oid|oidvector|int2vector|aclitem|xid|cid|tid|xid8|pg_snapshot|txid_snapshot|xml|money|char|tsvector|tsquery|gtsvector|refcursor)$'
                                                 and t.oid < 10000))) as binary_safe,
        -- wal2json before 2.6 prints NaN and infinities of these as null.
        (select a.attname::text
@@ -56,14 +57,32 @@ select c.oid,
        c.relrowsecurity as row_security
   from pg_catalog.pg_class c
        join pg_catalog.pg_namespace n on n.oid = c.relnamespace
-       left join lateral (select a.attname, a.atttypid, a.atttypmod
+       left join lateral (select a.attname, a.atttypid, a.atttypmod,
+                                 -- Whether a change says by it in which range its row is: its order is the same
+                                 -- on every server, and it is in what identifies a row. The primary key and what
+                                 -- indexes of a parent are made of must be there before all Parts are of one moment.
+                                 c.relpersistence = 'p'
+                                 and a.atttypid in ('int2'::regtype, 'int4'::regtype, 'int8'::regtype, 'uuid'::regtype)
+                                 and case c.relreplident
+                                     when 'f' then true
+                                     when 'n' then false
+                                     else exists (select from pg_catalog.pg_index r
+                                                   where r.indrelid = c.oid and r.indisvalid and r.indimmediate
+                                                     and case c.relreplident when 'd' then r.indisprimary else r.indisreplident end
+                                                     and a.attnum = any (r.indkey[0:r.indnkeyatts - 1]))
+                                     end
+                                 and not exists (select from pg_catalog.pg_index r
+                                                  where r.indrelid = c.oid and (r.indisunique or r.indisexclusion)
+                                                    and (r.indisprimary or c.relispartition)
+                                                    and (r.indisexclusion or a.attnum <> all (r.indkey[0:r.indnkeyatts - 1])))
+                                 as tells_part
                             from pg_catalog.pg_index i
                                  join pg_catalog.pg_attribute a on a.attrelid = i.indrelid and a.attnum = i.indkey[0]
                                  join pg_catalog.pg_class x on x.oid = i.indexrelid
                                  join pg_catalog.pg_am m on m.oid = x.relam
                            where i.indrelid = c.oid and i.indisunique and i.indisvalid and i.indpred is null
                              and a.attnotnull and m.amname = 'btree'
-                           order by i.indisprimary desc, i.indnkeyatts, i.indexrelid
+                           order by tells_part desc, i.indisprimary desc, i.indnkeyatts, i.indexrelid
                            limit 1) k on true
  where c.relkind = 'r'
    and c.relpersistence in ('p', 'u')

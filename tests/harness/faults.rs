@@ -17,7 +17,7 @@ use tokio::task::JoinHandle;
 /// Ends the sessions whose application_name is like `pattern`; how many there were.
 pub async fn end_sessions(cluster: &Cluster, pattern: &str) -> Result<u64> {
     let query = format!(
-        "select count(pg_terminate_backend(pid)) from pg_stat_activity where application_name like '{}' and pid <> pg_backend_pid()",
+        "select count(pg_terminate_backend(pid)) from pg_stat_activity where application_name like '{}' and application_name <> 'pgmig writer' and pid <> pg_backend_pid()",
         pattern.replace('\'', "''")
     );
     let ended = cluster.value("postgres", &query).await?;
@@ -29,6 +29,8 @@ enum Line {
     Open,
     /// Connections stay, and nothing gets through.
     Stalled,
+    /// Nobody gets in.
+    Down,
 }
 
 /// Stands between pgmig and a server on the loopback interface.
@@ -52,6 +54,9 @@ impl Proxy {
         let counted = bytes.clone();
         let listener = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
+                if *line_now.borrow() == Line::Down {
+                    continue;
+                }
                 tokio::spawn(carry(client, server, line_now.clone(), cut_now.clone(), counted.clone()));
             }
         });
@@ -72,6 +77,11 @@ impl Proxy {
     /// Breaks every connection there is; new ones get through.
     pub fn cut(&self) {
         self.cuts.send_modify(|cuts| *cuts += 1);
+    }
+    /// Breaks every connection, and lets none through before `go_on`.
+    pub fn down(&self) {
+        self.line.send_replace(Line::Down);
+        self.cut();
     }
     pub fn stall(&self) {
         self.line.send_replace(Line::Stalled);

@@ -9,6 +9,7 @@ use pgmig::embedded::{Builder, Cluster};
 
 use crate::transcript::Transcript;
 
+type Failure = Box<dyn std::error::Error + Send + Sync>;
 type Rows = Vec<Vec<Option<String>>>;
 
 pub struct Bench {
@@ -92,6 +93,22 @@ impl Bench {
         assert!(left.iter().all(|name| name.to_string_lossy().starts_with("plan.db")), "--dir holds {left:?}; {said}");
         let _ = std::fs::remove_dir_all(self.dir());
         Ok(())
+    }
+
+    /// A command that answers on stdout and changes nothing.
+    pub async fn answers(&mut self, title: &str, code: i32, args: &[&str]) -> Result<Finished, Failure> {
+        let before = match self.known.take() {
+            Some(known) => known,
+            None => self.state().await?,
+        };
+        let finished = Pgmig::start(args, &[("COLUMNS", "100")]).wait(Duration::from_secs(90)).await;
+        self.transcript.add(title, args, &finished);
+        assert_eq!(finished.code(), code, "{title}: stdout:\n{}\nstderr:\n{}", finished.stdout, finished.stderr);
+        let after = self.state().await?;
+        assert!(after == before, "{title}: something was changed: {before:?}\n{after:?}");
+        self.known = Some(after);
+        assert!(!std::path::Path::new(&self.dir()).exists(), "{title}: --dir was made");
+        Ok(finished)
     }
 
     /// Everything that a refused command could have left on the servers.

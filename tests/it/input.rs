@@ -19,10 +19,13 @@ fn role(uri: &str, name: &str) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn help_is_as_people_should_read_it() -> Outcome {
     let mut transcript = Transcript::new("help.txt");
-    let cases: [&[&str]; 13] = [
+    let cases: [&[&str]; 20] = [
         &[],
         &["--help"],
         &["run", "--help"],
+        &["preflight", "--help"],
+        &["params", "--help"],
+        &["replica-identity", "--help"],
         &["plan", "--help"],
         &["status", "--help"],
         &["set-endpos", "--help"],
@@ -31,8 +34,12 @@ async fn help_is_as_people_should_read_it() -> Outcome {
         &["throttle", "--help"],
         &["stop", "--help"],
         &["reset-target", "--help"],
+        &["verify", "--help"],
+        &["cutover", "--help"],
         &["cleanup", "--help"],
         &["demo", "--help"],
+        &["completions", "--help"],
+        &["man", "--help"],
     ];
     for args in cases {
         let finished = Pgmig::start(args, &[("COLUMNS", "100")]).wait(Duration::from_secs(30)).await;
@@ -229,10 +236,10 @@ async fn a_target_that_cannot_take_the_migration_is_refused_with_what_mends_it()
     bench.on_target("grant set on parameter session_replication_role to mover").await?;
     bench.refused_between("the role may not create schemas", 4, &source, &mover, &[]).await?;
     bench.on_target("grant create on database app to mover; grant create on schema public to mover").await?;
-    let extension = ["--flavour", "extension"];
+    let extension = ["--flavour", "extension", "--no-owner"];
     bench.refused_between("the role may not create the extension", 4, &source, &mover, &extension).await?;
     bench.on_target("create extension pgmig_sentinel").await?;
-    bench.refused_between("the schema pgmig is another role's", 4, &source, &mover, &[]).await?;
+    bench.refused_between("the schema pgmig is another role's", 4, &source, &mover, &["--no-owner"]).await?;
     bench.on_target("drop extension pgmig_sentinel; create schema pgmig").await?;
     bench.refused("a schema pgmig that is not ours", 4, &[]).await?;
     bench.on_target("drop schema pgmig").await?;

@@ -137,3 +137,22 @@ fn the_map_names_every_folder_of_the_code() {
         }
     }
 }
+
+/// docs/failures.md claims nothing that no test shows.
+#[test]
+fn each_failure_on_the_page_names_its_test() {
+    let page = std::fs::read_to_string(root().join("docs/failures.md")).expect("the page is there");
+    let tests: String = files("tests/it").into_iter().map(|(_, text)| text).collect();
+    let (mut rows, mut missing) = (0, Vec::new());
+    for row in
+        page.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| what ") && !line.contains("---"))
+    {
+        rows += 1;
+        let last = row.trim_end_matches(['|', ' ']).rsplit('|').next().unwrap_or_default();
+        let names: Vec<&str> = last.split('`').skip(1).step_by(2).collect();
+        assert!(!names.is_empty(), "no test is named: {row}");
+        missing.extend(names.into_iter().filter(|name| !tests.contains(&format!("fn {name}("))).map(str::to_string));
+    }
+    assert!(rows > 10, "the page has no rows");
+    assert_eq!(missing, Vec::<String>::new(), "there are no such tests");
+}

@@ -9,11 +9,17 @@ mod encodings;
 mod ends;
 mod everything;
 mod load;
+mod loss;
+mod lost;
 mod objects;
 mod parts;
+mod points;
 mod removed;
 mod steered;
 mod stop;
+mod tables;
+mod tags;
+mod torture;
 mod versions;
 mod watch;
 mod writers;
@@ -50,6 +56,8 @@ pub struct Life {
     pub target: Client,
     /// Texts that may stand in warnings of `run`.
     pub allowed: &'static [&'static str],
+    /// Where `run` dies by itself, see `pgmig::crash`; nowhere if empty.
+    pub crash: String,
     _turn: SemaphorePermit<'static>,
 }
 
@@ -71,7 +79,7 @@ impl Life {
         let pair = Pair::start_with(source, target).await.expect("two servers start");
         let (source, target) = (session(&pair.source_uri()).await, session(&pair.target_uri()).await);
         let dir = tempfile::tempdir().expect("a temporary folder can be made");
-        Life { pair, way, dir, source, target, allowed: &[], _turn: turn }
+        Life { pair, way, dir, source, target, allowed: &[], crash: String::new(), _turn: turn }
     }
 
     /// `pgmig` with both databases in its environment.
@@ -79,9 +87,13 @@ impl Life {
         self.pgmig_from(&self.pair.source_uri(), args)
     }
     pub fn pgmig_from<S: AsRef<str>>(&self, source: &str, args: &[S]) -> Pgmig {
+        self.pgmig_between(source, &self.pair.target_uri(), args)
+    }
+    pub fn pgmig_between<S: AsRef<str>>(&self, source: &str, target: &str, args: &[S]) -> Pgmig {
         let bin = self.pair.source.bin_dir().path().display().to_string();
-        let target = self.pair.target_uri();
-        Pgmig::start(args, &[("PGMIG_SOURCE", source), ("PGMIG_TARGET", &target), ("PGMIG_PG_BIN", &bin)])
+        let mut env = vec![("PGMIG_SOURCE", source), ("PGMIG_TARGET", target), ("PGMIG_PG_BIN", &bin)];
+        env.extend((!self.crash.is_empty()).then_some((pgmig::crash::VARIABLE, self.crash.as_str())));
+        Pgmig::start(args, &env)
     }
     pub fn run(&self) -> Pgmig {
         self.run_with(&[])
@@ -91,10 +103,19 @@ impl Life {
     }
     /// With the source behind another address.
     pub fn run_from(&self, source: &str, more: &[&str]) -> Pgmig {
+        self.run_between(source, &self.pair.target_uri(), more)
+    }
+    /// With both behind other addresses.
+    pub fn run_between(&self, source: &str, target: &str, more: &[&str]) -> Pgmig {
         let dir = self.dir.path().display().to_string();
         let mut args = vec!["run", "--flavour", self.way.flavour, "--plugin", self.way.plugin, "--dir", &dir];
         args.extend(more);
-        self.pgmig_from(source, &args)
+        self.pgmig_between(source, target, &args)
+    }
+    /// New sessions of the test's own, after a server was restarted.
+    pub async fn connect_again(&mut self) {
+        self.source = session(&self.pair.source_uri()).await;
+        self.target = session(&self.pair.target_uri()).await;
     }
     /// Runs until changes are followed.
     pub async fn follow(&self) -> Pgmig {
@@ -129,7 +150,7 @@ impl Life {
     }
     /// Where the source's WAL is written to: at or behind the end of every commit that was answered.
     pub async fn lsn(&self) -> String {
-        self.on_source("select pg_current_wal_lsn()").await
+        self.on_source("select pg_current_wal_insert_lsn()").await
     }
     pub async fn set_endpos(&self, lsn: impl Display) -> String {
         self.on_target(&format!("select pgmig.set_endpos('{lsn}')")).await

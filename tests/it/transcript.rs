@@ -10,16 +10,21 @@ pub struct Transcript {
     text: String,
     /// What differs from run to run, and what stands for it.
     changing: Vec<(String, String)>,
+    blotted: Vec<(String, String)>,
 }
 
 impl Transcript {
     pub fn new(name: &'static str) -> Transcript {
-        let mut transcript = Transcript { name, text: String::new(), changing: Vec::new() };
+        let mut transcript = Transcript { name, text: String::new(), changing: Vec::new(), blotted: Vec::new() };
         // A machine without a network says it in other words.
         transcript.replace("failed to lookup address information: Temporary failure in name resolution", "NOT FOUND");
         transcript.replace("failed to lookup address information: Name or service not known", "NOT FOUND");
         transcript.replace(env!("CARGO_PKG_VERSION"), "VERSION");
         transcript
+    }
+    /// What stands between these two, on one line, is other each time.
+    pub fn blot(&mut self, before: &str, after: &str) {
+        self.blotted.push((before.to_string(), after.to_string()));
     }
     pub fn replace(&mut self, text: impl ToString, by: &str) {
         self.changing.push((text.to_string(), by.to_string()));
@@ -38,6 +43,15 @@ impl Transcript {
         );
         for (changing, by) in &self.changing {
             text = text.replace(changing, by);
+        }
+        for (before, after) in &self.blotted {
+            let blot = |line: &str| match line.split_once(before.as_str()) {
+                Some((start, rest)) if rest.contains(after.as_str()) => {
+                    format!("{start}{before}…{}", &rest[rest.find(after.as_str()).unwrap_or(0)..])
+                }
+                _ => line.to_string(),
+            };
+            text = text.lines().map(blot).collect::<Vec<_>>().join("\n") + "\n";
         }
         self.text.push_str(&text);
     }

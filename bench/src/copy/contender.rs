@@ -86,6 +86,10 @@ impl Contender {
         let to = servers.target.uri(TARGET);
         let jobs = setting.jobs.to_string();
         match self {
+            // The pipe that it is held against makes no statistics.
+            Contender::Pgmig if dataset == Dataset::Single => {
+                tool.run(pgmig_run(servers, setting, &["--no-follow", "--skip-vacuum"], dataset)?)
+            }
             Contender::Pgmig => tool.run(pgmig_run(servers, setting, &["--no-follow"], dataset)?),
             Contender::PgmigFollow => pgmig_follow(tool, servers, setting, dataset).await,
             Contender::PgDump => {

@@ -34,6 +34,11 @@ impl Drift {
         self.fit.contains_key(&(Arc::as_ptr(shape) as usize, self.is_whole(kind)))
     }
 
+    /// Whether a shape that fits lists every column that is not computed.
+    pub fn is_complete(&self, shape: &Shape) -> bool {
+        self.columns.get(&shape.table).is_some_and(|columns| misfit(shape, columns, true).is_none())
+    }
+
     fn is_whole(&self, kind: Kind) -> bool {
         kind == Kind::Insert || (kind == Kind::Update && self.lists_all)
     }
@@ -92,6 +97,7 @@ mod tests {
         let shape = |names: &[&str]| Shape {
             table: TableName::new("s", "t"),
             columns: names.iter().map(ToString::to_string).collect(),
+            types: Vec::new(),
             key: vec![0],
         };
         assert_eq!(misfit(&shape(&["id", "n"]), &columns, true), None);

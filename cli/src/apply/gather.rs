@@ -2,25 +2,18 @@
 //! larger than one into pieces, and nothing of what the target holds already. It knows nothing of the
 //! target but what it was told, and never waits.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use tokio_postgres::Client;
 
 use super::batch::{Batch, Op};
 use super::drift::Drift;
-use crate::error::{Context, Error, Exit, Result};
-use crate::model::wire::{Item, Kind, Shape};
-use crate::model::{Lsn, SnapshotTag, TableName};
+use super::tags::{Clear, Copy, Tags, Verdict, Wanted};
+use crate::error::{Error, Exit, Result};
+use crate::model::wire::{Change, Item, Kind, Shape};
+use crate::model::{Lsn, TableName};
 use crate::stream::spool::{Position, SpoolReader};
-
-/// Which transactions a copy holds already.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Tag {
-    pub snapshot: SnapshotTag,
-    /// Behind this the snapshot says nothing any more: xids are compared modulo 2^32.
-    pub lsn: Lsn,
-}
 
 /// What a look into the spool came to.
 pub enum Gathered {
@@ -30,20 +23,29 @@ pub enum Gathered {
     Piece(Batch),
     /// The last part of it, with its commit.
     LastPiece(Batch),
+    /// Rows to be removed next, in the transaction of which pieces are given out.
+    Clear(Vec<Clear>, Position),
+    /// The next transaction changes a table that is being copied.
+    Later,
+    /// The table must be copied again: the stream lacks values of a row that moved from one of its Parts
+    /// to another.
+    Lacks(TableName),
     /// The next transaction ends behind this endpos; pieces of it may have been given out.
     Behind(Lsn),
     /// The spool is read to its end, and all of it was given out.
     Level,
     /// The rest of a transaction is on its way.
     Waiting,
+    /// The transaction whose pieces were given out is taken back, and comes again.
+    TakenBack,
     /// A change whose like was not seen before: the target must be asked about it (`look`).
     Look(Arc<Shape>, Option<Kind>),
 }
 
 pub struct Gatherer {
     pub reader: SpoolReader,
-    /// Tables that are moved, each with the tag of its copy.
-    tags: HashMap<TableName, Tag>,
+    /// Tables that are moved, each with the tags of its copy.
+    tags: Arc<Tags>,
     /// Relations whose changes may be in the stream and are known not to be moved: what was left out,
     /// and what comes in other ways.
     ignored: HashSet<TableName>,
@@ -60,28 +62,35 @@ pub struct Gatherer {
     large: bool,
 }
 
+/// What a TRUNCATE comes to.
+enum Emptied {
+    Tables(Vec<Arc<Shape>>),
+    Rows(Vec<Clear>),
+    Later,
+    Look(Arc<Shape>),
+}
+
 /// Whether the relation last looked at is wanted, for the open transaction.
 #[derive(Default)]
 struct Skip {
     xid: Option<u32>,
-    known: Option<(Arc<Shape>, Option<Kind>, bool)>,
+    known: Option<(Arc<Shape>, Option<Kind>, Wanted)>,
 }
 
 impl Gatherer {
-    pub fn new(
-        reader: SpoolReader,
-        tags: HashMap<TableName, Tag>,
-        ignored: HashSet<TableName>,
-        drift: Drift,
-    ) -> Gatherer {
+    pub fn new(reader: SpoolReader, tags: Arc<Tags>, ignored: HashSet<TableName>, drift: Drift) -> Gatherer {
         let begun = reader.position();
         let (passed, batch, skip) = (Lsn::ZERO, Batch::default(), Skip::default());
         Gatherer { reader, tags, ignored, drift, passed, batch, begun, skip, large: false }
     }
 
-    /// Before this position the tables are not at one point in time.
-    pub fn newest_tag(&self) -> Lsn {
-        self.tags.values().map(|tag| tag.lsn).max().unwrap_or_default()
+    /// Goes on with other tags, from where a Batch begins that was not written, or from where it is.
+    pub fn retag(&mut self, tags: Arc<Tags>, from: Option<Position>, passed: Lsn) {
+        self.tags = tags;
+        self.skip.known = None;
+        let here =
+            if self.batch.open || !self.batch.ends.is_empty() { self.batch.from } else { self.reader.position() };
+        self.rewind(from.unwrap_or(here), passed);
     }
 
     pub fn ignore(&mut self, table: TableName) {
@@ -97,7 +106,7 @@ impl Gatherer {
             match self.read()? {
                 Some(Item::Begin { .. }) => begun = at,
                 Some(Item::Commit(commit)) if commit.end_lsn > replay_lsn => break,
-                Some(Item::Commit(_)) => begun = self.reader.position(),
+                Some(Item::Commit(_) | Item::Abort) => begun = self.reader.position(),
                 Some(_) => {}
                 None => break,
             }
@@ -114,8 +123,23 @@ impl Gatherer {
         self.passed = passed;
     }
 
+    /// Whether whole transactions follow that change a table that is moved. Nothing is given out.
+    pub fn more(&mut self) -> Result<bool> {
+        let (from, mut changed, mut more) = (self.reader.position(), false, false);
+        while let Some(item) = self.read()? {
+            match item {
+                Item::Begin { .. } | Item::Abort => changed = false,
+                Item::Change(change) => changed |= self.tags.contains_key(&change.shape.table),
+                Item::Truncate(shapes) => changed |= shapes.iter().any(|shape| self.tags.contains_key(&shape.table)),
+                Item::Commit(_) => more |= changed,
+            }
+        }
+        self.reader.seek(from);
+        Ok(more)
+    }
+
     fn read(&mut self) -> Result<Option<Item>> {
-        self.reader.next().during(Exit::Dir, || "read the spool".into())
+        self.reader.next().map_err(|err| err.told("read the spool"))
     }
 
     /// The next thing to write.
@@ -144,32 +168,51 @@ impl Gatherer {
                     self.batch.open = true;
                 }
                 Item::Change(change) => match self.wanted(&change.shape, Some(change.kind)) {
-                    Some(true) => {
+                    Some(Wanted::All) => {
                         self.batch.push(Op::Change(change));
                         self.batch.hold(self.reader.frame());
                     }
-                    Some(false) => {}
+                    Some(Wanted::Nothing) => {}
+                    Some(Wanted::Later) => return Ok(self.before(Gathered::Later)),
+                    Some(Wanted::ByKey) => match self.verdict(change)? {
+                        Ok(Some(change)) => {
+                            self.batch.push(Op::Change(change));
+                            self.batch.hold(self.reader.frame());
+                        }
+                        Ok(None) => {}
+                        Err(table) => return Ok(self.before(Gathered::Lacks(table))),
+                    },
                     None => {
                         self.reader.seek(at);
                         return Ok(Gathered::Look(Arc::clone(&change.shape), Some(change.kind)));
                     }
                 },
-                Item::Truncate(shapes) => {
-                    let mut wanted = Vec::with_capacity(shapes.len());
-                    for shape in shapes {
-                        match self.wanted(&shape, None) {
-                            Some(true) => wanted.push(shape),
-                            Some(false) => {}
-                            None => {
-                                self.reader.seek(at);
-                                return Ok(Gathered::Look(shape, None));
-                            }
+                Item::Truncate(shapes) => match self.truncate(&shapes) {
+                    Emptied::Tables(wanted) if wanted.is_empty() => {}
+                    Emptied::Tables(wanted) => self.batch.push(Op::Truncate(wanted)),
+                    Emptied::Later => return Ok(self.before(Gathered::Later)),
+                    Emptied::Look(shape) => {
+                        self.reader.seek(at);
+                        return Ok(Gathered::Look(shape, None));
+                    }
+                    Emptied::Rows(clear) => {
+                        // What comes before it is written first, and a transaction of its own is opened for it.
+                        if !self.batch.ends.is_empty() {
+                            return Ok(self.whole_ones());
                         }
+                        self.large = true;
+                        if self.batch.ops.is_empty() {
+                            return Ok(Gathered::Clear(clear, self.batch.from));
+                        }
+                        self.reader.seek(at);
+                        return Ok(self.piece());
                     }
-                    if !wanted.is_empty() {
-                        self.batch.push(Op::Truncate(wanted));
-                    }
+                },
+                Item::Abort if self.large => {
+                    self.rewind(self.reader.position(), self.passed);
+                    return Ok(Gathered::TakenBack);
                 }
+                Item::Abort => self.batch.cut_open(),
                 Item::Commit(commit) if commit.end_lsn <= self.passed && !self.large => self.batch.cut_open(),
                 Item::Commit(commit) if let Some(endpos) = endpos.filter(|&endpos| commit.end_lsn > endpos) => {
                     if !self.batch.ends.is_empty() {
@@ -194,12 +237,70 @@ impl Gatherer {
                     return Ok(self.whole_ones());
                 }
                 self.large = true;
-                let piece = self.give();
-                // Tried again, all of the transaction is.
-                self.batch = Batch { open: true, from: piece.from, ..Batch::default() };
-                return Ok(Gathered::Piece(piece));
+                return Ok(self.piece());
             }
         }
+    }
+
+    /// What is gathered of the open transaction. Tried again, all of the transaction is.
+    fn piece(&mut self) -> Gathered {
+        let piece = self.give();
+        self.batch = Batch { open: true, from: piece.from, ..Batch::default() };
+        Gathered::Piece(piece)
+    }
+
+    /// Whole transactions, or, if there are none, what keeps the next one from being given out; it is read
+    /// again.
+    fn before(&mut self, what: Gathered) -> Gathered {
+        if !self.batch.ends.is_empty() {
+            return self.whole_ones();
+        }
+        self.rewind(self.begun, self.passed);
+        what
+    }
+
+    /// What becomes of a change of a table whose Parts come from several snapshots. Err: the table lacks
+    /// values that are in no change.
+    fn verdict(&self, change: Change) -> Result<std::result::Result<Option<Change>, TableName>> {
+        let (table, whole) = (change.shape.table.clone(), self.drift.is_complete(&change.shape));
+        let Some(Copy::Done(copied)) = self.tags.get(&table) else {
+            return Err(Error::bug(format!("{table} has no tags")));
+        };
+        match copied.verdict(change, whole, self.skip.xid, self.passed) {
+            Verdict::Apply(change) => Ok(Ok(Some(change))),
+            Verdict::PassOver => Ok(Ok(None)),
+            Verdict::Lacks | Verdict::NoKey => Ok(Err(table)),
+        }
+    }
+
+    /// Which tables a TRUNCATE empties. Where a copy shows it already, for all of a table or for a part, the
+    /// others are emptied without it.
+    fn truncate(&mut self, shapes: &[Arc<Shape>]) -> Emptied {
+        let (mut tables, mut rows, mut is_shown) = (Vec::new(), Vec::new(), false);
+        for shape in shapes {
+            let moved = self.tags.contains_key(&shape.table);
+            match self.wanted(shape, None) {
+                None => return Emptied::Look(Arc::clone(shape)),
+                Some(Wanted::Later) => return Emptied::Later,
+                Some(Wanted::Nothing) => is_shown |= moved,
+                Some(Wanted::All) => {
+                    tables.push(Arc::clone(shape));
+                    rows.push(Clear { table: shape.table.clone(), condition: None });
+                }
+                Some(Wanted::ByKey) => {
+                    is_shown = true;
+                    if let Some(Copy::Done(copied)) = self.tags.get(&shape.table) {
+                        let lacking = copied.lacking(self.skip.xid, self.passed);
+                        rows.extend(
+                            lacking
+                                .into_iter()
+                                .map(|condition| Clear { table: shape.table.clone(), condition: Some(condition) }),
+                        );
+                    }
+                }
+            }
+        }
+        if is_shown && !rows.is_empty() { Emptied::Rows(rows) } else { Emptied::Tables(tables) }
     }
 
     /// Asks the target about what `gather` did not know. An error that names the table if the change
@@ -240,7 +341,7 @@ impl Gatherer {
 
     /// Whether a change to this relation is to be applied; None: not known yet. Looked up once per
     /// transaction and relation.
-    fn wanted(&mut self, shape: &Arc<Shape>, kind: Option<Kind>) -> Option<bool> {
+    fn wanted(&mut self, shape: &Arc<Shape>, kind: Option<Kind>) -> Option<Wanted> {
         if let Some((last, of, wanted)) = &self.skip.known
             && Arc::ptr_eq(last, shape)
             && *of == kind
@@ -248,11 +349,11 @@ impl Gatherer {
             return Some(*wanted);
         }
         let wanted = match self.tags.get(&shape.table) {
-            Some(tag) => self.passed >= tag.lsn || !self.skip.xid.is_some_and(|xid| tag.snapshot.covers(xid)),
-            None if self.ignored.contains(&shape.table) => false,
+            Some(copy) => copy.wanted(self.skip.xid, self.passed),
+            None if self.ignored.contains(&shape.table) => Wanted::Nothing,
             None => return None,
         };
-        if wanted && kind.is_some_and(|kind| !self.drift.fits(shape, kind)) {
+        if matches!(wanted, Wanted::All | Wanted::ByKey) && kind.is_some_and(|kind| !self.drift.fits(shape, kind)) {
             return None;
         }
         self.skip.known = Some((Arc::clone(shape), kind, wanted));

@@ -150,6 +150,10 @@ fn merged(changes: &[&Change], key: &[&str]) -> Option<Net> {
         let at = match shapes.get(&Arc::as_ptr(&change.shape)) {
             Some(at) => at,
             None => {
+                // The same key may lie there in text and in binary.
+                if change.shape.types != changes[0].shape.types {
+                    return None;
+                }
                 let at = Places::of(change, key)?;
                 shapes.entry(Arc::as_ptr(&change.shape)).or_insert(at)
             }
@@ -319,7 +323,12 @@ mod tests {
     fn shapes(table: usize, like_wal2json: bool) -> Shapes {
         let shape = |columns: &[&str], key: &[u16]| {
             let columns = columns.iter().map(|column| column.to_string()).collect();
-            Arc::new(Shape { table: TableName::new("s", format!("t{table}")), columns, key: key.to_vec() })
+            Arc::new(Shape {
+                table: TableName::new("s", format!("t{table}")),
+                columns,
+                types: Vec::new(),
+                key: key.to_vec(),
+            })
         };
         let whole = shape(&["a", "k", "l", "b"], &[1, 2]);
         match like_wal2json {
@@ -353,6 +362,7 @@ mod tests {
         let own = |value| match value {
             Value::Unchanged => None,
             Value::Null => Some(None),
+            Value::Binary(_) => panic!("all of it is text here"),
             Value::Text(bytes) => Some(text(bytes)),
         };
         values.map(own).collect()

@@ -27,6 +27,8 @@ pub mod extension;
 mod gather;
 pub mod merge;
 pub mod plain;
+mod reconcile;
+pub mod tags;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -35,6 +37,7 @@ use tokio::sync::{RwLock, watch};
 use tokio_postgres::Client;
 
 use crate::connect::COMMITS_WAIT;
+use crate::crash;
 use crate::error::{Context, Error, Exit, Result};
 use crate::model::wire::Commit;
 use crate::model::{Lsn, TableName};
@@ -44,8 +47,10 @@ use ahead::{Next, overlapped};
 use batch::{Batch, Op};
 use conflict::{Deciding, OnConflict};
 use gather::Gathered;
-pub use gather::{Gatherer, Tag};
+pub use gather::Gatherer;
 use merge::Merger;
+use reconcile::Pieces;
+use tags::Tags;
 
 /// SQLSTATE of `pgmig.advance` when apply is paused or endpos lies before the Batch.
 const REFUSED: &str = "PGM01";
@@ -58,7 +63,6 @@ const AGAIN_AFTER: Duration = Duration::from_millis(500);
 const REFUSALS: u32 = 60;
 /// SQLSTATE of a change that finds no row.
 const NO_ROW: &str = "P0002";
-
 /// How long commits may go without waiting for the disk.
 const DURABLE_EVERY: Duration = Duration::from_secs(1);
 
@@ -133,6 +137,8 @@ pub struct Apply<W: Writer> {
     /// The table whose change could not be applied since the source has it in another form, or since it
     /// is not known at all.
     pub drifted: Option<TableName>,
+    /// The table that must be copied again before its next change can be applied.
+    pub lacking: Option<TableName>,
 }
 
 /// What apply shares with the rest of the run.
@@ -142,6 +148,8 @@ pub struct Watched {
     /// Every transaction whose commit ends at or before this is in the spool.
     pub received: watch::Receiver<Received>,
     pub applied: watch::Sender<Applied>,
+    /// What the copies hold. Changed only behind the gate, unless it lets go of a change that waits.
+    pub tags: watch::Receiver<Arc<Tags>>,
     /// Taken for reading by each target transaction; DDL that locks tables takes it for writing.
     pub gate: Arc<RwLock<()>>,
     /// True once no further Batch is to be begun.
@@ -167,7 +175,7 @@ impl<W: Writer> Apply<W> {
         replay_lsn: Lsn,
         watched: Watched,
     ) -> Apply<W> {
-        let (ahead, pieces, drifted) = (None, None, None);
+        let (ahead, pieces, drifted, lacking) = (None, None, None, None);
         let (durable, durable_at) = (true, Instant::now());
         Apply {
             client,
@@ -182,12 +190,18 @@ impl<W: Writer> Apply<W> {
             durable,
             durable_at,
             drifted,
+            lacking,
         }
     }
 
     /// Passes changes of this table over from now on.
     pub fn ignore(&mut self, table: TableName) {
         self.gatherer.ignore(table);
+    }
+
+    /// Whether the spool holds changes of our tables that are not applied. For when endpos is reached.
+    pub fn more(&mut self) -> Result<bool> {
+        self.gatherer.more()
     }
 
     /// Applies until endpos is reached; returns it. Waits while apply is switched off.
@@ -204,6 +218,7 @@ impl<W: Writer> Apply<W> {
                 self.changed().await?;
                 continue;
             }
+            self.retag();
             // Looked at before the spool is: all that is in it up to here has been written.
             let received = self.watched.received.borrow_and_update().write_lsn;
             let next = match self.ahead.take() {
@@ -216,6 +231,12 @@ impl<W: Writer> Apply<W> {
                 }
                 (Gathered::Piece(piece), Some(work)) => self.write_piece(piece, work, switches.endpos).await?,
                 (Gathered::LastPiece(piece), Some(work)) => self.write_last_piece(piece, work).await?,
+                (Gathered::Clear(clear, from), _) => self.clear(&clear, from).await?,
+                (Gathered::Later, _) => {
+                    self.copied().await?;
+                    continue;
+                }
+                (Gathered::Lacks(table), _) => return Err(self.lacks(table).await?),
                 (Gathered::Behind(endpos), _) => {
                     self.rollback().await?;
                     if switches.endpos != Some(endpos) {
@@ -235,8 +256,11 @@ impl<W: Writer> Apply<W> {
                     }
                     continue;
                 }
+                (Gathered::TakenBack, _) => {
+                    self.rollback().await?;
+                    continue;
+                }
                 (Gathered::Waiting, _) => {
-                    // The rest of the transaction is on its way.
                     self.gatherer.reader.wait().await;
                     continue;
                 }
@@ -270,21 +294,6 @@ impl<W: Writer> Apply<W> {
         }
     }
 
-    /// Waits for more to apply, or for a switch.
-    async fn wait(&mut self) -> Result<()> {
-        tokio::select! {
-            () = self.gatherer.reader.wait() => Ok(()),
-            changed = self.watched.received.changed() => changed.map_err(|_| Error::new(Exit::Stopped, "receiving has ended")),
-            changed = self.watched.switches.changed() => changed.map_err(|_| Error::stopped()),
-            changed = self.watched.stopping.changed() => changed.map_err(|_| Error::stopped()),
-        }
-    }
-    async fn changed(&mut self) -> Result<()> {
-        let watched = &mut self.watched;
-        let changed = tokio::select! { it = watched.switches.changed() => it, it = watched.stopping.changed() => it };
-        changed.map_err(|_| Error::stopped())
-    }
-
     async fn write_batch(
         &mut self,
         batch: Batch,
@@ -299,9 +308,15 @@ impl<W: Writer> Apply<W> {
         self.commit_durably(!behind || self.durable_at.elapsed() >= DURABLE_EVERY).await?;
         let gate = Arc::clone(&self.watched.gate);
         let _pass = gate.read().await;
+        if self.is_retagged() {
+            self.gatherer.rewind(batch.from, self.replay_lsn);
+            return Ok(Ok(()));
+        }
         let write = self.writer.write(&self.client, &work, Some(&advance), false);
         let gather = || Next::gather::<W>(&mut self.gatherer, &self.merger, endpos);
+        crash::before(crash::BATCH);
         let (written, ahead) = overlapped(write, gather).await;
+        crash::after(crash::BATCH);
         self.ahead = ahead.filter(|next| next.as_ref().map_or(true, Next::is_settled));
         match written {
             Ok(rows) => {
@@ -364,11 +379,8 @@ impl<W: Writer> Apply<W> {
 
     /// Writes a part of a large transaction; the target may ask to try all of it again.
     async fn write_piece(&mut self, piece: Batch, work: W::Work, endpos: Option<Lsn>) -> Result<Written> {
-        if self.pieces.is_none() {
-            self.commit_durably(true).await?;
-            let pass = Arc::clone(&self.watched.gate).read_owned().await;
-            self.client.batch_execute("begin").await.on_target(|| "begin a large transaction".into())?;
-            self.pieces = Some(Pieces { rows: 0, _pass: pass });
+        if !self.open_pieces(piece.from).await? {
+            return Ok(Ok(()));
         }
         let changes = (&piece.ops[..], &work);
         let write = self.deciding.write(&mut self.writer, &self.client, changes, None, true);
@@ -377,6 +389,7 @@ impl<W: Writer> Apply<W> {
         self.ahead = ahead.filter(|next| next.as_ref().map_or(true, Next::is_settled));
         match (written, &mut self.pieces) {
             (Ok(rows), Some(pieces)) => {
+                crash::after(crash::PIECE);
                 pieces.rows += rows;
                 Ok(Ok(()))
             }
@@ -396,7 +409,9 @@ impl<W: Writer> Apply<W> {
         match self.deciding.write(&mut self.writer, &self.client, changes, Some(&advance), true).await {
             Ok(rows) => {
                 self.deciding.complete(&self.client, commit).await?;
+                crash::before(crash::LARGE);
                 self.client.batch_execute("commit").await.on_target(|| "commit a large transaction".into())?;
+                crash::after(crash::LARGE);
                 self.pieces = None;
                 self.moved(&advance, rows + rows_before, Some(piece.to));
                 Ok(Ok(()))
@@ -405,16 +420,6 @@ impl<W: Writer> Apply<W> {
                 self.rollback().await?;
                 refused(err, piece.from)
             }
-        }
-    }
-
-    /// Ends the large transaction, if one is open.
-    async fn rollback(&mut self) -> Result<()> {
-        match self.pieces.take() {
-            Some(_pieces) => {
-                self.client.batch_execute("rollback").await.on_target(|| "roll back a large transaction".into())
-            }
-            None => Ok(()),
         }
     }
 
@@ -446,12 +451,6 @@ impl<W: Writer> Apply<W> {
         }
         tracing::debug!(replay_lsn = %advance.commit.end_lsn, transactions = advance.transactions, rows, "batch applied");
     }
-}
-
-/// A large transaction that is open on the target.
-struct Pieces {
-    rows: u64,
-    _pass: tokio::sync::OwnedRwLockReadGuard<()>,
 }
 
 /// Whether a Batch may have failed for being one, or for its order.

@@ -208,6 +208,7 @@ fn text_of(value: Value<'_>) -> Result<Option<Text<'_>>> {
         Value::Null => Ok(None),
         Value::Text(text) => Ok(Some(Text(text))),
         Value::Unchanged => Err(Error::bug("an unchanged value is not sent")),
+        Value::Binary(_) => Err(Error::bug("a value in binary, which only the extension reads")),
     }
 }
 

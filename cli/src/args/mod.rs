@@ -1,18 +1,27 @@
 //! What can be typed. Values are taken as they are; `config` and the commands make them ready.
 
 mod control;
+mod cutover;
 mod demo;
+mod ready;
 mod run;
 mod state;
+mod table;
+mod verify;
 
 use clap::{ArgAction, Args, Parser, Subcommand};
 
 pub use control::{StopArgs, SwitchArgs, ThrottleArgs};
+pub use cutover::{CutoverArgs, CutoverHow};
 pub use demo::DemoArgs;
+pub use ready::{CompletionsArgs, ManArgs, ParamsArgs, PreflightArgs, ReplicaIdentityArgs};
 pub use run::{
-    FlavourArg, OnConflictArg, PlanArgs, PluginArg, RunArgs, SplitArgs, SplitByArg, WalBudgetPolicyArg, WhatArgs,
+    FlavourArg, OnConflictArg, PlanArgs, PluginArg, RunArgs, SplitArgs, SplitByArg, StreamFormatArg,
+    WalBudgetPolicyArg, WhatArgs,
 };
 pub use state::{CleanupArgs, ResetTargetArgs, SetEndposArgs, StatusArgs};
+pub use table::{TableArgs, TableVerb};
+pub use verify::VerifyArgs;
 
 use crate::model::Lsn;
 
@@ -58,6 +67,12 @@ pub struct Cli {
 pub enum Verb {
     /// Copy the source and follow its changes until endpos; run again to go on
     Run(Box<RunArgs>),
+    /// Check both servers for all that run needs, each with the statement that mends it; changes nothing
+    Preflight(Box<PreflightArgs>),
+    /// Show the settings of both servers side by side, and what a difference may do to the application
+    Params(ParamsArgs),
+    /// Give tables of the source that lack one a replica identity, the least that does; --revert takes it back
+    ReplicaIdentity(ReplicaIdentityArgs),
     /// Show what run would move, in which order, and what it would leave out and why
     Plan(Box<PlanArgs>),
     /// Show how far each migration into the target is
@@ -74,14 +89,28 @@ pub enum Verb {
     Stop(StopArgs),
     /// Drop from the target what a migration has made there, so that it can begin again
     ResetTarget(ResetTargetArgs),
+    /// Add a table to a migration that runs, or copy one again
+    Table(TableArgs),
+    /// Stop writes, let the last change through, switch to the target; undo all of it if that takes too long
+    Cutover(Box<CutoverArgs>),
+    /// Compare both sides at one position, also while they are written to, and name the rows that differ
+    Verify(Box<VerifyArgs>),
     /// Remove what pgmig made: slot and publications on the source, its state on the target
     Cleanup(CleanupArgs),
     /// Migrate a sample database between two throwaway servers, under load, and compare both
     Demo(DemoArgs),
+    /// Print the completions of a shell
+    Completions(CompletionsArgs),
+    /// Write the manual pages to a folder
+    Man(ManArgs),
 }
 
 fn lsn(text: &str) -> Result<Lsn, String> {
     text.parse().map_err(|err| format!("{err}: give two hexadecimal numbers with a slash between, such as 16/B374D848"))
+}
+
+fn duration(text: &str) -> Result<std::time::Duration, String> {
+    crate::report::units::parse_duration(text).ok_or_else(|| "give a time such as 5s, 500ms or 2min".into())
 }
 
 fn size(text: &str) -> Result<u64, String> {

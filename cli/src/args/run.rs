@@ -1,10 +1,13 @@
 //! What a migration is made of: the arguments of `run` and `plan`.
 
-use std::path::PathBuf;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 
-use clap::{Args, ValueEnum};
+use clap::{Args, Command, FromArgMatches, ValueEnum};
 
+use super::cutover::CutoverHow;
 use super::{SourceArg, TargetArg, lsn, migration, size, slot};
+use crate::error::{Error, Result};
 use crate::model::Lsn;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -18,6 +21,12 @@ pub enum PluginArg {
 pub enum WalBudgetPolicyArg {
     Stop,
     Drop,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum StreamFormatArg {
+    Auto,
+    Text,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -133,6 +142,16 @@ pub struct SplitArgs {
     #[arg(long, value_enum, default_value = "auto", help_heading = "Speed")]
     pub split_by: SplitByArg,
 
+    /// Cut tables larger than this by a key, where an integer or uuid key identifies their rows: an interrupted copy
+    /// keeps the Parts that it has; 0 cuts none for that
+    #[arg(long, default_value = "100GB", value_name = "SIZE", value_parser = size, help_heading = "Speed")]
+    pub resume_parts_larger_than: u64,
+
+    /// Read each Part under a snapshot of its own, so that a long copy does not hold back vacuum on the source; cuts by
+    /// key, as above, and no other table
+    #[arg(long, conflicts_with_all = ["split_by", "skip_split_by_ctid", "no_follow"], help_heading = "Speed")]
+    pub snapshot_per_part: bool,
+
     /// Cut by key ranges only: --split-by key
     #[arg(long, conflicts_with = "split_by", help_heading = "Speed")]
     pub skip_split_by_ctid: bool,
@@ -165,6 +184,10 @@ pub struct RunArgs {
     #[arg(long, overrides_with = "no_follow", help_heading = "What to migrate")]
     pub follow: bool,
 
+    /// Help a run on another machine: copy Parts of the migration until none is left, then end
+    #[arg(long, conflicts_with_all = ["endpos", "no_follow"], help_heading = "What to migrate")]
+    pub join: bool,
+
     /// End after the copy: for a source that nobody writes to
     #[arg(long, overrides_with = "follow", conflicts_with = "endpos", help_heading = "What to migrate")]
     pub no_follow: bool,
@@ -183,6 +206,11 @@ pub struct RunArgs {
     /// A change that finds no row, or a second one with its key: stop, or record it in pgmig.conflicts and go on
     #[arg(long, value_enum, default_value = "stop", help_heading = "How")]
     pub on_conflict: OnConflictArg,
+
+    /// How pgoutput sends values: in binary where the types of all tables allow it and the target has the
+    /// extension, or as text
+    #[arg(long, value_enum, default_value = "auto", help_heading = "How")]
+    pub stream_format: StreamFormatArg,
 
     /// Output plugin of the source that says what changes
     #[arg(long, value_enum, default_value = "auto", help_heading = "How")]
@@ -237,9 +265,34 @@ pub struct RunArgs {
     #[arg(long, value_enum, default_value = "stop", help_heading = "Speed")]
     pub wal_budget_policy: WalBudgetPolicyArg,
 
+    /// How long a server that cannot be reached any more is waited for, in seconds; 0 ends the run at once
+    #[arg(long, default_value_t = 600, value_name = "SECONDS", help_heading = "How")]
+    pub reconnect_for: u64,
+
+    #[command(flatten)]
+    pub cutover: CutoverHow,
+
     /// Print one JSON object a line on stdout
     #[arg(long, help_heading = "Output")]
     pub json: bool,
+}
+
+impl RunArgs {
+    /// The arguments of a run that goes on with a migration as it was begun.
+    pub fn begun(source: &str, target: &str, name: &str, slot_name: &str, dir: Option<&Path>) -> Result<RunArgs> {
+        let mut args: Vec<OsString> = vec!["run".into()];
+        for (flag, value) in [("--source", source), ("--target", target), ("--name", name), ("--slot-name", slot_name)]
+        {
+            args.extend([flag.into(), value.into()]);
+        }
+        if let Some(dir) = dir {
+            args.extend(["--dir".into(), dir.into()]);
+        }
+        // An error of clap's would print what it was given, which may hold a password.
+        let matches = RunArgs::augment_args(Command::new("run")).try_get_matches_from(args);
+        let read = matches.and_then(|matches| RunArgs::from_arg_matches(&matches));
+        read.map_err(|_| Error::bug("the arguments of a run that goes on are not understood"))
+    }
 }
 
 #[derive(Debug, Args)]

@@ -159,8 +159,9 @@ async fn drop_slot(source: &Client, name: &str, force: bool) -> Result<bool> {
         match slot::drop(source, name).await {
             // Object in use.
             Err(err) if err.sqlstate() == Some("55006") && began.elapsed() < FREE_WITHIN => {
-                if force {
-                    slot::end_reader(source, name).await?;
+                let reader = slot::find(source, name).await?.and_then(|slot| slot.active_pid);
+                if let Some(pid) = reader.filter(|_| force) {
+                    slot::end_reader(source, name, pid).await?;
                 }
                 tokio::time::sleep(Duration::from_millis(200)).await;
             }

@@ -3,12 +3,19 @@
 
 pub mod cleanup;
 pub mod control;
+pub mod cutover;
 pub mod demo;
+pub mod params;
 pub mod plan;
+pub mod preflight;
+pub mod replica_identity;
 pub mod reset_target;
 pub mod run;
 pub mod set_endpos;
+pub mod shell;
 pub mod status;
+pub mod table;
+pub mod verify;
 
 use std::io::IsTerminal;
 
@@ -20,6 +27,9 @@ use crate::error::{Error, Exit, Result};
 pub async fn dispatch(cli: Cli) -> Result<Exit> {
     match cli.verb {
         Verb::Run(args) => run::run(*args, cli.quiet).await,
+        Verb::Preflight(args) => preflight::preflight(*args).await,
+        Verb::Params(args) => params::params(args).await,
+        Verb::ReplicaIdentity(args) => replica_identity::replica_identity(args).await,
         Verb::Plan(args) => plan::plan(*args).await,
         Verb::Status(args) => status::status(args).await,
         Verb::SetEndpos(args) => set_endpos::set_endpos(args).await,
@@ -28,8 +38,13 @@ pub async fn dispatch(cli: Cli) -> Result<Exit> {
         Verb::Throttle(args) => control::throttle(args).await,
         Verb::Stop(args) => control::stop(args).await,
         Verb::ResetTarget(args) => reset_target::reset_target(args).await,
+        Verb::Table(args) => table::table(args).await,
+        Verb::Cutover(args) => cutover::cutover(*args, cli.quiet).await,
+        Verb::Verify(args) => verify::verify(*args, cli.quiet).await,
         Verb::Cleanup(args) => cleanup::cleanup(args).await,
         Verb::Demo(args) => demo::demo(args).await,
+        Verb::Completions(args) => shell::completions(args),
+        Verb::Man(args) => shell::man(args),
     }
 }
 

@@ -3,9 +3,9 @@
 use std::collections::{HashMap, HashSet};
 use std::io::Write;
 
-use crate::args::{PlanArgs, PluginArg};
+use crate::args::PlanArgs;
 use crate::command::conninfo;
-use crate::command::run::{cutting, large_object_parts, leave};
+use crate::command::run::{cutting, large_object_parts, leave, named};
 use crate::config::filters::Filters;
 use crate::config::requirements::Requirements;
 use crate::connect::{self, Side};
@@ -32,7 +32,7 @@ pub async fn plan(args: PlanArgs) -> Result<Exit> {
         let asked = preflight::Asked {
             follow: !args.no_follow,
             slot_name: args.slot_name.clone().unwrap_or_else(|| format!("pgmig_{}", args.name)),
-            wal2json: args.plugin == PluginArg::Wal2json,
+            plugin: named(args.plugin),
             flavour: None,
             allow_insert_only: args.what.allow_insert_only,
             filters: filters.clone(),
@@ -40,13 +40,18 @@ pub async fn plan(args: PlanArgs) -> Result<Exit> {
             leave: leave(&args.what),
             requirements: requirements.clone(),
             drop_if_exists: args.what.drop_if_exists,
-            role_passwords: args.what.roles && !args.what.no_role_passwords,
+            roles: args.what.roles.then_some(!args.what.no_role_passwords),
+            large_objects: !args.what.skip_large_objects,
+            sessions: 5,
+            // It only reads.
+            tries: None,
         };
-        let (facts, wrong) = preflight::check(&client, &target, &asked).await?;
+        let mut checks = preflight::Checks::default();
+        let facts = preflight::check(&client, &target, &asked, &mut checks).await?;
         target_version = Some(facts.target_version);
         there = target::checks::roles(&target).await?;
-        warnings = facts.warnings;
-        refused = Some(wrong);
+        warnings = checks.warnings;
+        refused = Some(checks.wrong);
     }
     let holder = SnapshotHolder::new(client, None).await?;
     let asked = draft::Asked {

@@ -4,8 +4,10 @@
 use std::error::Error as StdError;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -15,6 +17,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpStream, UnixStream, lookup_host};
 use tokio_postgres::tls::{ChannelBinding, TlsConnect, TlsStream};
 
+use super::lane::{Ear, Hearing, Lane};
 use super::low_water::LowWater;
 use super::{Side, explain, tls};
 use crate::config::conninfo::{Conninfo, Endpoint, Host, SessionAttrs, SslMode};
@@ -232,15 +235,17 @@ impl Attempt<'_> {
                 return Err(Failure::unreachable("the server does not run as the user that requirepeer names"));
             }
         }
-        Ok(Wire { io: Box::new(stream), binding: None, low_water: LowWater::none() })
+        let direct = SockRef::from(&stream).try_clone().ok().map(OwnedFd::from);
+        Ok(Wire { direct, ..Wire::over(stream) })
     }
 
     async fn tcp(&self, address: SocketAddr, encrypted: bool) -> Result<Wire, Failure> {
         let mut stream = TcpStream::connect(address).await.map_err(Failure::network)?;
         self.tune(&stream).map_err(Failure::network)?;
         let low_water = LowWater::of(&stream);
+        let direct = SockRef::from(&stream).try_clone().ok().map(OwnedFd::from);
         let Some(tls) = self.tls.filter(|_| encrypted) else {
-            return Ok(Wire { io: Box::new(stream), binding: None, low_water });
+            return Ok(Wire { low_water, direct, ..Wire::over(stream) });
         };
         if !self.conninfo.tls.direct {
             let mut request = bytes::BytesMut::new();
@@ -249,14 +254,14 @@ impl Attempt<'_> {
             // Nothing else may be read before the handshake: a man in the middle could have put it there.
             if stream.read_u8().await.map_err(Failure::network)? != b'S' {
                 return match self.conninfo.tls.mode {
-                    SslMode::Prefer => Ok(Wire { io: Box::new(stream), binding: None, low_water }),
+                    SslMode::Prefer => Ok(Wire { low_water, direct, ..Wire::over(stream) }),
                     _ => Err(Failure { other_wire: false, ..Failure::tls(explain::NoTls) }),
                 };
             }
         }
         let (stream, binding) =
             tls.handshake(stream, &self.endpoint.host.to_string()).await.map_err(|err| Failure::tls(Network(err)))?;
-        Ok(Wire { io: Box::new(stream), binding, low_water })
+        Ok(Wire { binding, low_water, ..Wire::over(stream) })
     }
 
     fn tune(&self, stream: &TcpStream) -> io::Result<()> {
@@ -285,6 +290,9 @@ pub(crate) struct Wire {
     /// tls-server-end-point (RFC 5929): the digest of the server's certificate.
     binding: Option<Vec<u8>>,
     low_water: LowWater,
+    /// The socket, if the bytes on it are those of `io`.
+    direct: Option<OwnedFd>,
+    hearing: Hearing,
 }
 
 impl Wire {
@@ -295,15 +303,23 @@ impl Wire {
     pub(crate) fn binding(&self) -> Option<Vec<u8>> {
         self.binding.clone()
     }
-    #[cfg(test)]
+    /// A way past whoever is given this wire, which must not have been read from.
+    pub(crate) fn lane(&mut self) -> Lane {
+        let ear = Arc::new(Ear::default());
+        self.hearing = Hearing::with(Arc::clone(&ear));
+        Lane::new(self.direct.take(), ear)
+    }
     pub(crate) fn over(io: impl AsyncRead + AsyncWrite + Unpin + Send + Sync + 'static) -> Wire {
-        Wire { io: Box::new(io), binding: None, low_water: LowWater::none() }
+        Wire { io: Box::new(io), binding: None, low_water: LowWater::none(), direct: None, hearing: Hearing::default() }
     }
 }
 
 impl AsyncRead for Wire {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_read(cx, buf)
+        let before = buf.filled().len();
+        let read = Pin::new(&mut self.io).poll_read(cx, buf);
+        self.hearing.hear(buf.filled().get(before..).unwrap_or_default());
+        read
     }
 }
 impl AsyncWrite for Wire {

@@ -47,6 +47,11 @@ pub(super) fn brief(err: Link<'_>) -> String {
     chain(err).last().unwrap_or(err).to_string()
 }
 
+/// Whether no server was found, or none of the kind that is wanted.
+pub(super) fn unreachable(err: Link<'_>) -> bool {
+    chain(err).any(|link| link.is::<NoAnswer>() || link.is::<UnknownHost>() || link.is::<WrongRole>())
+}
+
 /// What to do about it, where the cause is known.
 pub(super) fn hint(err: Link<'_>, conninfo: &Conninfo, side: Side) -> Option<String> {
     let mut hint = None;

@@ -3,6 +3,7 @@
 
 pub(crate) mod dial;
 pub(crate) mod explain;
+mod lane;
 mod low_water;
 mod tls;
 mod verify;
@@ -17,6 +18,7 @@ use tokio_postgres::{AsyncMessage, CancelToken, Client, Connection};
 use crate::config::conninfo::{ChannelBinding, Conninfo, Endpoint};
 use crate::error::{Error, Exit, Result};
 use dial::{AlreadyOpen, Failure, Open, Role, Wire};
+pub use lane::Lane;
 
 /// Which of the two servers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -96,7 +98,20 @@ pub async fn client(
     application_name: &str,
     settings: &[(&str, &str)],
 ) -> Result<Client> {
-    let client = dial::connect(conninfo, side, &Sql { conninfo, application_name }).await?;
+    client_with_lane(conninfo, side, application_name, settings).await.map(|(client, _)| client)
+}
+
+/// The same, with a way past the client for COPY … FROM STDIN.
+///
+/// # Errors
+/// As of [`client`].
+pub async fn client_with_lane(
+    conninfo: &Conninfo,
+    side: Side,
+    application_name: &str,
+    settings: &[(&str, &str)],
+) -> Result<(Client, Lane)> {
+    let (client, lane) = dial::connect(conninfo, side, &Sql { conninfo, application_name }).await?;
     client.batch_execute(&settings_sql(settings)).await.map_err(|err| {
         let hint = explain::of_setting(&err, &conninfo.user, side);
         let doing = Error::new(side.exit(), format!("cannot prepare a session on the {side} {conninfo}")).cause(err);
@@ -105,7 +120,13 @@ pub async fn client(
             None => doing,
         }
     })?;
-    Ok(client)
+    Ok((client, lane))
+}
+
+/// A session with something that speaks the protocol and is no server, such as a pooler's console: nothing
+/// is set in it.
+pub async fn console(conninfo: &Conninfo, side: Side) -> Result<Client> {
+    Ok(dial::connect(conninfo, side, &Sql { conninfo, application_name: "pgmig" }).await?.0)
 }
 
 /// The statements that give a session the usual settings, then `settings`.
@@ -121,6 +142,11 @@ pub(crate) fn settings_sql(settings: &[(&str, &str)]) -> String {
         "{COMMITS_WAIT};\nselect {};\nselect pg_catalog.set_config(name, '0', false)\n  from pg_catalog.pg_settings\n where name in ({NEWER_TIMEOUTS})",
         calls.join(", ")
     )
+}
+
+/// Whether no server was found that answers; one may be there in a moment.
+pub fn unreachable(err: &Error) -> bool {
+    explain::unreachable(err)
 }
 
 /// Asks the server to cancel what the token's session is doing. With a list of hosts each is asked:
@@ -148,9 +174,10 @@ struct Sql<'a> {
 }
 
 impl Open for Sql<'_> {
-    type Session = Client;
+    type Session = (Client, Lane);
 
-    async fn open(&self, wire: Wire, endpoint: &Endpoint) -> Result<Client, Failure> {
+    async fn open(&self, mut wire: Wire, endpoint: &Endpoint) -> Result<(Client, Lane), Failure> {
+        let lane = wire.lane();
         let mut config = tokio_postgres::Config::new();
         config
             .user(&self.conninfo.user)
@@ -176,10 +203,10 @@ impl Open for Sql<'_> {
             if missing { Failure::stop(explain::NoPassword) } else { Failure::of_sql(err) }
         })?;
         tokio::spawn(run(connection));
-        Ok(client)
+        Ok((client, lane))
     }
 
-    async fn role(&self, client: &mut Client) -> Result<Role, Failure> {
+    async fn role(&self, (client, _): &mut (Client, Lane)) -> Result<Role, Failure> {
         let row = client.simple_query(dial::ROLE_QUERY).await.map_err(Failure::of_sql)?;
         let row = row.iter().find_map(|message| match message {
             tokio_postgres::SimpleQueryMessage::Row(row) => Some(row),

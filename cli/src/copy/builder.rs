@@ -8,8 +8,11 @@ use tokio_postgres::Client;
 
 use super::board::{Board, Rest, Work};
 use super::worker::SMALL;
-use crate::error::{Context, Result};
+use crate::config::Conninfo;
+use crate::connect::{self, Side};
+use crate::error::{Context, Error, Result};
 use crate::model::TableName;
+use crate::patience::{Losses, Patience};
 use crate::report::{Event, Reporter};
 use crate::target::objects::{self, Outcome};
 use crate::target::queue::{self, Step};
@@ -20,49 +23,92 @@ const TOGETHER: usize = 16;
 const TRIES: usize = 5;
 const WAIT: Duration = Duration::from_secs(1);
 
-pub struct Builder {
-    pub client: Client,
+/// What all builders of a run share.
+pub struct Shared {
+    pub target: Conninfo,
     pub migration: String,
+    /// Bytes for each index build.
+    pub maintenance_work_mem: u64,
     pub board: Arc<Board>,
     pub report: Reporter,
+    pub patience: Patience,
+}
+
+pub struct Builder {
+    shared: Arc<Shared>,
+    client: Client,
+    /// The target's backend.
+    pid: i32,
+}
+
+async fn session(shared: &Shared) -> Result<(Client, i32)> {
+    // A crash of the target takes an object and its mark together, flushed or not.
+    let client = connect::client(&shared.target, Side::Target, "pgmig index", &[("synchronous_commit", "off")]).await?;
+    objects::more_maintenance_work_mem(&client, shared.maintenance_work_mem).await?;
+    let pid = queue::session_pid(&client).await?;
+    Ok((client, pid))
 }
 
 impl Builder {
+    /// # Errors
+    /// The target cannot be reached.
+    pub async fn connect(shared: Arc<Shared>) -> Result<Builder> {
+        let (client, pid) = session(&shared).await?;
+        Ok(Builder { shared, client, pid })
+    }
+
     /// Builds until the board is closed and empty.
     ///
     /// # Errors
     /// A step without which the migration cannot go on.
-    pub async fn run(self) -> Result<()> {
-        while let Some(work) = self.board.take(SMALL, TOGETHER).await {
-            self.build(work).await?;
-            self.board.done();
+    pub async fn run(mut self) -> Result<()> {
+        while let Some(work) = self.shared.board.take(SMALL, TOGETHER).await {
+            let mut losses = Losses::default();
+            // What was made is marked, and made once.
+            while let Err(err) = self.build(&work).await {
+                if !err.connection_lost() {
+                    return Err(err);
+                }
+                self.connect_again(losses.note((), err)?).await?;
+            }
+            self.shared.board.done();
         }
         Ok(())
     }
 
-    async fn build(&self, work: Vec<Work>) -> Result<()> {
+    async fn connect_again(&mut self, lost: Error) -> Result<()> {
+        let open = async || {
+            let (client, pid) = session(&self.shared).await?;
+            queue::end_session(&client, self.pid).await?;
+            Ok((client, pid))
+        };
+        (self.client, self.pid) = self.shared.patience.again(lost, open).await?;
+        Ok(())
+    }
+
+    async fn build(&self, work: &[Work]) -> Result<()> {
         let mut tables: Vec<TableName> = Vec::new();
         let mut bytes_max = 0;
         for work in work {
             match work {
                 Work::Index { step, rest } => {
-                    self.step(&step).await?;
-                    self.board.add(rest.index_done());
+                    self.step(step).await?;
+                    self.shared.board.add(rest.index_done());
                 }
-                Work::Rest { steps, .. } => self.in_order(&steps).await?,
+                Work::Rest { steps, .. } => self.in_order(steps).await?,
                 Work::Table { table: Some(table), bytes } => {
-                    tables.push(table);
-                    bytes_max = bytes_max.max(bytes);
+                    tables.push(table.clone());
+                    bytes_max = bytes_max.max(*bytes);
                 }
                 Work::Table { table: None, .. } => {
-                    self.in_order(&queue::loose_steps(&self.client, &self.migration).await?).await?;
+                    self.in_order(&queue::loose_steps(&self.client, &self.shared.migration).await?).await?;
                 }
             }
         }
         if tables.is_empty() {
             return Ok(());
         }
-        let steps = queue::table_steps(&self.client, &self.migration, &tables).await?;
+        let steps = queue::table_steps(&self.client, &self.shared.migration, &tables).await?;
         if bytes_max <= SMALL {
             return if self.together(&steps).await? { Ok(()) } else { self.in_order(&steps).await };
         }
@@ -71,7 +117,7 @@ impl Builder {
             return self.in_order(&rest).await;
         }
         let rest = Rest::new(rest, indexes.len(), bytes_max);
-        self.board.add(indexes.into_iter().map(|step| Work::Index { step, rest: Arc::clone(&rest) }));
+        self.shared.board.add(indexes.into_iter().map(|step| Work::Index { step, rest: Arc::clone(&rest) }));
         Ok(())
     }
 
@@ -87,7 +133,7 @@ impl Builder {
         let mut made = queue::take_steps(&self.client, steps).await?;
         if made {
             for step in steps {
-                self.report.send(Event::StepStarted { kind: step.kind.clone(), name: step.name.clone() });
+                self.shared.report.send(Event::StepStarted { kind: step.kind.clone(), name: step.name.clone() });
             }
             let mut sql: Vec<&str> = steps.iter().map(|step| step.statement.trim_end().trim_end_matches(';')).collect();
             let finish = queue::finish_steps_sql(steps);
@@ -103,7 +149,7 @@ impl Builder {
             return Ok(false);
         }
         for step in steps {
-            self.report.send(Event::StepDone { kind: step.kind.clone(), name: step.name.clone() });
+            self.shared.report.send(Event::StepDone { kind: step.kind.clone(), name: step.name.clone() });
         }
         Ok(true)
     }
@@ -123,17 +169,17 @@ impl Builder {
             if !queue::take_step(&self.client, step).await? {
                 return self.client.batch_execute("rollback").await.on_target(|| "end a look at a step".into());
             }
-            self.report.send(Event::StepStarted { kind: step.kind.clone(), name: step.name.clone() });
+            self.shared.report.send(Event::StepStarted { kind: step.kind.clone(), name: step.name.clone() });
             let (kind, name) = (step.kind.clone(), step.name.clone());
             match objects::run_taken(&self.client, step).await {
                 Ok(Outcome::Done) => {
-                    self.report.send(Event::StepDone { kind, name });
+                    self.shared.report.send(Event::StepDone { kind, name });
                     return Ok(());
                 }
                 Ok(Outcome::Failed { sqlstate, .. }) if queue::passes(&sqlstate) && tried < TRIES => {}
                 Ok(Outcome::Failed { sqlstate, message }) => {
                     queue::give_up_step(&self.client, step).await?;
-                    self.report.send(Event::StepFailed { kind, name, sqlstate, message });
+                    self.shared.report.send(Event::StepFailed { kind, name, sqlstate, message });
                     return Ok(());
                 }
                 Err(err) if err.passing() && !err.connection_lost() && tried < TRIES => {

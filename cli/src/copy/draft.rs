@@ -14,7 +14,7 @@ use crate::config::requirements::Requirements;
 use crate::error::{Context, Error, Exit, Result};
 use crate::model::{Leave, LeftOut, TableName, What};
 use crate::selection::{self, Selected};
-use crate::source::catalog::{self, Sizes};
+use crate::source::catalog::{self, Sizes, Table};
 use crate::source::dump::{Entry, Tools};
 use crate::source::dump_ranges::{Dumped, Dumps};
 use crate::source::inventory::class;
@@ -56,13 +56,33 @@ pub struct Cutting {
     pub parts_max: u64,
     /// None: by ctid where the source reads a range of it without the rest.
     pub by: Option<SplitBy>,
+    /// Larger ones by a key where it can be, so that an interrupted copy keeps their Parts, in bytes.
+    pub keep_parts_of: Option<u64>,
+    /// Every Part is read under a snapshot of its own.
+    pub snapshot_per_part: bool,
     pub sizes: Sizes,
+}
+
+impl Cutting {
+    /// How this table is cut, where tables in general are cut so.
+    fn of(&self, table: &Table, general: Cut) -> Cut {
+        let tells_part = table.split_key.as_ref().is_some_and(|key| key.tells_part);
+        let is_large = self.keep_parts_of.is_some_and(|size| table.bytes > size);
+        match tells_part {
+            true if self.snapshot_per_part || (self.by.is_none() && is_large) => Cut { by: SplitBy::Key, ..general },
+            // Its Parts would be of several moments, and nothing could tell them apart.
+            false if self.snapshot_per_part => Cut { larger_than: None, ..general },
+            _ => general,
+        }
+    }
 }
 
 pub struct Draft {
     pub selected: Selected,
     pub parts: Vec<Part>,
     pub steps: Vec<Step>,
+    /// Names of steps that need all rows of their table as of one moment.
+    pub one_moment: Vec<(TableName, String)>,
     /// How many there are, copied or not.
     pub large_objects: i64,
 }
@@ -84,14 +104,21 @@ pub async fn draft(holder: &SnapshotHolder, asked: &Asked<'_>, file: &Path) -> R
     };
     let mut selected = selection::select(client, asked.filters, asked.follow, asked.cut.sizes).await?;
     let mut all: Vec<Part> = Vec::new();
+    let mut one_moment = Vec::new();
     for table in &selected.tables {
+        let cut = asked.cut.of(table, cut);
         let keys = match &table.split_key {
             Some(key) if cut.by == SplitBy::Key && cut.count(table) > 1 => {
                 catalog::key_bounds(client, table, key, cut.count(table)).await?
             }
             _ => Vec::new(),
         };
-        all.extend(parts(table, cut, &keys));
+        let cut = parts(table, cut, &keys);
+        if let Some(range) = cut.first().and_then(|part| part.range.as_ref()) {
+            let names = catalog::of_one_moment(client, table, &range.column).await?;
+            one_moment.extend(names.into_iter().map(|name| (table.name.clone(), name)));
+        }
+        all.extend(cut);
     }
     all.extend(extension_data::plan(client, asked, &mut selected.selection).await?);
     let (large_objects, bytes) = large_objects::size(client).await?;
@@ -163,11 +190,11 @@ pub async fn draft(holder: &SnapshotHolder, asked: &Asked<'_>, file: &Path) -> R
         let warnings = unknown.map(|name| format!("--requirements names {name}, which the source does not have"));
         selected.warnings.extend(warnings);
     }
-    Ok(Draft { selected, parts: all, steps, large_objects })
+    Ok(Draft { selected, parts: all, steps, one_moment, large_objects })
 }
 
 /// Takes out what flags leave behind; says what it was.
-fn leave_out(entries: &mut Vec<Entry>, leave: Leave) -> Vec<LeftOut> {
+pub fn leave_out(entries: &mut Vec<Entry>, leave: Leave) -> Vec<LeftOut> {
     let mut left_out = Vec::new();
     entries.retain(|entry| {
         let Some(flag) = leave.flag(&entry.kind, &entry.tag) else { return true };

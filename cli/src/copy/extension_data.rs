@@ -51,6 +51,7 @@ pub async fn plan(client: &Client, asked: &Asked<'_>, selection: &mut Selection)
                 number: 1,
                 parts: 1,
                 predicate: Some(table.condition),
+                range: None,
                 columns: table.columns,
                 binary: false,
                 bytes: table.bytes as i64,

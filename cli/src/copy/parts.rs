@@ -1,7 +1,6 @@
 //! Cuts tables into Parts. Pure.
 
-use crate::model::TableName;
-use crate::model::name::identifier;
+use crate::model::{KeyRange, TableName};
 use crate::source::catalog::Table;
 use crate::target::queue::Part;
 
@@ -56,6 +55,7 @@ pub fn large_objects(ranges: Vec<Option<String>>, bytes: i64) -> Vec<Part> {
             number: at as i32 + 1,
             parts: count as i32,
             predicate,
+            range: None,
             columns: Vec::new(),
             binary: true,
             bytes: bytes / count as i64,
@@ -71,27 +71,30 @@ const PARTS_MAX: u64 = 1024;
 /// missed, belong to one of them.
 pub fn parts(table: &Table, cut: Cut, keys: &[String]) -> Vec<Part> {
     let by_key = table.split_key.as_ref().filter(|_| cut.by == SplitBy::Key);
-    let (column, bounds): (String, Vec<String>) = match by_key {
-        Some(key) => (identifier(&key.column), keys.to_vec()),
-        None if cut.by == SplitBy::Key => (String::new(), Vec::new()),
-        None => {
+    let bounds: Vec<String> = match cut.by {
+        SplitBy::Key => by_key.map_or(Vec::new(), |_| keys.to_vec()),
+        SplitBy::Ctid => {
             let count = cut.count(table);
-            let bound = |number: u64| format!("'({},0)'::tid", table.blocks * number / count);
-            ("ctid".into(), (1..count).map(bound).collect())
+            (1..count).map(|number| format!("({},0)", table.blocks * number / count)).collect()
         }
     };
+    let (column, type_name) = by_key.map_or(("ctid", "tid"), |key| (&key.column, &key.type_name));
     let count = bounds.len() as u64 + 1;
     (0..count)
         .map(|number| {
-            let lower = number.checked_sub(1).map(|at| format!("{column} >= {}", bounds[at as usize]));
-            let upper = bounds.get(number as usize).map(|bound| format!("{column} < {bound}"));
-            let conditions: Vec<String> = lower.into_iter().chain(upper).collect();
+            let range = KeyRange {
+                column: column.into(),
+                type_name: type_name.into(),
+                lower: number.checked_sub(1).map(|at| bounds[at as usize].clone()),
+                upper: bounds.get(number as usize).cloned(),
+            };
             Part {
                 id: 0,
                 table: table.name.clone(),
                 number: number as i32 + 1,
                 parts: count as i32,
-                predicate: (!conditions.is_empty()).then(|| conditions.join(" and ")),
+                predicate: range.condition(),
+                range: Some(range).filter(|_| count > 1 && by_key.is_some_and(|key| key.tells_part)),
                 columns: table.columns.clone(),
                 binary: cut.binary && table.binary_safe && !table.columns.is_empty(),
                 bytes: (table.bytes * (number + 1) / count - table.bytes * number / count) as i64,
@@ -116,7 +119,7 @@ mod tests {
             identified: true,
             float_column: None,
             logged: true,
-            split_key: Some(SplitKey { column: "Id".into(), type_name: "bigint".into() }),
+            split_key: Some(SplitKey { column: "Id".into(), type_name: "bigint".into(), tells_part: true }),
         }
     }
     fn cut(larger_than: u64) -> Cut {
@@ -130,13 +133,14 @@ mod tests {
         assert_eq!(
             predicates,
             [
-                "ctid < '(2,0)'::tid",
-                "ctid >= '(2,0)'::tid and ctid < '(5,0)'::tid",
-                "ctid >= '(5,0)'::tid and ctid < '(7,0)'::tid",
-                "ctid >= '(7,0)'::tid"
+                r#""ctid" < '(2,0)'::tid"#,
+                r#""ctid" >= '(2,0)'::tid and "ctid" < '(5,0)'::tid"#,
+                r#""ctid" >= '(5,0)'::tid and "ctid" < '(7,0)'::tid"#,
+                r#""ctid" >= '(7,0)'::tid"#
             ]
         );
         assert_eq!(parts.iter().map(|part| part.bytes).sum::<i64>(), 1000);
+        assert!(parts.iter().all(|part| part.range.is_none()));
     }
 
     #[test]
@@ -150,7 +154,7 @@ mod tests {
 
     #[test]
     fn keys_cut_a_table_into_ranges_that_leave_out_nothing() {
-        let keys = ["'-9'::bigint".to_string(), "'-1'::bigint".to_string()];
+        let keys = ["-9".to_string(), "-1".to_string()];
         let parts = parts(&table(1000, 10), Cut { by: SplitBy::Key, ..cut(300) }, &keys);
         let predicates: Vec<_> = parts.iter().map(|part| part.predicate.clone().unwrap()).collect();
         assert_eq!(

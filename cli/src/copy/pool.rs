@@ -2,6 +2,7 @@
 //! a run that is asked to stop can end.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
@@ -9,8 +10,13 @@ use tokio_postgres::Client;
 
 use super::board::Board;
 use super::builder::Builder;
-use super::worker::{Shared, Worker};
+use super::shared::Shared;
+use super::worker::Worker;
 use crate::error::{Error, Result};
+use crate::target::queue;
+
+/// How often a worker without a session with the source looks whether it may have one.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// A worker, or one that waits for leave to have a session with the source.
 pub enum Hand {
@@ -22,13 +28,24 @@ impl Hand {
     async fn run(self) -> Result<()> {
         let worker = match self {
             Hand::Worker(worker) => Some(*worker),
-            Hand::Resting { shared, number, target } => Worker::rest(shared, number, target).await?,
+            Hand::Resting { shared, number, target } => rest(shared, number, target).await?,
         };
         match worker {
             Some(worker) => worker.run().await,
             None => Ok(()),
         }
     }
+}
+
+/// Without a session with the source, until it may have one; None when there is no Part left.
+pub(super) async fn rest(shared: Arc<Shared>, number: usize, target: Client) -> Result<Option<Worker>> {
+    while !shared.throttle.admits(number) {
+        if *shared.stopping.borrow() || queue::parts_left(&target, &shared.migration).await? == 0 {
+            return Ok(None);
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+    Worker::connect(shared, number).await.map(Some)
 }
 
 /// Runs the workers to the end of the copy, and the builders until every table has its indexes,

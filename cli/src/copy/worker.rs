@@ -5,24 +5,25 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use futures_util::SinkExt;
-use tokio::sync::{Semaphore, watch};
 use tokio_postgres::Client;
 
-use super::board::Board;
+use super::failure::explained;
 use super::parts::LARGE_OBJECTS;
-use super::throttle::Throttle;
-use crate::config::Conninfo;
-use crate::connect::{self, Side};
+use super::pool;
+use super::shared::Shared;
+use crate::connect::{self, Lane, Side};
+use crate::crash;
 use crate::error::{Context, Error, Exit, Result};
 use crate::model::{Lsn, TableName};
-use crate::report::{Event, Reporter};
+use crate::patience::Losses;
+use crate::report::Event;
 use crate::source::copy_out::{self, Rows};
-use crate::source::large_objects::{self as source_objects, Belongings};
+use crate::source::large_objects as source_objects;
 use crate::source::replication::CopyClient;
 use crate::target::copy_in;
 use crate::target::large_objects as target_objects;
 use crate::target::queue::{self, Copied, FRONT, Part, Place};
+use crate::target::sentinel;
 
 /// Bytes sent to the target at once. Row by row costs ten times the CPU.
 const CHUNK: usize = 256 << 10;
@@ -39,28 +40,6 @@ const IDLE: Duration = Duration::from_millis(200);
 /// Waits before a Part is tried again after something that may pass.
 const WAITS: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(2), Duration::from_secs(4)];
 
-/// What all workers of a run share.
-pub struct Shared {
-    pub source: Conninfo,
-    pub target: Conninfo,
-    pub migration: String,
-    /// The snapshot, as its holder exported it.
-    pub exported: String,
-    /// Whatever the snapshot shows was committed before this.
-    pub lsn: Lsn,
-    /// Whether the stream reconciles what is read under another snapshot.
-    pub follow: bool,
-    /// Bounds how many read large objects at once.
-    pub large_objects: Semaphore,
-    pub belongings: Belongings,
-    pub board: Arc<Board>,
-    pub report: Reporter,
-    /// Turned down by people, and while the source keeps too much WAL.
-    pub throttle: Throttle,
-    /// True once no further Part is to be taken.
-    pub stopping: watch::Receiver<bool>,
-}
-
 /// The two sessions of a worker: the source's is under the migration's snapshot.
 pub struct Worker {
     shared: Arc<Shared>,
@@ -68,15 +47,17 @@ pub struct Worker {
     number: usize,
     source: CopyClient,
     target: Client,
+    lane: Lane,
     /// The target's backend.
     target_pid: i32,
-    /// Tag of the snapshot.
-    tag: String,
+    /// Tag of the snapshot, and whatever it shows was committed before this.
+    tag: (String, Lsn),
     place: Place,
     /// Parts that failed and are tried again, each by itself.
     again: Vec<i64>,
     /// Failures since the last Part that went well.
     failures: usize,
+    losses: Losses<()>,
 }
 
 /// What was copied in one transaction, with the tag it is marked with.
@@ -90,8 +71,20 @@ impl Worker {
     /// # Errors
     /// Either side cannot be reached, or the snapshot is gone.
     pub async fn connect(shared: Arc<Shared>, number: usize) -> Result<Worker> {
-        let Sessions { source, target, target_pid, tag } = sessions(&shared).await?;
-        Ok(Worker { shared, number, source, target, target_pid, tag, place: FRONT, again: Vec::new(), failures: 0 })
+        let Sessions { source, target, lane, target_pid, tag } = sessions(&shared).await?;
+        Ok(Worker {
+            shared,
+            number,
+            source,
+            target,
+            lane,
+            target_pid,
+            tag,
+            place: FRONT,
+            again: Vec::new(),
+            failures: 0,
+            losses: Losses::default(),
+        })
     }
 
     /// Copies Parts until nobody has one left to give. What may pass is tried again a few times.
@@ -106,13 +99,13 @@ impl Worker {
             if !self.shared.throttle.admits(self.number) && self.again.is_empty() {
                 let Worker { shared, number, source, target, .. } = self;
                 drop(source);
-                let Some(again) = Worker::rest(shared, number, target).await? else { return Ok(()) };
+                let Some(again) = pool::rest(shared, number, target).await? else { return Ok(()) };
                 self = again;
                 continue;
             }
             let mut taken = Vec::new();
             match self.bundle(&mut taken).await {
-                Ok(true) => self.failures = 0,
+                Ok(true) => (self.failures, self.losses) = (0, Losses::default()),
                 Ok(false) => match self.nothing_left().await {
                     Ok(true) => return Ok(()),
                     // What others have in hand may come back.
@@ -122,17 +115,6 @@ impl Worker {
                 Err(err) => self.recover(err, &taken).await?,
             }
         }
-    }
-
-    /// Without a session with the source, until it may have one; None when there is no Part left.
-    pub async fn rest(shared: Arc<Shared>, number: usize, target: Client) -> Result<Option<Worker>> {
-        while !shared.throttle.admits(number) {
-            if *shared.stopping.borrow() || queue::parts_left(&target, &shared.migration).await? == 0 {
-                return Ok(None);
-            }
-            tokio::time::sleep(IDLE).await;
-        }
-        Worker::connect(shared, number).await.map(Some)
     }
 
     async fn nothing_left(&self) -> Result<bool> {
@@ -148,18 +130,29 @@ impl Worker {
             self.target.batch_execute("rollback").await.on_target(|| "end the copy".into())?;
             return Ok(false);
         }
+        if self.shared.exported.is_none() {
+            copy_out::begin_under(&mut self.source, None).await?;
+            self.tag = copy_out::tag(&mut self.source).await?;
+        }
         let bundle = match taken.as_slice() {
             [part] if is_large_objects(part) => self.copy_large_objects(part).await?,
             parts => self.copy_tables(parts).await?,
         };
+        if let Some(exported) = self.shared.exported.as_ref().filter(|_| self.shared.published)
+            && !sentinel::is_exported(&self.target, &self.shared.migration, exported).await?
+        {
+            return Err(Error::new(Exit::Phase, "the copy goes on under another snapshot, by another run"));
+        }
         queue::finish_parts(&self.target, &bundle.copied, &bundle.tag.0, bundle.tag.1).await?;
+        crash::before(crash::PART);
         let commit =
             async { self.target.batch_execute("commit").await.on_target(|| format!("commit {}", names(taken))) };
         // The locks on what was read are let go, so that DDL on the source waits for one Part at most.
-        let exported = self.shared.exported.clone();
-        let release = copy_out::begin_under(&mut self.source, Some(&exported));
+        let shared = Arc::clone(&self.shared);
+        let release = release(&mut self.source, &shared);
         let (committed, released) = tokio::join!(commit, release);
         committed?;
+        crash::after(crash::PART);
         for copied in &bundle.copied {
             let (id, rows, bytes) = (copied.id, copied.rows, copied.bytes);
             self.shared.report.send(Event::PartDone { id, rows, bytes });
@@ -205,7 +198,7 @@ impl Worker {
         }
         let tables: Vec<&TableName> = parts.iter().map(|part| &part.table).collect();
         let replaced = copy_out::replaced(&mut self.source, &tables).await?;
-        let whole = |copied| Bundle { parts: parts.to_vec(), copied, tag: (self.tag.clone(), self.shared.lsn) };
+        let whole = |copied| Bundle { parts: parts.to_vec(), copied, tag: self.tag.clone() };
         match (replaced.first(), parts) {
             (None, _) => Ok(whole(copied)),
             (Some(_), [part]) => self.copy_replaced(part).await,
@@ -218,7 +211,7 @@ impl Worker {
     /// table that was replaced since is read again under a snapshot of its own, and the stream reconciles
     /// it by its tag.
     async fn copy_replaced(&mut self, part: &Part) -> Result<Bundle> {
-        if part.parts > 1 {
+        if part.parts > 1 && part.range.is_none() {
             return Err(Error::new(
                 Exit::Source,
                 format!("{} was truncated or rewritten on the source while it was copied", part.table),
@@ -256,26 +249,30 @@ impl Worker {
             predicate: part.predicate.as_deref(),
             binary: part.binary,
         };
-        let (sink, opened) = tokio::join!(copy_in::open(&self.target, part), copy_out::open(&mut self.source, &rows));
+        let (sink, opened) = tokio::join!(
+            copy_in::open(&self.target, &self.lane, part, self.shared.late),
+            copy_out::open(&mut self.source, &rows)
+        );
         // A lock on the target is the likelier reason, and the one that passes.
-        let mut sink = std::pin::pin!(sink?);
+        let mut sink = sink?;
         opened?;
         let mut total = 0;
         let mut chunk = BytesMut::with_capacity(CHUNK + (CHUNK >> 1));
         loop {
+            chunk.resize(copy_in::HEAD, 0);
             let more = self.source.chunk(&mut chunk, CHUNK, || format!("read {part}")).await?;
-            if !chunk.is_empty() {
-                total += chunk.len() as u64;
-                self.shared.throttle.wait(chunk.len() as u64).await;
-                let bytes = chunk.split().freeze();
-                sink.as_mut().send(bytes).await.map_err(|err| copy_in::failed(err, part))?;
+            let bytes = (chunk.len() - copy_in::HEAD) as u64;
+            if bytes > 0 {
+                total += bytes;
+                self.shared.throttle.wait(bytes).await;
+                sink.send(&mut chunk).await?;
                 self.shared.report.send(Event::PartProgress { id: part.id, bytes: total });
             }
-            if !more {
+            if !more || sink.refused() {
                 break;
             }
         }
-        let rows = sink.as_mut().finish().await.map_err(|err| copy_in::failed(err, part))?;
+        let rows = sink.finish().await?;
         if self.source.rows() != Some(rows) {
             let sent = self.source.rows().unwrap_or_default();
             return Err(Error::new(Exit::Target, format!("store {part}: {sent} rows were read and {rows} stored"))
@@ -319,7 +316,7 @@ impl Worker {
             self.shared.report.warning(format!("{statement}: {answer}"));
         }
         let copied = vec![Copied { id: part.id, rows: oids.len() as u64, bytes }];
-        Ok(Bundle { parts: vec![part.clone()], copied, tag: (self.tag.clone(), self.shared.lsn) })
+        Ok(Bundle { parts: vec![part.clone()], copied, tag: self.tag.clone() })
     }
 
     fn started(&self, part: &Part) {
@@ -336,6 +333,7 @@ impl Worker {
         for part in split {
             let tables = [part.table.clone()];
             if !queue::whole(&self.target, &self.shared.migration, &tables).await?.is_empty() {
+                queue::put_off_one_moment(&self.target, &self.shared.migration).await?;
                 self.shared.board.offer([(Some(part.table.clone()), part.bytes * i64::from(part.parts))]);
             }
         }
@@ -351,10 +349,16 @@ impl Worker {
             && err.exit() == Exit::Source
             && matches!(err.sqlstate(), Some(UNDEFINED_TABLE | UNDEFINED_SCHEMA))
         {
-            self.connect_again().await?;
+            self.connect_again(None).await?;
             return self.leave_dropped(part, err).await;
         }
-        if taken.len() > 1 && !err.connection_lost() {
+        if err.connection_lost() {
+            let lost = self.losses.note((), err).map_err(explained)?;
+            self.connect_again(Some(lost)).await?;
+            self.again.extend(taken.iter().rev().map(|part| part.id));
+            return Ok(());
+        }
+        if taken.len() > 1 {
             // Found again by itself, so that it is told, and waited for, of the right table.
             tracing::debug!(error = %err.chain(), "each Part of a bundle is copied by itself");
         } else {
@@ -364,7 +368,7 @@ impl Worker {
             self.tell(&err, taken, *wait).await;
             tokio::time::sleep(*wait).await;
         }
-        self.connect_again().await?;
+        self.connect_again(None).await?;
         self.again.extend(taken.iter().rev().map(|part| part.id));
         Ok(())
     }
@@ -382,30 +386,26 @@ impl Worker {
         self.shared.report.warning(format!("{why}; tried again in {} s", wait.as_secs()));
     }
 
-    /// New sessions in place of broken ones; what the old ones had taken is free then.
-    async fn connect_again(&mut self) -> Result<()> {
-        loop {
-            let connected = async {
-                let fresh = sessions(&self.shared).await?;
-                queue::end_session(&fresh.target, self.target_pid).await?;
-                Ok::<_, Error>(fresh)
-            };
-            match connected.await {
-                Ok(fresh) => {
-                    let Sessions { source, target, target_pid, tag } = fresh;
-                    (self.source, self.target, self.target_pid, self.tag) = (source, target, target_pid, tag);
-                    return Ok(());
-                }
-                Err(err) => {
-                    let Some(wait) = WAITS.get(self.failures).filter(|_| err.passing()) else {
-                        return Err(explained(err));
-                    };
-                    self.failures += 1;
-                    self.tell(&err, &[], *wait).await;
-                    tokio::time::sleep(*wait).await;
-                }
-            }
-        }
+    /// New sessions in place of broken ones; what the old ones had taken is free then. `lost` says that it
+    /// is for the server to come back.
+    async fn connect_again(&mut self, lost: Option<Error>) -> Result<()> {
+        let open = async || {
+            let fresh = sessions(&self.shared).await?;
+            queue::end_session(&fresh.target, self.target_pid).await?;
+            Ok::<_, Error>(fresh)
+        };
+        let lost = match lost {
+            Some(lost) => Err(lost),
+            None => open().await,
+        };
+        let fresh = match lost {
+            Err(lost) if lost.passing() || connect::unreachable(&lost) => self.shared.patience.again(lost, open).await,
+            opened => opened,
+        };
+        let Sessions { source, target, lane, target_pid, tag } = fresh.map_err(explained)?;
+        (self.source, self.target, self.lane) = (source, target, lane);
+        (self.target_pid, self.tag) = (target_pid, tag);
+        Ok(())
     }
 
     /// A table that the source dropped since it was planned stays empty: what the stream still holds of
@@ -421,7 +421,15 @@ impl Worker {
         self.shared.report.warning(format!("{table} was dropped or renamed on the source: it is empty on the target"));
         self.shared.report.send(Event::PartDone { id: part.id, rows: 0, bytes: 0 });
         self.shared.board.offer([(Some(table.clone()), 0)]);
-        copy_out::begin_under(&mut self.source, Some(&self.shared.exported)).await
+        release(&mut self.source, &self.shared).await
+    }
+}
+
+/// Lets go of all that a Part needed on the source; the next one begins under the migration's snapshot.
+async fn release(source: &mut CopyClient, shared: &Shared) -> Result<()> {
+    match &shared.exported {
+        Some(exported) => copy_out::begin_under(source, Some(exported)).await,
+        None => source.query("rollback", || "end a Part on the source".into()).await.map(drop),
     }
 }
 
@@ -437,47 +445,28 @@ struct Replaced;
 struct Sessions {
     source: CopyClient,
     target: Client,
+    lane: Lane,
     target_pid: i32,
-    tag: String,
+    tag: (String, Lsn),
 }
 
 async fn sessions(shared: &Shared) -> Result<Sessions> {
     let mut source = CopyClient::connect(&shared.source, "pgmig copy").await?;
-    copy_out::begin_under(&mut source, Some(&shared.exported)).await?;
-    let (tag, _) = copy_out::tag(&mut source).await?;
+    let mut tag = (String::new(), shared.lsn);
+    if let Some(exported) = &shared.exported {
+        copy_out::begin_under(&mut source, Some(exported)).await?;
+        tag.0 = copy_out::tag(&mut source).await?.0;
+    }
     // A crash of the target takes a Part and its mark together, flushed or not.
     let mut settings = vec![("lock_timeout", LOCK_TIMEOUT), ("synchronous_commit", "off")];
     if shared.follow {
         // A table that is copied late may have its triggers already.
         settings.push(("session_replication_role", "replica"));
     }
-    let target = connect::client(&shared.target, Side::Target, "pgmig copy", &settings).await?;
+    let (target, lane) = connect::client_with_lane(&shared.target, Side::Target, "pgmig copy", &settings).await?;
     target.batch_execute(connect::ROWS_AS_STORED).await.on_target(|| "prepare a session on the target".into())?;
     let target_pid = queue::session_pid(&target).await?;
-    Ok(Sessions { source, target, target_pid, tag })
-}
-
-/// The failure with what to do about it, where the server's answer does not say.
-fn explained(err: Error) -> Error {
-    let hint = match (err.exit(), err.sqlstate()) {
-        (Exit::Source, Some("22023" | "42704" | "55000")) if err.chain().contains("snapshot") => {
-            "the snapshot ended with the session that held it: run the same command again, which goes on under another"
-        }
-        (Exit::Target, Some("23505")) if err.chain().contains("pg_largeobject") => {
-            "the target holds large objects under the same numbers: run with --drop-if-exists if nobody needs them"
-        }
-        (Exit::Target, Some("53100")) => "make room on the target's disk, then run the same command again",
-        (Exit::Target, Some("22021" | "22P05")) => {
-            "the source holds bytes that are no text in the target's encoding: mend them there, or leave the table out"
-        }
-        (Exit::Source, Some("42703")) => {
-            "the table was altered since it was planned: begin again (pgmig cleanup --force, empty the target, pgmig run)"
-        }
-        _ if err.passing() => "run the same command again: what is copied stays",
-        _ => return err,
-    };
-    let exit = err.exit();
-    Error::new(exit, "the copy stopped").cause(err).hint(hint)
+    Ok(Sessions { source, target, lane, target_pid, tag })
 }
 
 fn is_large_objects(part: &Part) -> bool {

@@ -2,21 +2,27 @@
 //! here uses another module of ours.
 
 pub mod column;
+pub mod finding;
+pub mod key;
 pub mod leave;
 pub mod left_out;
 pub mod lsn;
 pub mod name;
 pub mod phase;
 pub mod progress;
+pub mod service;
 pub mod snapshot;
 pub mod status;
 pub mod wire;
 
 pub use column::{Column, Form};
+pub use finding::{Finding, Place, Verdict};
+pub use key::{KeyRange, KeyValue};
 pub use leave::Leave;
 pub use left_out::{LeftOut, What};
 pub use lsn::Lsn;
 pub use name::TableName;
 pub use phase::Phase;
 pub use progress::Progress;
+pub use service::Service;
 pub use snapshot::SnapshotTag;

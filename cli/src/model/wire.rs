@@ -3,11 +3,12 @@
 //! file are read with bounds checks and never panic.
 //!
 //! ```text
-//! 'R' u16 id, cstring schema, cstring table, u16 n, n x cstring column, u16 k, k x u16 position
+//! 'R' u16 id, cstring schema, cstring table, u16 n, n x (cstring column, u32 type), u16 k, k x u16 position
 //! 'I' u16 id, n x value                      'D' u16 id, k x value
 //! 'U' u16 id, k x value, n x value           'T' u16 m, m x u16 id
 //! 'B' u32 xid                                'C' u64 end_lsn, i64 commit_at     (spool only)
-//! value: i32 length (-1 null, -2 unchanged), bytes, NUL
+//! 'A' takes back what came since 'B': the source sends it again                 (spool only)
+//! value: i32 length (-1 null, -2 unchanged; bit 30: binary), bytes, NUL
 //! ```
 //! Numbers are little endian; `commit_at` is in microseconds since 1970-01-01 UTC. Ids hold inside
 //! one frame of the spool or one Batch. The NUL lets the server's input functions read in place.
@@ -20,15 +21,21 @@ use bytes::Bytes;
 use super::{Lsn, TableName};
 
 /// First byte of a Batch.
-pub const BATCH_VERSION: u8 = 1;
+pub const BATCH_VERSION: u8 = 2;
+/// The record that takes back an open transaction.
+pub const ABORT: u8 = b'A';
 const NULL: i32 = -1;
 const UNCHANGED: i32 = -2;
+/// Set in the length of a binary value. Values of PostgreSQL end below 1 GiB.
+const BINARY: i32 = 1 << 30;
 
 /// What the changes of a relation look like: its columns, and which of them identify a row.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Shape {
     pub table: TableName,
     pub columns: Vec<String>,
+    /// Oids of the columns' types on the source, for values in binary; empty where all come as text.
+    pub types: Vec<u32>,
     /// Positions in `columns`, in the order in which key values are sent.
     pub key: Vec<u16>,
 }
@@ -45,6 +52,8 @@ pub enum Value<'a> {
     /// A TOASTed value that the change did not touch: not in the stream, stays as it is.
     Unchanged,
     Text(&'a [u8]),
+    /// As the send function of its type writes it.
+    Binary(&'a [u8]),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -105,10 +114,14 @@ pub struct Commit {
 
 #[derive(Debug, Clone)]
 pub enum Item {
-    Begin { xid: u32 },
+    Begin {
+        xid: u32,
+    },
     Change(Change),
     Truncate(Vec<Arc<Shape>>),
     Commit(Commit),
+    /// What came of the open transaction is to be forgotten: it comes again, whole.
+    Abort,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -141,9 +154,10 @@ impl<'a> Iterator for Values<'a> {
                 Some(Value::Unchanged)
             }
             length => {
-                let text = rest.get(..length as usize)?;
-                self.rest = rest.get(length as usize + 1..)?;
-                Some(Value::Text(text))
+                let bytes = (length & !BINARY) as usize;
+                let value = rest.get(..bytes)?;
+                self.rest = rest.get(bytes + 1..)?;
+                Some(if length & BINARY == 0 { Value::Text(value) } else { Value::Binary(value) })
             }
         }
     }
@@ -161,7 +175,11 @@ impl Encoder {
         self.cstring(&shape.table.schema);
         self.cstring(&shape.table.table);
         self.count(shape.columns.len());
-        shape.columns.iter().for_each(|column| self.cstring(column));
+        for (at, column) in shape.columns.iter().enumerate() {
+            self.cstring(column);
+            let type_oid = shape.types.get(at).copied().unwrap_or_default();
+            self.buffer.extend_from_slice(&type_oid.to_le_bytes());
+        }
         self.count(shape.key.len());
         shape.key.iter().for_each(|at| self.buffer.extend_from_slice(&at.to_le_bytes()));
     }
@@ -178,13 +196,14 @@ impl Encoder {
         match value {
             Value::Null => self.buffer.extend_from_slice(&NULL.to_le_bytes()),
             Value::Unchanged => self.buffer.extend_from_slice(&UNCHANGED.to_le_bytes()),
-            Value::Text(text) => {
-                // PostgreSQL's values end below 1 GiB.
-                self.buffer.extend_from_slice(&(text.len() as i32).to_le_bytes());
-                self.buffer.extend_from_slice(text);
-                self.buffer.push(0);
-            }
+            Value::Text(text) => self.bytes(text.len() as i32, text),
+            Value::Binary(bytes) => self.bytes(bytes.len() as i32 | BINARY, bytes),
         }
+    }
+    fn bytes(&mut self, length: i32, bytes: &[u8]) {
+        self.buffer.extend_from_slice(&length.to_le_bytes());
+        self.buffer.extend_from_slice(bytes);
+        self.buffer.push(0);
     }
     /// A change that was read from elsewhere, under its id here.
     pub fn copy(&mut self, change: &Change, id: u16) {
@@ -264,6 +283,7 @@ impl Reader {
                     return Ok(Some(Item::Truncate(shapes)));
                 }
                 b'B' => return Ok(Some(Item::Begin { xid: u32::from_le_bytes(self.array()?) })),
+                ABORT => return Ok(Some(Item::Abort)),
                 b'C' => {
                     let end_lsn = Lsn(u64::from_le_bytes(self.array()?));
                     let commit_at = i64::from_le_bytes(self.array()?);
@@ -277,7 +297,12 @@ impl Reader {
     fn relation(&mut self) -> Result<(), Damaged> {
         let id = usize::from(self.u16()?);
         let table = TableName::new(self.cstring()?, self.cstring()?);
-        let columns = (0..self.u16()?).map(|_| self.cstring()).collect::<Result<Vec<_>, _>>()?;
+        let count = usize::from(self.u16()?);
+        let (mut columns, mut types) = (Vec::new(), Vec::new());
+        for _ in 0..count {
+            columns.push(self.cstring()?);
+            types.push(u32::from_le_bytes(self.array()?));
+        }
         let key = (0..self.u16()?).map(|_| self.u16()).collect::<Result<Vec<_>, _>>()?;
         if key.iter().any(|&at| usize::from(at) >= columns.len()) {
             return Err(self.damaged("key column out of range"));
@@ -285,7 +310,10 @@ impl Reader {
         if self.shapes.len() <= id {
             self.shapes.resize(id + 1, None);
         }
-        let shape = Shape { table, columns, key };
+        if types.iter().all(|&oid| oid == 0) {
+            types.clear();
+        }
+        let shape = Shape { table, columns, types, key };
         let shape = match self.known.get(&shape) {
             Some(known) => Arc::clone(known),
             None => {
@@ -311,7 +339,7 @@ impl Reader {
             match length {
                 NULL | UNCHANGED => {}
                 0.. => {
-                    self.take(length as usize)?;
+                    self.take((length & !BINARY) as usize)?;
                     if self.u8()? != 0 {
                         return Err(self.damaged("value without its end"));
                     }
@@ -360,8 +388,12 @@ mod tests {
     use super::*;
 
     fn sample() -> Vec<u8> {
-        let shape =
-            Shape { table: TableName::new("public", "t"), columns: vec!["id".into(), "a".into()], key: vec![0] };
+        let shape = Shape {
+            table: TableName::new("public", "t"),
+            columns: vec!["id".into(), "a".into()],
+            types: vec![23, 25],
+            key: vec![0],
+        };
         let mut encoder = Encoder::default();
         encoder.begin(7);
         encoder.relation(3, &shape);
@@ -370,7 +402,7 @@ mod tests {
         encoder.value(Value::Null);
         encoder.change(Kind::Update, 3);
         encoder.value(Value::Text(b"1"));
-        encoder.value(Value::Text(b"2"));
+        encoder.value(Value::Binary(b"\0\0"));
         encoder.value(Value::Unchanged);
         encoder.change(Kind::Delete, 3);
         encoder.value(Value::Text(b"2"));
@@ -394,7 +426,8 @@ mod tests {
         assert!(matches!(items[0], Item::Begin { xid: 7 }));
         let Item::Change(update) = &items[2] else { panic!("{items:?}") };
         assert_eq!(update.key().collect::<Vec<_>>(), [Value::Text(b"1")]);
-        assert_eq!(update.row().collect::<Vec<_>>(), [Value::Text(b"2"), Value::Unchanged]);
+        assert_eq!(update.row().collect::<Vec<_>>(), [Value::Binary(b"\0\0"), Value::Unchanged]);
+        assert_eq!(update.shape.types, [23, 25]);
         let Item::Change(delete) = &items[3] else { panic!("{items:?}") };
         assert_eq!(delete.row().count(), 0);
         assert!(matches!(&items[4], Item::Truncate(shapes) if shapes.len() == 1));

@@ -4,13 +4,25 @@
 use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OptionalExtension, params};
+use serde::{Deserialize, Serialize};
 
 use crate::config::filters::Filters;
 use crate::error::{Context, Error, Exit, Result};
+use crate::model::TableName;
 pub use crate::selection::Selection;
 
 /// Number of the file's layout. A file with a higher one is of a later pgmig and is refused.
 const FORMAT: i64 = 1;
+
+/// A replica identity that pgmig gave a table of the source, and what puts back the one before.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Given {
+    pub table: TableName,
+    pub oid: u32,
+    /// As in ALTER TABLE.
+    pub made: String,
+    pub revert: String,
+}
 
 pub struct PlanDb {
     connection: Connection,
@@ -93,6 +105,33 @@ impl PlanDb {
         self.set("filters", &text)
     }
 
+    /// The replica identities that were given and not taken back.
+    pub fn given(&self) -> Result<Vec<Given>> {
+        let text = self.get("given")?.unwrap_or_else(|| "[]".into());
+        serde_json::from_str(&text).during(Exit::Dir, || "read the replica identities in plan.db".into())
+    }
+
+    /// Records one that is about to be given. What a table had at first stays what it goes back to.
+    pub fn give(&self, given: &Given) -> Result<()> {
+        let mut all = self.given()?;
+        match all.iter_mut().find(|other| other.oid == given.oid) {
+            Some(other) => other.made.clone_from(&given.made),
+            None => all.push(given.clone()),
+        }
+        self.store_given(&all)
+    }
+
+    pub fn take_back(&self, oid: u32) -> Result<()> {
+        let mut all = self.given()?;
+        all.retain(|given| given.oid != oid);
+        self.store_given(&all)
+    }
+
+    fn store_given(&self, all: &[Given]) -> Result<()> {
+        let text = serde_json::to_string(all).during(Exit::Bug, || "write the replica identities".into())?;
+        self.set("given", &text)
+    }
+
     /// Notes when something happened.
     pub fn timing(&self, what: &str) -> Result<()> {
         self.connection
@@ -119,7 +158,6 @@ impl PlanDb {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::TableName;
 
     #[test]
     fn a_folder_of_another_migration_is_refused() {

@@ -2,7 +2,9 @@
 //! events and never works.
 
 pub mod bars;
+pub mod findings;
 pub mod json;
+pub mod params;
 pub mod plain;
 pub mod plan;
 pub mod status;

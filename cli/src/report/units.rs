@@ -39,6 +39,20 @@ pub fn duration(duration: Duration) -> String {
     }
 }
 
+/// A time as it is typed: `500ms`, `5s`, `2min`; a number alone is seconds. None if it is none.
+pub fn parse_duration(text: &str) -> Option<Duration> {
+    let text = text.trim();
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let number: u64 = text[..digits].parse().ok()?;
+    Some(match text[digits..].trim() {
+        "ms" => Duration::from_millis(number),
+        "" | "s" => Duration::from_secs(number),
+        "min" => Duration::from_secs(number.checked_mul(60)?),
+        "h" => Duration::from_secs(number.checked_mul(3600)?),
+        _ => return None,
+    })
+}
+
 /// A size as it is typed: `10GB`, `512 MiB`, `8192`. Units are powers of 1024, as in PostgreSQL's
 /// settings. None if it is no size.
 pub fn parse_bytes(text: &str) -> Option<u64> {
@@ -68,6 +82,9 @@ mod tests {
         assert_eq!(parse_bytes("10GB"), Some(10 << 30));
         assert_eq!(parse_bytes("512 MiB"), Some(512 << 20));
         assert_eq!(parse_bytes("8192"), Some(8192));
+        assert_eq!(parse_duration("1500ms"), Some(Duration::from_millis(1500)));
+        assert_eq!(parse_duration("5"), parse_duration("5 s"));
+        assert!(parse_duration("soon").is_none() && parse_duration("s").is_none());
         for wrong in ["", "GB", "1.5GB", "-1", "10 apples", "99999999TB"] {
             assert_eq!(parse_bytes(wrong), None, "{wrong}");
         }

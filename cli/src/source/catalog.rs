@@ -38,6 +38,8 @@ pub struct SplitKey {
     pub column: String,
     /// Its type, as SQL.
     pub type_name: String,
+    /// Whether a change says by it in which range of the table its row is.
+    pub tells_part: bool,
 }
 
 /// Where the sizes of tables come from.
@@ -64,9 +66,11 @@ pub async fn tables(client: &Client, sizes: Sizes) -> Result<Vec<Table>> {
         identified: row.get("identified"),
         float_column: row.get("float_column"),
         logged: row.get::<_, String>("persistence") == "p",
-        split_key: row
-            .get::<_, Option<String>>("split_key")
-            .map(|column| SplitKey { column, type_name: row.get("split_key_type") }),
+        split_key: row.get::<_, Option<String>>("split_key").map(|column| SplitKey {
+            column,
+            type_name: row.get("split_key_type"),
+            tells_part: row.get("split_key_tells_part"),
+        }),
     };
     Ok(rows.into_iter().map(table).collect())
 }
@@ -74,8 +78,7 @@ pub async fn tables(client: &Client, sizes: Sizes) -> Result<Vec<Table>> {
 /// Blocks that are read to find where a table's keys lie.
 const SAMPLE_BLOCKS: f64 = 1000.0;
 
-/// Up to `parts - 1` keys, ascending and distinct, that cut the table into about equal ranges, each as
-/// SQL. Drawn from a sample of its rows, so that gaps between keys do no harm.
+/// Up to `parts - 1` keys, ascending and distinct, that cut the table into about equal ranges. Drawn from a sample of its rows, so that gaps between keys do no harm.
 pub async fn key_bounds(client: &Client, table: &Table, key: &SplitKey, parts: u64) -> Result<Vec<String>> {
     // The least key comes first: a range that would begin with it begins before it anyway.
     let fractions: Vec<f64> = (0..parts).map(|part| part as f64 / parts as f64).collect();
@@ -94,7 +97,30 @@ pub async fn key_bounds(client: &Client, table: &Table, key: &SplitKey, parts: u
         .on_source(|| format!("find key ranges of {}", table.name))?;
     let mut bounds: Vec<String> = row.get::<_, Option<Vec<String>>>(0).unwrap_or_default();
     bounds.dedup();
-    Ok(bounds.iter().skip(1).map(|bound| format!("{}::{}", literal(bound), key.type_name)).collect())
+    Ok(bounds.split_off(1.min(bounds.len())))
+}
+
+/// Unique indexes, and constraints that need one, that may hold a row twice while the ranges of a column
+/// are of several moments: those without the column. By name, as pg_dump gives it.
+pub async fn of_one_moment(client: &Client, table: &Table, column: &str) -> Result<Vec<String>> {
+    let rows = client
+        .query(
+            "select x.relname::text, c.relname || ' ' || k.conname
+               from pg_catalog.pg_index i
+                    join pg_catalog.pg_class x on x.oid = i.indexrelid
+                    join pg_catalog.pg_class c on c.oid = i.indrelid
+                    left join pg_catalog.pg_constraint k on k.conindid = i.indexrelid and k.contype in ('u', 'x')
+              where i.indrelid = $1
+                and (i.indisexclusion
+                     or i.indisunique
+                        and not exists (select from pg_catalog.pg_attribute a
+                                         where a.attrelid = i.indrelid and a.attname::text = $2
+                                           and a.attnum = any (i.indkey[0:i.indnkeyatts - 1])))",
+            &[&table.oid, &column],
+        )
+        .await
+        .on_source(|| format!("read the unique indexes of {}", table.name))?;
+    Ok(rows.iter().map(|row| row.get::<_, Option<String>>(1).unwrap_or_else(|| row.get(0))).collect())
 }
 
 pub async fn sequences(client: &Client) -> Result<Vec<TableName>> {
@@ -105,12 +131,39 @@ pub async fn sequences(client: &Client) -> Result<Vec<TableName>> {
     Ok(rows.into_iter().map(|row| TableName::new(row.get::<_, String>(0), row.get::<_, String>(1))).collect())
 }
 
+/// Sequences that belong to columns of a table.
+pub async fn owned_sequences(client: &Client, table: u32) -> Result<Vec<TableName>> {
+    let rows = client
+        .query(
+            "select n.nspname::text, s.relname::text
+               from pg_catalog.pg_depend d
+                    join pg_catalog.pg_class s on s.oid = d.objid and s.relkind = 'S'
+                    join pg_catalog.pg_namespace n on n.oid = s.relnamespace
+              where d.classid = 'pg_class'::regclass and d.refclassid = 'pg_class'::regclass
+                and d.refobjid = $1 and d.refobjsubid > 0 and d.deptype in ('a', 'i')",
+            &[&table],
+        )
+        .await
+        .on_source(|| "read the sequences of a table".into())?;
+    Ok(rows.iter().map(|row| TableName::new(row.get::<_, String>(0), row.get::<_, String>(1))).collect())
+}
+
 /// Where a sequence stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SequenceValue {
     pub name: TableName,
     pub last_value: i64,
     pub is_called: bool,
+    increment: i64,
+    least: i64,
+    greatest: i64,
+}
+
+impl SequenceValue {
+    /// So many values further, within its bounds.
+    pub fn ahead(&self, values: i64) -> i64 {
+        self.last_value.saturating_add(self.increment.saturating_mul(values)).clamp(self.least, self.greatest)
+    }
 }
 
 /// Values of the sequences, many to a round trip.
@@ -120,16 +173,29 @@ pub async fn sequence_values(client: &Client, names: &[TableName]) -> Result<Vec
         let selects: Vec<String> = names
             .iter()
             .enumerate()
-            .map(|(at, name)| format!("select {at}::int4, last_value::int8, is_called from {}", name.sql()))
+            .map(|(at, name)| {
+                let sql = name.sql();
+                format!("select {at}::int4, last_value::int8, is_called, {}::regclass::oid from {sql}", literal(&sql))
+            })
             .collect();
         let rows = client
-            .query(&selects.join(" union all "), &[])
+            .query(
+                &format!(
+                    "select v.*, s.seqincrement, s.seqmin, s.seqmax
+                       from ({}) v (at, last_value, is_called, oid) join pg_catalog.pg_sequence s on s.seqrelid = v.oid",
+                    selects.join(" union all ")
+                ),
+                &[],
+            )
             .await
             .on_source(|| "read the values of the sequences".into())?;
         values.extend(rows.iter().map(|row| SequenceValue {
             name: names[row.get::<_, i32>(0) as usize].clone(),
             last_value: row.get(1),
             is_called: row.get(2),
+            increment: row.get(4),
+            least: row.get(5),
+            greatest: row.get(6),
         }));
     }
     Ok(values)
@@ -177,6 +243,24 @@ pub async fn populated_views(client: &Client) -> Result<Vec<TableName>> {
         .await
         .on_source(|| "read the materialized views of the source".into())?;
     Ok(rows.iter().map(|row| TableName::new(row.get::<_, String>(0), row.get::<_, String>(1))).collect())
+}
+
+/// What tells whether a materialized view was refreshed since: its file, and the rows that were written to it.
+pub async fn view_states(client: &Client) -> Result<Vec<(String, String)>> {
+    let rows = client
+        .query(
+            "select n.nspname::text, c.relname::text,
+                    concat_ws(' ', pg_catalog.pg_relation_filenode(c.oid), c.relispopulated,
+                              pg_catalog.pg_stat_get_tuples_inserted(c.oid), pg_catalog.pg_stat_get_tuples_updated(c.oid),
+                              pg_catalog.pg_stat_get_tuples_deleted(c.oid))
+               from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+              where c.relkind = 'm' and n.nspname !~ '^pg_'",
+            &[],
+        )
+        .await
+        .on_source(|| "look at the materialized views of the source".into())?;
+    let name = |row: &tokio_postgres::Row| TableName::new(row.get::<_, String>(0), row.get::<_, String>(1));
+    Ok(rows.iter().map(|row| (name(row).to_string(), row.get(2))).collect())
 }
 
 /// Tables with partitions or heirs that are no partitions themselves.

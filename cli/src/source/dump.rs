@@ -55,7 +55,9 @@ impl Tools {
     pub async fn find(source_major: u32) -> Result<Tools> {
         let mut dirs: Vec<PathBuf> = std::env::var_os("PGMIG_PG_BIN").map(PathBuf::from).into_iter().collect();
         // Before PATH, where Debian has a wrapper in Perl that takes longer than the program.
-        if let Ok(versions) = std::fs::read_dir("/usr/lib/postgresql") {
+        let debian = Path::new("/usr/lib/postgresql");
+        dirs.push(debian.join(source_major.to_string()).join("bin"));
+        if let Ok(versions) = std::fs::read_dir(debian) {
             dirs.extend(versions.flatten().map(|version| version.path().join("bin")));
         }
         dirs.extend(std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()));
@@ -65,6 +67,9 @@ impl Tools {
                 && let Some(major) = major_of(&bin_dir.join("pg_dump")).await
                 && !found.iter().any(|tools| tools.major == major)
             {
+                if major == source_major {
+                    return Ok(Tools { bin_dir, major });
+                }
                 found.push(Tools { bin_dir, major });
             }
         }
@@ -107,15 +112,11 @@ impl Tools {
         output(command, "pg_dump").await.map(drop)
     }
 
-    /// The entries of one half of a dump, in the order in which they must be made. Those that flags
+    /// The entries of both halves of a dump, in the order in which they must be made. Those that flags
     /// leave out are among them: only owners and tablespaces are no entries of their own.
-    pub async fn entries(&self, file: &Path, section: Section, leave: Leave) -> Result<Vec<Entry>> {
-        let restore = |last: &[&str]| {
+    pub async fn entries(&self, file: &Path, leave: Leave) -> Result<(Vec<Entry>, Vec<Entry>)> {
+        let restore = |args: &[&str]| {
             let mut command = self.command("pg_restore");
-            command.arg(match section {
-                Section::PreData => "--section=pre-data",
-                Section::PostData => "--section=post-data",
-            });
             if leave.owner {
                 command.arg("--no-owner");
             }
@@ -123,22 +124,23 @@ impl Tools {
                 command.arg("--no-tablespaces");
             }
             // With what is set for the database itself.
-            command.arg("--create").args(last).arg(file);
+            command.arg("--create").args(args).arg(file);
             command
         };
-        let list = output(restore(&["--list"]), "pg_restore --list").await?;
-        let text = output(restore(&["--file=-"]), "pg_restore").await?;
-        let mut entries = cut(&list, &text);
         let whole = output(self.whole_list(file), "pg_restore --list").await?;
-        toc::fill_needs(&whole, &mut entries);
-        let listed = list.lines().filter(|line| !line.starts_with(';') && !line.trim().is_empty()).count();
-        if entries.len() != listed {
-            return Err(Error::bug(format!(
-                "the dump lists {listed} entries and {} were found in its text",
-                entries.len()
-            )));
-        }
-        Ok(entries)
+        let half = async |section| {
+            let list = output(restore(&[section, "--list"]), "pg_restore --list").await?;
+            let text = output(restore(&[section, "--file=-"]), "pg_restore").await?;
+            let mut entries = cut(&list, &text);
+            let listed = list.lines().filter(|line| !line.starts_with(';') && !line.trim().is_empty()).count();
+            let found = entries.len();
+            if found != listed {
+                return Err(Error::bug(format!("the dump lists {listed} entries and {found} were found in its text")));
+            }
+            toc::fill_needs(&whole, &mut entries);
+            Ok(entries)
+        };
+        Ok((half("--section=pre-data").await?, half("--section=post-data").await?))
     }
 
     /// Statements that drop what the entries of these numbers make, in an order that fits, if it is there.

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use tokio_postgres::Client;
 
-use super::dump::{Entry, Section, Tools};
+use super::dump::{Entry, Tools};
 use super::inventory::{Object, class};
 use super::snapshot::SnapshotHolder;
 use crate::config::Conninfo;
@@ -47,8 +47,9 @@ impl Dumps {
         for (at, patterns) in ranges.iter().enumerate() {
             let file = if at == 0 { file.to_path_buf() } else { file.with_extension(format!("{at}.dump")) };
             tools.dump(what.source, &holder.exported, what.without, patterns, &file).await?;
-            pre.push(tools.entries(&file, Section::PreData, what.leave).await?);
-            post.push(tools.entries(&file, Section::PostData, what.leave).await?);
+            let (before, after) = tools.entries(&file, what.leave).await?;
+            pre.push(before);
+            post.push(after);
             let entries = pre[at].iter().chain(&post[at]);
             dumps.push((file, entries.map(|entry| (entry.id, title(entry))).collect()));
         }

@@ -50,6 +50,19 @@ pub async fn kept_wal(client: &Client, name: &str) -> Result<Option<u64>> {
     Ok(row.and_then(|row| row.get::<_, Option<i64>>(0)).map(|bytes| bytes.max(0) as u64))
 }
 
+/// Ends a session of ours that still reads the slot, though its connection is broken.
+pub async fn end_reader(client: &Client, name: &str, pid: i32) -> Result<()> {
+    client
+        .execute(
+            "select pg_catalog.pg_terminate_backend(active_pid, 5000)
+               from pg_catalog.pg_replication_slots where slot_name = $1 and active_pid = $2",
+            &[&name, &pid],
+        )
+        .await
+        .on_source(|| format!("free slot `{name}`"))?;
+    Ok(())
+}
+
 /// Drops the slot if it is there. True if it was.
 pub async fn drop(client: &Client, name: &str) -> Result<bool> {
     let row = client
@@ -61,19 +74,6 @@ pub async fn drop(client: &Client, name: &str) -> Result<bool> {
         .await
         .on_source(|| format!("drop slot `{name}`"))?;
     Ok(row.is_some())
-}
-
-/// Ends the session that reads a slot, if there is one.
-pub async fn end_reader(client: &Client, name: &str) -> Result<()> {
-    client
-        .query(
-            "select pg_catalog.pg_terminate_backend(active_pid)
-               from pg_catalog.pg_replication_slots where slot_name = $1 and active_pid is not null",
-            &[&name],
-        )
-        .await
-        .on_source(|| format!("end the session that reads slot `{name}`"))?;
-    Ok(())
 }
 
 /// The publications of a migration: one for tables whose rows can be identified, one that carries
@@ -132,6 +132,17 @@ pub async fn publish(client: &Client, migration: &str, tables: &[(TableName, boo
         }
     }
     Ok(())
+}
+
+/// The types whose values the stream may carry in binary; None if some column of the published tables
+/// is of another, or the target's version (as server_version_num) of another major one.
+pub async fn binary_types(client: &Client, migration: &str, target_version: i32) -> Result<Option<HashSet<u32>>> {
+    let sql = include_str!("../../../sql/source/binary_types.sql");
+    let row = client
+        .query_one(sql, &[&publications(migration).to_vec(), &(target_version / 10_000)])
+        .await
+        .on_source(|| "look at the types of the published tables".into())?;
+    Ok(row.get::<_, Option<Vec<u32>>>(0).map(HashSet::from_iter))
 }
 
 /// The tables in the publications of a migration.
@@ -207,6 +218,21 @@ pub async fn nudge(client: &Client) -> Result<()> {
         .query_one("select pg_catalog.pg_logical_emit_message(true, 'pgmig', 'endpos')", &[])
         .await
         .on_source(|| "write a logical message on the source".into())?;
+    Ok(())
+}
+
+/// Tries an output plugin with a temporary slot.
+pub async fn try_plugin(client: &Client, plugin: &str) -> Result<()> {
+    let slot = format!("pgmig_probe_{}", fastrand::u32(..));
+    let doing = || format!("try {plugin} with a temporary slot");
+    client.batch_execute("set statement_timeout = '60s'").await.on_source(doing)?;
+    let tried = client
+        .query("select pg_catalog.pg_create_logical_replication_slot($1, $2, true)", &[&slot, &plugin])
+        .await
+        .on_source(doing);
+    client.batch_execute("set statement_timeout = 0").await.on_source(doing)?;
+    tried?;
+    drop(client, &slot).await?;
     Ok(())
 }
 

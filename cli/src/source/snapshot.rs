@@ -2,7 +2,7 @@
 
 use tokio_postgres::Client;
 
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, Exit, Result};
 use crate::model::Lsn;
 use crate::model::name::literal;
 
@@ -31,6 +31,13 @@ impl SnapshotHolder {
         };
         Ok(SnapshotHolder { exported: row.get(0), client, lsn })
     }
+}
+
+/// Whether a session could not read under the snapshot since the one that held it has ended.
+pub fn is_gone(err: &Error) -> bool {
+    err.exit() == Exit::Source
+        && matches!(err.sqlstate(), Some("22023" | "42704" | "55000"))
+        && err.chain().contains("snapshot")
 }
 
 /// Begins a read-only transaction under an exported snapshot, or under one of its own.

@@ -157,7 +157,7 @@ mod tests {
     use crate::model::TableName;
 
     fn transaction(into: &mut Assembler, end: u64, whole: bool) {
-        let shape = Shape { table: TableName::new("s", "t"), columns: Vec::new(), key: Vec::new() };
+        let shape = Shape { table: TableName::new("s", "t"), columns: Vec::new(), types: Vec::new(), key: Vec::new() };
         let shape = into.intern(shape);
         into.begin(1);
         into.change(Kind::Insert, shape);

@@ -118,7 +118,7 @@ fn decode(decoder: &mut dyn Decoder, messages: &[Vec<u8>]) -> Option<Vec<Item>> 
 fn cells<'a>(values: impl Iterator<Item = Value<'a>>) -> Vec<Cell> {
     let cell = |value| match value {
         Value::Text(text) => Some(String::from_utf8_lossy(text).into_owned()),
-        Value::Null | Value::Unchanged => None,
+        Value::Null | Value::Unchanged | Value::Binary(_) => None,
     };
     values.map(cell).collect()
 }

@@ -33,11 +33,13 @@ use crate::model::Lsn;
 #[error("{what}")]
 pub struct DecodeError {
     pub what: String,
+    /// The same can be had as text, and read so.
+    pub text_only: bool,
 }
 
 impl DecodeError {
     pub fn new(what: impl Into<String>) -> DecodeError {
-        DecodeError { what: what.into() }
+        DecodeError { what: what.into(), text_only: false }
     }
 }
 

@@ -1,8 +1,9 @@
 //! pgoutput, protocol version 1 (manual 55.9 "Logical Replication Message Formats"; in the source
-//! proto.c). Values come in text form. Relation messages are kept by oid; the server sends one again
+//! proto.c). Values come in text, or in binary where all types of the tables are of those whose binary form
+//! means the same on both servers. Relation messages are kept by oid; the server sends one again
 //! whenever it may have changed.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::assemble::{Assembler, ShapeId};
 use super::{DecodeError, Decoder};
@@ -22,13 +23,25 @@ struct Relation {
 #[derive(Default)]
 pub struct PgOutput {
     relations: HashMap<u32, Relation>,
+    /// Types that may come in binary; None: all values come in text.
+    binary: Option<HashSet<u32>>,
 }
 
 impl PgOutput {
     /// Options for START_REPLICATION.
-    pub fn options(publications: &[String]) -> Vec<(&'static str, String)> {
+    pub fn options(&self, publications: &[String]) -> Vec<(&'static str, String)> {
         // The value is a list of identifiers, split by SplitIdentifierString().
-        vec![("proto_version", "1".to_string()), ("publication_names", name::identifiers(publications))]
+        let mut options =
+            vec![("proto_version", "1".to_string()), ("publication_names", name::identifiers(publications))];
+        if self.binary.is_some() {
+            options.push(("binary", "true".to_string()));
+        }
+        options
+    }
+
+    /// A decoder for values of these types in binary; None: for values in text.
+    pub fn new(binary: Option<HashSet<u32>>) -> PgOutput {
+        PgOutput { relations: HashMap::new(), binary }
     }
 
     fn relation(&mut self, body: &mut Body<'_>, into: &mut Assembler) -> Result<(), DecodeError> {
@@ -37,17 +50,25 @@ impl PgOutput {
         let table = body.string()?;
         let _replica_identity = body.u8()?;
         let count = body.u16()?;
-        let (mut columns, mut key) = (Vec::with_capacity(usize::from(count)), Vec::new());
+        let (mut columns, mut types, mut key) = (Vec::with_capacity(usize::from(count)), Vec::new(), Vec::new());
         for at in 0..count {
             if body.u8()? & 1 == 1 {
                 key.push(at);
             }
             columns.push(body.string()?.to_string());
-            let (_type_oid, _typmod) = (body.u32()?, body.u32()?);
+            let (type_oid, _typmod) = (body.u32()?, body.u32()?);
+            if let Some(binary) = &self.binary {
+                if !binary.contains(&type_oid) {
+                    let column = columns.last().map_or("", String::as_str);
+                    let what = format!("column {column} of {schema}.{table} has a type that does not travel in binary");
+                    return Err(DecodeError { what, text_only: true });
+                }
+                types.push(type_oid);
+            }
         }
         // An empty schema stands for pg_catalog.
         let name = TableName::new(if schema.is_empty() { "pg_catalog" } else { schema }, table);
-        let shape = into.intern(Shape { table: name.clone(), columns, key: key.clone() });
+        let shape = into.intern(Shape { table: name.clone(), columns, types, key: key.clone() });
         self.relations.insert(oid, Relation { shape, columns: usize::from(count), key, name });
         Ok(())
     }
@@ -186,6 +207,10 @@ impl<'a> Body<'a> {
                 b't' => {
                     let length = self.u32()? as usize;
                     Ok(Value::Text(self.take(length)?))
+                }
+                b'b' => {
+                    let length = self.u32()? as usize;
+                    Ok(Value::Binary(self.take(length)?))
                 }
                 other => Err(DecodeError::new(format!("value of {} in format {:?}", relation.name, char::from(other)))),
             })

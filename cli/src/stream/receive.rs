@@ -13,7 +13,8 @@ use tokio::task::JoinHandle;
 use super::Decoder;
 use super::assemble::{Assembler, Frame};
 use super::spool::{Spool, SpoolWriter};
-use crate::error::{Context, Error, Exit, Result};
+use crate::crash;
+use crate::error::{Context, Error, Exit, Network, Result};
 use crate::model::Lsn;
 use crate::source::replication::{Message, ReplicationClient};
 
@@ -23,7 +24,7 @@ const SYNC_EVERY: Duration = Duration::from_millis(200);
 /// default wal_sender_timeout of 60 s.
 const STATUS_EVERY: Duration = Duration::from_secs(10);
 /// While messages come one upon the other, a rest before each read: the server wakes us once for many.
-const REST: Duration = Duration::from_micros(500);
+const REST: Duration = Duration::from_millis(4);
 /// Reads that follow each other faster than this are one stream.
 const BUSY: Duration = Duration::from_millis(5);
 
@@ -36,11 +37,22 @@ pub struct Received {
     pub flush_lsn: Lsn,
 }
 
-/// Everything the receiver is made of.
-pub struct Receiver {
-    /// The stream has been started.
+/// A stream that has been started, and what reads it.
+pub struct Link {
     pub client: ReplicationClient,
     pub decoder: Box<dyn Decoder>,
+}
+
+/// How a stream ended without an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    Stopped,
+    /// Let go of while the spool is full, so that the source is not held up.
+    LetGo,
+}
+
+/// Everything the receiver is made of, but the stream.
+pub struct Receiver {
     pub writer: SpoolWriter,
     pub spool: Spool,
     /// Bytes on disk at which it stops reading.
@@ -48,6 +60,8 @@ pub struct Receiver {
     pub received: watch::Sender<Received>,
     /// Whether the spool is full and nothing is read.
     pub held: Arc<AtomicBool>,
+    /// Whether to let go of the stream for as long as that lasts.
+    pub let_go: Arc<AtomicBool>,
     /// What is committed on the target, for the source's view of us.
     pub replay_lsn: watch::Receiver<Lsn>,
 }
@@ -59,26 +73,38 @@ struct Syncing {
 
 impl Receiver {
     /// Receives until `stop` turns true, then makes all durable and says so to the source.
-    pub async fn run(mut self, mut stop: watch::Receiver<bool>) -> Result<()> {
+    ///
+    /// # Errors
+    /// The stream broke off, or the disk failed. After the former, `take_back` and another link.
+    pub async fn run(&mut self, mut link: Link, stop: &mut watch::Receiver<bool>) -> Result<Ended> {
         let mut into = Assembler::default();
         let mut syncing: Option<Syncing> = None;
-        let mut dirty = false;
+        // What an earlier link brought may not be durable yet.
+        let mut dirty = true;
         let mut last_status = Instant::now();
         let mut last_read: Option<Instant> = None;
         let mut ticks = tokio::time::interval(SYNC_EVERY);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut full = false;
+        let mut full = self.held.load(Ordering::Relaxed);
         while !*stop.borrow_and_update() {
             let mut answer = false;
             tokio::select! {
-                filled = fill(&mut self.client, last_read.is_some_and(|at| at.elapsed() < BUSY)), if !full => {
+                filled = fill(&mut link.client, last_read.is_some_and(|at| at.elapsed() < BUSY)), if !full => {
                     filled?;
                     last_read = Some(Instant::now());
-                    answer = self.drain(&mut into, &mut dirty)?;
+                    answer = self.drain(&mut link, &mut into, &mut dirty)?;
+                    if answer && !into.in_transaction() {
+                        // A server that shuts down waits until all that it sent is durable here.
+                        let at = self.received.borrow().write_lsn;
+                        dirty |= self.mark(at)?;
+                    }
                 }
                 _ = ticks.tick() => {
                     full = self.is_full(full);
                     self.held.store(full, Ordering::Relaxed);
+                    if full && self.let_go.load(Ordering::Relaxed) {
+                        return Ok(Ended::LetGo);
+                    }
                 }
                 _ = stop.changed() => {}
             }
@@ -97,7 +123,7 @@ impl Receiver {
                 }
             }
             if answer || last_status.elapsed() >= STATUS_EVERY {
-                self.status().await?;
+                self.status(&mut link.client).await?;
                 last_status = Instant::now();
             }
         }
@@ -109,32 +135,53 @@ impl Receiver {
             self.mark(at)?;
         }
         self.synced(start_sync(self.writer.file(), self.writer.provable())).await?;
-        self.status().await?;
+        self.status(&mut link.client).await?;
         // The last word was said; how the connection ends does not matter any more.
-        let _ = tokio::time::timeout(Duration::from_secs(2), self.client.stop()).await;
-        Ok(())
+        let _ = tokio::time::timeout(Duration::from_secs(2), link.client.stop()).await;
+        Ok(Ended::Stopped)
+    }
+
+    /// After a stream has broken off: forgets the transaction that it was in, and says behind which
+    /// position another stream goes on.
+    ///
+    /// # Errors
+    /// The disk failed.
+    pub fn take_back(&mut self) -> Result<Lsn> {
+        self.writer.take_back().during(Exit::Dir, || "write the spool".into()).map_err(make_room)?;
+        // Of what came with the last read, whole transactions may be in the spool that were not told yet.
+        let whole = self.writer.provable();
+        self.received.send_modify(|at| at.write_lsn = at.write_lsn.max(whole));
+        Ok(self.received.borrow().write_lsn)
+    }
+
+    /// Waits until the spool has room again.
+    pub async fn room(&self) {
+        while self.is_full(true) {
+            tokio::time::sleep(SYNC_EVERY).await;
+        }
+        self.held.store(false, Ordering::Relaxed);
     }
 
     /// Takes every message that is in the buffer. True if the source asked for an answer.
-    fn drain(&mut self, into: &mut Assembler, dirty: &mut bool) -> Result<bool> {
+    fn drain(&mut self, link: &mut Link, into: &mut Assembler, dirty: &mut bool) -> Result<bool> {
         let mut answer = false;
-        while let Some(message) = self.client.poll_message()? {
+        while let Some(message) = link.client.poll_message()? {
             match message {
                 Message::XLogData(data) => {
-                    self.decoder.decode(data.wal_start, data.data, into).on_source(|| "decode the stream".into())?;
+                    link.decoder.decode(data.wal_start, data.data, into).on_source(|| "decode the stream".into())?;
                 }
                 Message::Keepalive(keepalive) => {
                     into.keepalive(keepalive.wal_end);
                     answer |= keepalive.reply_requested;
                 }
                 Message::CopyDone => {
-                    return Err(Error::new(Exit::Source, "the source has ended the stream")
-                        .hint("it may be shutting down; run the same command again when it is back"));
+                    let shut_down =
+                        std::io::Error::new(std::io::ErrorKind::ConnectionAborted, "it may be shutting down");
+                    return Err(Error::new(Exit::Source, "the source has ended the stream").cause(Network(shut_down)));
                 }
             }
             if let Some(frame) = into.take(false) {
-                // Not by `append`: the message still borrows the client.
-                self.writer.append(&frame).during(Exit::Dir, || "write the spool".into())?;
+                self.append(&frame)?;
                 into.reuse(frame);
                 *dirty = true;
             }
@@ -165,10 +212,10 @@ impl Receiver {
     }
 
     fn append(&mut self, frame: &Frame) -> Result<()> {
-        self.writer
-            .append(frame)
-            .during(Exit::Dir, || "write the spool".into())
-            .map_err(|err| err.hint("free some space under --dir, then run the same command again"))
+        crash::before(crash::FRAME);
+        self.writer.append(frame).during(Exit::Dir, || "write the spool".into()).map_err(make_room)?;
+        crash::after(crash::FRAME);
+        Ok(())
     }
 
     /// Whether the spool is at its cap; with some slack, so that it does not flap.
@@ -188,15 +235,23 @@ impl Receiver {
             .await
             .map_err(|cause| Error::bug("a sync ended abnormally").cause(cause))?
             .during(Exit::Dir, || "make the spool durable".into())?;
+        crash::after(crash::SYNC);
         self.received.send_modify(|at| at.flush_lsn = at.flush_lsn.max(sync.covers));
         Ok(())
     }
 
-    async fn status(&mut self) -> Result<()> {
+    async fn status(&self, client: &mut ReplicationClient) -> Result<()> {
         let at = *self.received.borrow();
         let replay_lsn = *self.replay_lsn.borrow();
-        self.client.send_status(at.write_lsn, at.flush_lsn, replay_lsn.min(at.flush_lsn), false).await
+        crash::before(crash::FEEDBACK);
+        client.send_status(at.write_lsn, at.flush_lsn, replay_lsn.min(at.flush_lsn), false).await?;
+        crash::after(crash::FEEDBACK);
+        Ok(())
     }
+}
+
+fn make_room(err: Error) -> Error {
+    err.hint("free some space under --dir, then run the same command again")
 }
 
 /// Reads from the source, after a rest if it is talking all the time. Cancel-safe.
@@ -207,5 +262,6 @@ async fn fill(client: &mut ReplicationClient, rest: bool) -> Result<()> {
 /// Syncs in the background: a slow disk must not keep the source waiting for an answer. The frames
 /// up to `covers` are in the file, or in older segments, synced when they were closed.
 fn start_sync(file: Arc<File>, covers: Lsn) -> Syncing {
+    crash::before(crash::SYNC);
     Syncing { task: tokio::task::spawn_blocking(move || file.sync_data()), covers }
 }

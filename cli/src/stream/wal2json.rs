@@ -117,7 +117,7 @@ impl Wal2Json {
         columns.extend(only_in_key(message).map(|column| column.name.to_string()));
         let position = |column: &Column<'_>| columns.iter().position(|name| *name == column.name);
         let key: Vec<u16> = message.identity.iter().filter_map(position).map(|at| at as u16).collect();
-        let shape = into.intern(Shape { table: names, columns, key });
+        let shape = into.intern(Shape { table: names, columns, types: Vec::new(), key });
         listed.truncate(SHAPES - 1);
         listed.insert(0, Listed { columns: own(&message.columns), key: own(&message.identity), shape });
         Ok(shape)
@@ -173,7 +173,12 @@ impl Decoder for Wal2Json {
             }
             "T" => {
                 let (schema, table) = table_of(&message)?;
-                let shape = Shape { table: TableName::new(schema, table), columns: Vec::new(), key: Vec::new() };
+                let shape = Shape {
+                    table: TableName::new(schema, table),
+                    columns: Vec::new(),
+                    types: Vec::new(),
+                    key: Vec::new(),
+                };
                 let shape = into.intern(shape);
                 self.truncated.push(shape);
             }

@@ -58,6 +58,55 @@ pub async fn abilities(client: &Client) -> Result<Abilities> {
     })
 }
 
+/// Of these schemas those that are there and in which the role may not make anything.
+pub async fn closed_schemas(client: &Client, schemas: &[String]) -> Result<Vec<String>> {
+    let rows = client
+        .query(
+            "select nspname::text from pg_catalog.pg_namespace
+              where nspname = any ($1) and not pg_catalog.has_schema_privilege(oid, 'create') order by 1",
+            &[&schemas],
+        )
+        .await
+        .on_target(|| "look for schemas in which the role may create".into())?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
+/// Of these roles those to which the target's role cannot give an object, and whether it is a superuser.
+pub async fn not_member(client: &Client, roles: &[String]) -> Result<Vec<(String, bool)>> {
+    let rows = client
+        .query(
+            "select rolname::text, rolsuper from pg_catalog.pg_roles
+              where rolname = any ($1)
+                and not pg_catalog.pg_has_role(oid, case when current_setting('server_version_num')::int >= 160000
+                                                         then 'set' else 'member' end)
+              order by 1",
+            &[&roles],
+        )
+        .await
+        .on_target(|| "ask which roles the target's role is a member of".into())?;
+    Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
+}
+
+/// Of these roles and schemas those in which the role may not make anything: then it can own nothing
+/// there that a role without privileges gives it.
+pub async fn no_create(client: &Client, pairs: &[(String, String)]) -> Result<Vec<(String, String)>> {
+    let (roles, schemas): (Vec<&str>, Vec<&str>) = pairs.iter().map(|(r, s)| (r.as_str(), s.as_str())).unzip();
+    let rows = client
+        .query(
+            "select r.rolname::text, n.nspname::text
+               from unnest($1::text[], $2::text[]) w (r, s)
+                    join pg_catalog.pg_roles r on r.rolname = w.r
+                    join pg_catalog.pg_namespace n on n.nspname = w.s
+              where not pg_catalog.has_schema_privilege(r.oid, n.oid, 'create')
+                and not (select rolsuper from pg_catalog.pg_roles where rolname = current_user)
+              order by 1, 2",
+            &[&roles, &schemas],
+        )
+        .await
+        .on_target(|| "ask what the owners may create on the target".into())?;
+    Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
+}
+
 /// The roles of the target.
 pub async fn roles(client: &Client) -> Result<HashSet<String>> {
     let rows = client

@@ -1,33 +1,92 @@
 //! Stores the rows of a Part: raw COPY bytes in.
 
-use bytes::Bytes;
+use std::pin::Pin;
+
+use bytes::{Bytes, BytesMut};
+use futures_util::SinkExt;
 use tokio_postgres::{Client, CopyInSink};
 
-use super::queue::Part;
-use crate::error::{Context, Error, Exit, Result};
+use super::queue::{Part, is_referred_to};
+use crate::connect::Lane;
+use crate::error::{Context, Error, Exit, Network, Result};
 use crate::model::TableName;
 use crate::model::name::{identifiers, literal};
 
+/// Bytes of room that a chunk of rows has at its head, for what makes it a message: the tag of CopyData
+/// and the length (manual 55.7).
+pub const HEAD: usize = 5;
+
+/// A COPY that runs.
+pub struct CopyIn<'a> {
+    sink: Pin<Box<CopyInSink<Bytes>>>,
+    lane: &'a Lane,
+    part: &'a Part,
+}
+
+impl CopyIn<'_> {
+    /// Sends the rows behind the head of the chunk, which is empty then.
+    ///
+    /// # Errors
+    /// The connection is gone.
+    pub async fn send(&mut self, chunk: &mut BytesMut) -> Result<()> {
+        let length = (chunk.len() - 1) as u32;
+        chunk[0] = b'd';
+        chunk[1..HEAD].copy_from_slice(&length.to_be_bytes());
+        match self.lane.send(chunk).await {
+            Ok(true) => chunk.truncate(HEAD),
+            Ok(false) => {
+                let rows = chunk.split_off(HEAD).freeze();
+                self.sink.send(rows).await.map_err(|err| failed(err, self.part))?;
+            }
+            // An answer that came before the end says more.
+            Err(_) if self.lane.refused() => chunk.truncate(HEAD),
+            Err(err) => {
+                return Err(Error::new(Exit::Target, format!("store {}", self.part)).cause(Network(err)));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the target has refused it: only [`finish`](Self::finish) is left, which says why.
+    pub fn refused(&self) -> bool {
+        self.lane.refused()
+    }
+
+    /// Ends the COPY: how many rows were stored.
+    ///
+    /// # Errors
+    /// The target has refused a row.
+    pub async fn finish(&mut self) -> Result<u64> {
+        self.sink.as_mut().finish().await.map_err(|err| failed(err, self.part))
+    }
+}
+
 /// Begins the COPY inside the Part's transaction. A table that comes in one Part is emptied and
-/// frozen in the same transaction; Parts of a split table arrive side by side and cannot be.
-pub async fn open(client: &Client, part: &Part) -> Result<CopyInSink<Bytes>> {
+/// frozen in the same transaction; Parts of a split table arrive side by side and cannot be, nor can a
+/// table that foreign keys refer to, which is copied `late`.
+pub async fn open<'a>(client: &Client, lane: &'a Lane, part: &'a Part, late: bool) -> Result<CopyIn<'a>> {
     let table = part.table.sql();
     let mut before = format!("set local application_name = {}", literal(&format!("pgmig part {}", part.id)));
-    if part.parts == 1 {
-        before.push_str(&format!("; truncate only {table}"));
+    let truncated = part.parts == 1 && !(late && is_referred_to(client, &part.table).await?);
+    match (truncated, part.parts) {
+        (true, _) => before.push_str(&format!("; truncate only {table}")),
+        (false, 1) => before.push_str(&format!("; delete from only {table}")),
+        (false, _) => {}
     }
     client.batch_execute(&before).await.on_target(|| format!("empty {} before its copy", part.table))?;
     let columns = if part.columns.is_empty() { String::new() } else { format!(" ({})", identifiers(&part.columns)) };
     let format = if part.binary { "binary" } else { "text" };
-    let freeze = if part.parts == 1 { ", freeze" } else { "" };
-    client
+    let freeze = if truncated { ", freeze" } else { "" };
+    lane.begin();
+    let sink = client
         .copy_in(&format!("copy {table}{columns} from stdin (format {format}{freeze})"))
         .await
-        .on_target(|| format!("store {part}"))
+        .on_target(|| format!("store {part}"))?;
+    Ok(CopyIn { sink: Box::pin(sink), lane, part })
 }
 
 /// The failure of a COPY, with the line and column that the server names; the line's text stays there.
-pub fn failed(err: tokio_postgres::Error, part: &Part) -> Error {
+fn failed(err: tokio_postgres::Error, part: &Part) -> Error {
     let at = err.as_db_error().and_then(|db| place(db.where_()?)).map(|at| format!(", {at}")).unwrap_or_default();
     Error::new(Exit::Target, format!("store {part}{at}")).cause(err)
 }

@@ -1,8 +1,10 @@
 //! All that is said to the target. It never uses `source`.
 
 pub mod checks;
+pub mod checks_tried;
 pub mod columns;
 pub mod copy_in;
+pub mod cutover;
 pub mod extension_parts;
 pub mod install;
 pub mod keys;
@@ -10,6 +12,7 @@ pub mod large_objects;
 pub mod objects;
 pub mod progress;
 pub mod queue;
+pub mod requests;
 pub mod reset;
 pub mod rounds;
 pub mod sentinel;

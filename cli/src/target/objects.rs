@@ -4,6 +4,7 @@
 use tokio_postgres::Client;
 
 use super::queue::{self, Step};
+use crate::crash;
 use crate::error::{Context, Error, Exit, Result};
 use crate::model::name::literal;
 use crate::model::{TableName, name};
@@ -37,7 +38,9 @@ pub(super) async fn attempt(client: &Client, step: &Step, statement: &str) -> Re
         Ok(()) => {
             queue::finish_step(client, step).await?;
             // Deferred constraints may still refuse it here.
+            crash::before(crash::STEP);
             client.batch_execute("commit").await.on_target(|| format!("commit {} {}", step.kind, step.name))?;
+            crash::after(crash::STEP);
             Ok(None)
         }
         Err(err) if err.as_db_error().is_some() => {

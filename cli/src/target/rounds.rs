@@ -11,6 +11,7 @@ use tokio_postgres::Client;
 use super::objects::{Outcome, attempt, settle};
 use super::queue::{self, Step};
 use crate::config::Secret;
+use crate::crash;
 use crate::error::{Context, Result};
 use crate::model::TableName;
 
@@ -121,7 +122,9 @@ async fn run_together(client: &Client, steps: &[Step], manner: &Manner) -> Resul
         }
         queue::finish_step(client, step).await?;
     }
+    crash::before(crash::STEP);
     client.batch_execute("commit").await.on_target(|| "commit steps".into())?;
+    crash::after(crash::STEP);
     Ok(true)
 }
 

@@ -3,6 +3,8 @@
 
 use tokio_postgres::Client;
 
+use super::cutover;
+use crate::crash;
 use crate::error::{Context, Error, Exit, Result};
 use crate::model::{Lsn, Phase};
 
@@ -21,6 +23,7 @@ pub struct Sentinel {
     pub endpos: Option<Lsn>,
     pub replay_lsn: Option<Lsn>,
     pub last_error: Option<String>,
+    pub cutover: Option<cutover::State>,
 }
 
 /// What a new migration is begun with.
@@ -49,7 +52,7 @@ pub async fn load(client: &Client, migration: &str) -> Result<Option<Sentinel>> 
     let row = client
         .query_opt(
             "select phase, interrupted_phase, follow, apply, plugin, slot_name, source_identity,
-                    startpos, endpos, replay_lsn, last_error
+                    startpos, endpos, replay_lsn, last_error, cutover
                from pgmig.sentinel where migration = $1",
             &[&migration],
         )
@@ -74,6 +77,7 @@ pub async fn load(client: &Client, migration: &str) -> Result<Option<Sentinel>> 
         endpos: row.get(8),
         replay_lsn: row.get(9),
         last_error: row.get(10),
+        cutover: cutover::State::parse(row.get(11)),
     }))
 }
 
@@ -97,6 +101,43 @@ pub async fn lock(client: &Client, migration: &str) -> Result<bool> {
         .await
         .on_target(|| format!("lock migration `{migration}`"))?;
     Ok(row.get(0))
+}
+
+/// Makes this session the only one that applies: ends one that a lost connection has left behind, and
+/// whatever that one could still commit is committed when this returns.
+pub async fn apply_alone(client: &Client, migration: &str) -> Result<()> {
+    let doing = || format!("lock apply of migration `{migration}`");
+    client
+        .execute(
+            "select pg_catalog.pg_terminate_backend(l.pid, 5000)
+               from pg_catalog.pg_locks l, pg_catalog.hashtextextended('pgmig apply ' || $1, 0) as k (key)
+              where l.locktype = 'advisory' and l.granted and l.objsubid = 1
+                and l.database = (select oid from pg_catalog.pg_database where datname = current_database())
+                and (l.classid::int8 << 32 | l.objid::int8) = k.key",
+            &[&migration],
+        )
+        .await
+        .on_target(doing)?;
+    client
+        .execute(
+            "select pg_catalog.pg_advisory_lock(pg_catalog.hashtextextended('pgmig apply ' || $1, 0))",
+            &[&migration],
+        )
+        .await
+        .on_target(doing)?;
+    Ok(())
+}
+
+/// Gives the lock back before the session ends.
+pub async fn unlock(client: &Client, migration: &str) -> Result<()> {
+    client
+        .query_one(
+            "select pg_catalog.pg_advisory_unlock(pg_catalog.hashtextextended('pgmig ' || $1, 0))",
+            &[&migration],
+        )
+        .await
+        .on_target(|| format!("unlock migration `{migration}`"))?;
+    Ok(())
 }
 
 pub async fn begin(client: &Client, begin: &Begin<'_>) -> Result<()> {
@@ -127,6 +168,41 @@ pub async fn set_startpos(client: &Client, migration: &str, startpos: Lsn) -> Re
     Ok(())
 }
 
+/// Says under which snapshot Parts are read, or that none are read any more. Sessions that read under another
+/// one cannot mark a Part done from here on.
+pub async fn set_exported(client: &Client, migration: &str, exported: Option<(&str, Lsn)>) -> Result<()> {
+    let (snapshot, lsn) = exported.unzip();
+    client
+        .execute(
+            "update pgmig.sentinel set exported_snapshot = $2, exported_lsn = $3 where migration = $1",
+            &[&migration, &snapshot, &lsn],
+        )
+        .await
+        .on_target(|| "store the name of the snapshot".into())?;
+    Ok(())
+}
+
+/// The snapshot that Parts are read under now.
+pub async fn exported(client: &Client, migration: &str) -> Result<Option<(String, Lsn)>> {
+    let row = client
+        .query_opt("select exported_snapshot, exported_lsn from pgmig.sentinel where migration = $1", &[&migration])
+        .await
+        .on_target(|| "read the name of the snapshot".into())?;
+    Ok(row.and_then(|row| row.get::<_, Option<String>>(0).zip(row.get::<_, Option<Lsn>>(1))))
+}
+
+/// Whether Parts are still read under this snapshot; it stays so until the transaction ends.
+pub async fn is_exported(client: &Client, migration: &str, snapshot: &str) -> Result<bool> {
+    let row = client
+        .query_opt(
+            "select from pgmig.sentinel where migration = $1 and exported_snapshot = $2 for share",
+            &[&migration, &snapshot],
+        )
+        .await
+        .on_target(|| "look whether the snapshot is still that of the copy".into())?;
+    Ok(row.is_some())
+}
+
 /// Moves to a phase, marking the copy's begin and end and the end of all. While apply is switched off,
 /// which may be since the copy, the phases that would apply are paused.
 pub async fn set_phase(client: &Client, migration: &str, phase: Phase) -> Result<()> {
@@ -150,6 +226,7 @@ pub async fn set_phase(client: &Client, migration: &str, phase: Phase) -> Result
 /// Closes the door behind a reached endpos: from here on it cannot be moved. False if it has been
 /// moved in the meantime.
 pub async fn enter_cutover(client: &Client, migration: &str, endpos: Lsn) -> Result<bool> {
+    crash::before(crash::CUTOVER);
     let moved = client
         .execute(
             "update pgmig.sentinel set phase = 'cutover', interrupted_phase = null
@@ -158,6 +235,7 @@ pub async fn enter_cutover(client: &Client, migration: &str, endpos: Lsn) -> Res
         )
         .await
         .on_target(|| "enter phase cutover".into())?;
+    crash::after(crash::CUTOVER);
     if moved == 1 {
         event(client, migration, "info", &format!("endpos {endpos} reached")).await?;
     }

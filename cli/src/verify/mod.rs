@@ -2,7 +2,10 @@
 //! row: names, counts and digests are enough to find the place. Between two versions it makes a third
 //! database on the target's server for a moment (`scratch`).
 
+pub mod align;
 mod catalog;
+pub mod digest;
+pub mod live;
 mod rows;
 mod schema;
 mod scratch;

@@ -114,7 +114,7 @@ async fn a_lock_on_a_target_table_is_waited_for_then_told() -> Outcome {
 async fn a_worker_that_loses_a_connection_tries_its_part_again() -> Outcome {
     for (way, on_target) in [(EXTENSION, true), (PLAIN, false)] {
         let mut life = Life::begin(way, TWO_TABLES).await;
-        life.allowed = &["tried again in"];
+        life.allowed = super::lost::TOLD;
         let proxy = Proxy::to(&life.pair.source).await?;
         let uri = proxy.uri(&life.pair.source, DATABASE);
         // One session at the time reads, and stands still half-way.

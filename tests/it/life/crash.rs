@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use harness::faults::Proxy;
-use harness::{DATABASE, Outcome, assert_same, faults, seed, wait_until};
+use harness::{DATABASE, Outcome, assert_same, seed, wait_until};
 
 use super::writers::{self, Writers};
 use super::{EXTENSION, EXTENSION_WAL2JSON, Life, PLAIN, PLAIN_WAL2JSON, Way};
@@ -143,35 +143,6 @@ async fn killed_in_a_large_transaction(way: Way) -> Outcome {
     life.wait_for(&mut run, "follow", "select phase = 'follow' from pgmig.progress").await;
     life.end(run).await;
     assert_eq!(life.on_target("select count(*) from log where line = 'large'").await, "160000");
-    Ok(())
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_run_whose_sessions_are_ended_says_so_and_goes_on_when_run_again() -> Outcome {
-    let mut life = Life::begin(EXTENSION, writers::SCHEMA).await;
-    life.allowed = writers::ALLOWED;
-    let args = ["--allow-insert-only"];
-    let writers = Writers::start(&life.pair.source_uri(), 2, seed()).await;
-    for (on_source, sessions) in [(false, "pgmig apply"), (true, "pgmig receive"), (false, "pgmig monitor")] {
-        let run = life.follow_with(&args).await;
-        let cluster = if on_source { &life.pair.source } else { &life.pair.target };
-        wait_until(Duration::from_secs(20), sessions, async || {
-            faults::end_sessions(cluster, sessions).await.is_ok_and(|ended| ended > 0)
-        })
-        .await;
-        let allowed = [writers::ALLOWED, &["error: "]].concat();
-        let ended = run.finish(&allowed).await.expect_code(if on_source { 3 } else { 4 });
-        assert_eq!(
-            life.on_target("select phase || ' ' || interrupted_phase from pgmig.progress").await,
-            "failed follow",
-            "{}",
-            ended.stderr
-        );
-        writers.write_more(20).await;
-    }
-    let run = life.follow_with(&args).await;
-    writers.stop().await;
-    life.end(run).await;
     Ok(())
 }
 

@@ -238,6 +238,8 @@ async fn move_news(pair: (BinDir, BinDir), way: Way) -> Result<String, Box<dyn s
     }
     life.allowed = &["public.virtual_full has no key: an UPDATE or DELETE on the source is not followed"];
     let run = life.follow_with(&["--allow-insert-only"]).await;
+    // A standby that is promoted can go on with it.
+    assert_eq!(life.on_source("select failover from pg_replication_slots").await, "t");
     if major >= 18 {
         // Not followed, and yet nothing that the application does on the source fails because of us.
         life.on_source("begin; update virtual_full set a = 7; delete from virtual_full; rollback").await;

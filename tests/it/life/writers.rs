@@ -45,12 +45,20 @@ pub struct Writers {
 
 impl Writers {
     pub async fn start(uri: &str, sessions: usize, seed: u64) -> Writers {
+        Writers::begin(uri, sessions, seed, false).await
+    }
+    /// Which go on when the server restarts or ends their sessions.
+    pub async fn surviving(uri: &str, sessions: usize, seed: u64) -> Writers {
+        Writers::begin(uri, sessions, seed, true).await
+    }
+    async fn begin(uri: &str, sessions: usize, seed: u64, survive: bool) -> Writers {
         let (stop, committed) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let mut running = Vec::new();
         for number in 0..sessions {
             let client = session(uri).await;
             let rng = Rng::with_seed(seed.wrapping_mul(31).wrapping_add(number as u64));
-            running.push(tokio::spawn(write(client, rng, stop.clone(), committed.clone())));
+            let again = survive.then(|| uri.to_string());
+            running.push(tokio::spawn(write(client, again, rng, stop.clone(), committed.clone())));
         }
         Writers { stop, committed, sessions: running }
     }
@@ -72,7 +80,13 @@ impl Writers {
     }
 }
 
-async fn write(client: Client, mut rng: Rng, stop: Arc<AtomicBool>, committed: Arc<AtomicU64>) {
+async fn write(
+    mut client: Client,
+    again: Option<String>,
+    mut rng: Rng,
+    stop: Arc<AtomicBool>,
+    committed: Arc<AtomicU64>,
+) {
     while !stop.load(Ordering::Relaxed) {
         let statements = transaction(&mut rng);
         let mut failed = None;
@@ -94,6 +108,15 @@ async fn write(client: Client, mut rng: Rng, stop: Arc<AtomicBool>, committed: A
             Some((err, statement)) => {
                 // Deadlock; a parent that another session deleted; a key that is taken.
                 let code = err.code().map_or("", |code| code.code());
+                if let Some(uri) =
+                    again.as_ref().filter(|_| err.is_closed() || code.is_empty() || code.starts_with("57P"))
+                {
+                    while let Err(_gone) = tokio_postgres::connect(uri, tokio_postgres::NoTls).await {
+                        tokio::time::sleep(Duration::from_millis(50)).await;
+                    }
+                    client = session(uri).await;
+                    continue;
+                }
                 assert!(matches!(code, "40P01" | "23503" | "23505"), "{statement}: {err:?}");
                 client.batch_execute("rollback").await.expect("a rollback never fails");
             }

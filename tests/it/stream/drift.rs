@@ -1,7 +1,9 @@
 //! DDL on the source while it is followed: apply stops before the first row of the new form, says which
 //! statements the target lacks, and goes on once they were run there.
 
-use harness::{Outcome, Pgmig, assert_same};
+use std::time::Duration;
+
+use harness::{Outcome, Pgmig, assert_same, wait_until};
 
 use super::{EXTENSION, EXTENSION_WAL2JSON, Life, PLAIN, PLAIN_WAL2JSON, WAYS, Way, do_all};
 
@@ -101,6 +103,41 @@ async fn columns_are_followed(way: Way) {
     let run = life.run();
     life.finish(run).await;
     assert_same(&life.pair).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_column_that_cannot_travel_in_binary_makes_the_stream_text() -> Outcome {
+    let life = Life::begin(EXTENSION, MADE).await;
+    let run = life.follow().await;
+    let binary = "select query like '%binary%' from pg_stat_activity where backend_type = 'walsender'";
+    wait_until(Duration::from_secs(30), "a stream in binary", async || life.on_source(binary).await == "t").await;
+    life.on_target("select pgmig.pause()").await;
+    let made = "create type mood as enum ('sad', 'glad')";
+    life.target.batch_execute(made).await.expect("the target takes the type too");
+    do_all(
+        &life,
+        &[
+            made,
+            // The same row in both forms, in one Batch; and a transaction that is begun again.
+            "update t set n = 1000 where id = 1",
+            "begin; insert into other values (1, 'before'); \
+             alter table t add column m mood, add column list mood[]; \
+             update t set n = n + 1, m = 'glad', list = '{sad,glad}' where id < 20; commit",
+            "update t set n = n + 1, m = 'sad' where id < 10; delete from t where id = 2",
+        ],
+    )
+    .await;
+    wait_until(Duration::from_secs(30), "a stream of text", async || life.on_source(binary).await == "f").await;
+    life.on_target("select pgmig.resume()").await;
+    let ddl = stops(&life, run, "public.t was altered").await;
+    assert_eq!(life.on_target("select n from t where id = 1").await, "1000");
+    life.target.batch_execute(&ddl).await.expect("the DDL that was named is what the target lacks");
+    let run = life.follow().await;
+    wait_until(Duration::from_secs(30), "a stream of text", async || life.on_source(binary).await == "f").await;
+    do_all(&life, &["update t set list = array_append(list, 'sad'::mood) where id = 3"]).await;
+    life.end(run).await;
+    assert_same(&life.pair).await;
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -238,8 +275,10 @@ async fn a_table_or_column_that_takes_the_name_of_another_is_noticed_and_copied_
         if way.plugin == "wal2json" {
             stops(&life, life.run(), "public.o2, which the migration does not know and which is gone").await;
         }
-        let run = life.follow_with(&["--leave-new-tables"]).await;
+        let mut run = life.follow_with(&["--leave-new-tables"]).await;
         do_all(&life, &["update other set v = 'newest' where id = 8; insert into t (id) values (400)"]).await;
+        let anew = "select exists (select from other where v = 'newest')";
+        life.wait_for(&mut run, "the table that is copied anew", anew).await;
         life.set_endpos(life.lsn().await).await;
         life.finish(run).await;
         // The order of columns and the names of indexes are the source's own by now: only rows are compared.

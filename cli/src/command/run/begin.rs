@@ -7,15 +7,17 @@ use std::path::Path;
 use tokio_postgres::Client;
 
 use super::stream::Streaming;
+use super::upstream::check_slot;
 use super::{Config, Control, Run, identity};
-use crate::args::PluginArg;
 use crate::connect::Side;
 use crate::copy::draft::{self, Roles, draft};
 use crate::copy::steps::relax_identity;
+use crate::crash;
 use crate::error::{Context, Error, Exit, Result};
-use crate::model::{Lsn, Phase, TableName};
+use crate::model::Lsn;
+use crate::model::{Phase, TableName, Verdict};
 use crate::plan_db::PlanDb;
-use crate::preflight::{self, Asked, Facts};
+use crate::preflight;
 use crate::report::Reporter;
 use crate::selection::{Origin, select};
 use crate::source::catalog::Sizes;
@@ -35,26 +37,20 @@ pub(super) async fn begin(
     source: Client,
     target: Client,
 ) -> Result<Run> {
-    let asked = Asked {
-        follow: config.follow,
-        slot_name: config.slot_name.clone(),
-        wal2json: config.plugin == PluginArg::Wal2json,
-        flavour: config.flavour,
-        allow_insert_only: config.allow_insert_only,
-        filters: config.filters.clone(),
-        endpos: config.endpos,
-        leave: config.leave,
-        requirements: config.requirements.clone(),
-        drop_if_exists: config.drop_if_exists,
-        role_passwords: config.roles == Some(true),
-    };
-    let facts = preflight::new_migration(&source, &target, &asked).await?;
-    for warning in &facts.warnings {
+    let (facts, checks) = preflight::new_migration(&source, &target, &config.asked()).await?;
+    for warning in &checks.warnings {
         report.warning(warning.clone());
+    }
+    let others = checks
+        .findings
+        .iter()
+        .filter(|found| found.verdict == Verdict::Warn && !checks.warnings.contains(&found.message));
+    for found in others {
+        report.info(format!("to know: {}: {}", found.check, found.message));
     }
     // Found out before anything is changed, too.
     Tools::find((facts.source_version / 10_000) as u32).await?;
-    let plugin = if config.follow { choose_plugin(&config, &facts, &source).await? } else { "none" };
+    let plugin = facts.plugin;
     if config.follow {
         for (table, firing) in crate::source::columns::firing(&source).await? {
             if facts.tables.iter().any(|moved| moved.name == table) {
@@ -77,7 +73,7 @@ pub(super) async fn begin(
     report.phase(Phase::Planned);
     report.info(format!("migration `{}`: {plugin} stream, {flavour} flavour", config.name));
     let filters = config.filters.clone();
-    Ok(Run { config, report, control, target, source, flavour, plan, filters })
+    Run::new(config, report, control, (source, target), flavour, plan, filters).await
 }
 
 /// What a slot that is gone sent is worth nothing.
@@ -88,54 +84,6 @@ fn empty_spool(dir: &Path) -> Result<()> {
         }
         _ => Ok(()),
     }
-}
-
-/// wal2json where it is allowed and carries every value; else pgoutput. Asked for by name, a plugin
-/// that cannot do it is refused.
-async fn choose_plugin(config: &Config, facts: &Facts, source: &Client) -> Result<&'static str> {
-    if config.plugin == PluginArg::Pgoutput {
-        return Ok("pgoutput");
-    }
-    let asked = config.plugin == PluginArg::Wal2json;
-    let lossy = facts.tables.iter().find_map(|table| Some((&table.name, table.float_column.as_ref()?)));
-    let refuse = |what: String| Error::new(Exit::Source, what).hint("use --plugin pgoutput");
-    if facts.source_encoding != "UTF8" {
-        // wal2json prints in the database's encoding, which is not JSON then.
-        let what = format!("wal2json cannot be used on a database in {}", facts.source_encoding);
-        return if asked { Err(refuse(what)) } else { Ok("pgoutput") };
-    }
-    if let Some((table, column)) = crate::source::checks::unprintable_type(source).await? {
-        let what = format!("wal2json prints the name of the type of column {column} of {table} as broken JSON");
-        return if asked { Err(refuse(what)) } else { Ok("pgoutput") };
-    }
-    match (slot::wal2json_keeps_nan(source).await, lossy) {
-        (Ok(true), _) | (Ok(false), None) => Ok("wal2json"),
-        (Ok(false), Some((table, column))) if asked => Err(refuse(format!(
-            "the source's wal2json is older than 2.6 and turns NaN and infinity in column {column} of {table} into null"
-        ))),
-        (Ok(false), Some(_)) => Ok("pgoutput"),
-        (Err(err), _) if asked => Err(no_wal2json(err)),
-        (Err(err), _) => {
-            tracing::debug!(error = %err.chain(), "wal2json is not to be had");
-            Ok("pgoutput")
-        }
-    }
-}
-
-/// Why wal2json could not be tried, and what to do about it.
-fn no_wal2json(err: Error) -> Error {
-    let hint = match err.sqlstate() {
-        Some("58P01" | "42704") => {
-            "install the package postgresql-NN-wal2json of the source's version, or use --plugin pgoutput"
-        }
-        Some("42501") => {
-            "on the source, as superuser (no quotes round the whole list), then reload; or use --plugin pgoutput:\n\
-             alter system set output_plugin_libraries = pgoutput, test_decoding, wal2json;\n\
-             select pg_reload_conf();"
-        }
-        _ => "use --plugin pgoutput, which every server has",
-    };
-    Error::new(Exit::Source, "the source cannot decode with wal2json").hint(hint).cause(err)
 }
 
 impl Run {
@@ -157,7 +105,7 @@ impl Run {
         let name = &self.config.slot_name;
         if slot::find(&self.source, name).await?.is_some() {
             // Left by an earlier try of this phase, whose session may just be ending.
-            self.check_slot(name, Lsn(u64::MAX)).await?;
+            check_slot(&self.source, name, Lsn(u64::MAX)).await?;
             slot::drop(&self.source, name).await?;
         }
         empty_spool(&self.config.dir)?;
@@ -169,8 +117,10 @@ impl Run {
             slot::create_publications(&self.source, &self.config.name, &tables).await?;
         }
         let mut client = ReplicationClient::connect(&self.config.source, Side::Source, "pgmig receive").await?;
+        crash::before(crash::SLOT);
         let creating = client.create_slot(name, &found.plugin, false, Snapshot::Export);
         let created = self.while_waiting(creating).await?;
+        crash::after(crash::SLOT);
         if let Some(endpos) = found.endpos.filter(|endpos| *endpos < created.consistent_point) {
             return Err(Error::usage(format!("endpos {endpos} is behind startpos {}", created.consistent_point))
                 .hint("the copy holds every change up to startpos: give a later position, or none"));
@@ -248,42 +198,22 @@ impl Run {
         self.target.batch_execute("begin").await.on_target(doing)?;
         queue::store_parts(&self.target, &self.config.name, &draft.parts).await?;
         queue::store_steps(&self.target, &self.config.name, &steps).await?;
+        queue::mark_one_moment(&self.target, &self.config.name, &draft.one_moment).await?;
         sentinel::set_phase(&self.target, &self.config.name, Phase::Schema).await?;
+        crash::before(crash::PLAN);
         self.target.batch_execute("commit").await.on_target(doing)?;
+        crash::after(crash::PLAN);
         self.plan.timing("phase schema")?;
         self.report.phase(Phase::Schema);
         Ok(())
     }
 
-    async fn target_version(&self) -> Result<i32> {
+    pub(super) async fn target_version(&self) -> Result<i32> {
         let row = self
             .target
             .query_one("select current_setting('server_version_num')::int", &[])
             .await
             .on_target(|| "read the version of the target".into())?;
         Ok(row.get(0))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::error::ServerError;
-
-    #[test]
-    fn a_source_without_wal2json_is_told_apart_from_one_that_does_not_allow_it() {
-        let cases = [
-            ("58P01", "could not access file \"wal2json\": No such file or directory", "install the package"),
-            ("42501", "library \"wal2json\" may not be used as an output plugin", "output_plugin_libraries"),
-            ("57014", "canceling statement due to statement timeout", "--plugin pgoutput"),
-        ];
-        for (sqlstate, message, expected) in cases {
-            let answer = ServerError { sqlstate: sqlstate.into(), message: message.into(), hint: None };
-            let tried = Error::new(Exit::Source, "try wal2json with a temporary slot").cause(answer);
-            let error = no_wal2json(tried);
-            assert_eq!(error.exit(), Exit::Source);
-            assert!(error.hint_text().is_some_and(|hint| hint.contains(expected)), "{error:?}");
-            assert!(error.chain().contains(message), "{error:?}");
-        }
     }
 }

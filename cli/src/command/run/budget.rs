@@ -9,8 +9,11 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio_postgres::Client;
 
+use super::upstream;
+use crate::config::Conninfo;
 use crate::copy::throttle::Throttle;
 use crate::error::{Error, Exit, Result};
+use crate::patience::Patience;
 use crate::report::{Reporter, units};
 use crate::source::slot;
 
@@ -32,6 +35,10 @@ pub enum Policy {
 
 pub(super) struct Budget {
     pub source: Client,
+    /// To the source.
+    pub way: Conninfo,
+    pub source_identity: String,
+    pub patience: Patience,
     pub slot_name: String,
     pub plugin: String,
     /// Bytes of WAL that the source may keep for us; None for as much as its own limit allows.
@@ -39,6 +46,8 @@ pub(super) struct Budget {
     pub policy: Policy,
     /// Whether the receiver reads nothing, since the spool is full.
     pub held: Arc<AtomicBool>,
+    /// Has the receiver let go of the slot meanwhile.
+    pub let_go: Arc<AtomicBool>,
     pub throttle: Throttle,
     pub report: Reporter,
     /// Ends the receiver, before the slot can be dropped.
@@ -67,14 +76,26 @@ impl Level {
 
 impl Budget {
     /// Looks until the run stops; an error when there is nothing left to follow.
-    pub async fn run(self, mut stopped: watch::Receiver<bool>) -> Result<()> {
+    pub async fn run(mut self, mut stopped: watch::Receiver<bool>) -> Result<()> {
         let mut level = Level::Low;
         loop {
             tokio::select! {
                 () = tokio::time::sleep(LOOK_EVERY) => {}
                 _ = stopped.wait_for(|stop| *stop) => return Ok(()),
             }
-            let Some(kept) = self.look().await? else { continue };
+            let kept = match self.look().await {
+                Ok(kept) => kept,
+                Err(err) if err.connection_lost() => {
+                    let open = || upstream::client(&self.way, &self.source_identity, "pgmig budget");
+                    self.source = tokio::select! {
+                        opened = self.patience.again(err, open) => opened?,
+                        _ = stopped.wait_for(|stop| *stop) => return Ok(()),
+                    };
+                    continue;
+                }
+                Err(err) => return Err(err),
+            };
+            let Some(kept) = kept else { continue };
             let Some(budget) = self.bytes else { continue };
             let now = Level::of(kept, budget);
             if now > level && now < Level::Spent {
@@ -115,16 +136,15 @@ impl Budget {
         }
         // The next checkpoint takes it, and waits for a walsender that cannot write to us: no checkpoint
         // of the source would end before we read or go.
-        if found.wal_status.as_deref() == Some("unreserved") && self.held.load(Ordering::Relaxed) {
-            return Err(Error::new(
-                Exit::Source,
-                format!("the source is about to throw away WAL that slot `{name}` needs, and the spool is full"),
-            )
-            .hint(
-                "max_slot_wal_keep_size of the source was reached; at once, before its next checkpoint: let apply go \
-                 on if it is paused, and run the same command with a larger --spool-limit",
+        let given_up = found.wal_status.as_deref() == Some("unreserved");
+        if given_up && self.held.load(Ordering::Relaxed) && !self.let_go.load(Ordering::Relaxed) {
+            self.report.warning(format!(
+                "the source is about to throw away WAL that slot `{name}` needs (max_slot_wal_keep_size), and the spool is \
+                 full: not reading on before there is room. At once, before its next checkpoint: let apply go on if it is \
+                 paused, or stop this run and give a larger --spool-limit"
             ));
         }
+        self.let_go.store(given_up, Ordering::Relaxed);
         slot::kept_wal(&self.source, name).await
     }
 

@@ -1,18 +1,26 @@
 //! The arguments of `run` as ready values.
 
 use std::path::PathBuf;
+use std::time::Duration;
+
+use tokio::sync::watch;
 
 use super::budget::Policy;
 use crate::apply::conflict::OnConflict;
-use crate::args::{FlavourArg, OnConflictArg, PluginArg, RunArgs, SplitArgs, SplitByArg, WalBudgetPolicyArg, WhatArgs};
+use crate::args::{
+    CutoverHow, FlavourArg, OnConflictArg, PluginArg, RunArgs, SplitArgs, SplitByArg, StreamFormatArg,
+    WalBudgetPolicyArg, WhatArgs,
+};
 use crate::command::conninfo;
 use crate::config::Conninfo;
 use crate::config::filters::Filters;
 use crate::config::requirements::Requirements;
 use crate::copy::draft::Cutting;
 use crate::copy::parts::SplitBy;
+use crate::cutover;
 use crate::error::Result;
 use crate::model::{Leave, Lsn};
+use crate::preflight::{Asked, Tries};
 use crate::source::catalog::Sizes;
 use crate::target::install::Flavour;
 
@@ -49,8 +57,16 @@ pub struct Config {
     /// Limits of what is asked of the source, where they are given; 0 lifts one.
     pub max_rate: Option<u64>,
     pub max_source_connections: Option<u16>,
+    /// Whether values may come in binary.
+    pub binary_stream: bool,
     pub wal_budget: Option<u64>,
     pub wal_budget_policy: Policy,
+    /// How long a lost server is waited for.
+    pub reconnect_for: Duration,
+    /// How to cut over when that is asked for in SQL.
+    pub cutover: cutover::Settings,
+    /// True while this process cuts over.
+    pub cutting: watch::Sender<bool>,
 }
 
 impl Config {
@@ -84,17 +100,67 @@ impl Config {
             leave_new_tables: args.leave_new_tables,
             max_rate: args.max_rate,
             max_source_connections: args.max_source_connections,
+            reconnect_for: Duration::from_secs(args.reconnect_for),
             wal_budget: (args.wal_budget > 0).then_some(args.wal_budget),
             wal_budget_policy: match args.wal_budget_policy {
                 WalBudgetPolicyArg::Stop => Policy::Stop,
                 WalBudgetPolicyArg::Drop => Policy::Drop,
             },
+            cutover: cutover_settings(args.cutover)?,
+            cutting: watch::Sender::new(false),
+            binary_stream: args.stream_format == StreamFormatArg::Auto,
             on_conflict: match args.on_conflict {
                 OnConflictArg::Stop => OnConflict::Stop,
                 OnConflictArg::Warn => OnConflict::Warn,
             },
         })
     }
+}
+
+impl Config {
+    /// What preflight looks at, tried where that says more than reading.
+    pub fn asked(&self) -> Asked {
+        Asked {
+            follow: self.follow,
+            slot_name: self.slot_name.clone(),
+            plugin: named(self.plugin),
+            flavour: self.flavour,
+            allow_insert_only: self.allow_insert_only,
+            filters: self.filters.clone(),
+            endpos: self.endpos,
+            leave: self.leave,
+            requirements: self.requirements.clone(),
+            drop_if_exists: self.drop_if_exists,
+            roles: self.roles,
+            large_objects: self.large_object_parts > 0,
+            // Beside the workers: catalog, snapshot, receiver, dump, watch.
+            sessions: (self.table_jobs.max(self.index_jobs) + self.large_object_parts + 5) as i64,
+            tries: Some(Tries { source: self.source.clone(), dir: self.dir.clone() }),
+        }
+    }
+}
+
+/// The plugin that was asked for by name.
+pub fn named(plugin: PluginArg) -> Option<&'static str> {
+    match plugin {
+        PluginArg::Auto => None,
+        PluginArg::Wal2json => Some("wal2json"),
+        PluginArg::Pgoutput => Some("pgoutput"),
+    }
+}
+
+pub fn cutover_settings(args: CutoverHow) -> Result<cutover::Settings> {
+    Ok(cutover::Settings {
+        freeze: args.freeze,
+        spared: args.spare,
+        max_downtime: args.max_downtime,
+        max_lag: args.max_lag,
+        switch: args.switch,
+        pgbouncer: match args.pgbouncer {
+            Some(console) => Some((conninfo(&console)?, args.pgbouncer_database)),
+            None => None,
+        },
+    })
 }
 
 /// What the flags leave out.
@@ -123,6 +189,8 @@ pub fn cutting(args: &SplitArgs) -> Cutting {
             SplitByArg::Ctid => Some(SplitBy::Ctid),
             SplitByArg::Key => Some(SplitBy::Key),
         },
+        keep_parts_of: (args.resume_parts_larger_than > 0).then_some(args.resume_parts_larger_than),
+        snapshot_per_part: args.snapshot_per_part,
         sizes: if args.estimate_table_sizes { Sizes::Estimates } else { Sizes::Files },
     }
 }

@@ -24,10 +24,11 @@ const TELL_WITHIN: Duration = Duration::from_secs(2);
 
 /// What the work sees of it. Cheap to clone.
 #[derive(Debug, Clone)]
-pub(super) struct Control {
+pub struct Control {
+    stop: watch::Sender<bool>,
     /// True once the run is to end at the next border of a Part or Batch.
-    pub stopping: watch::Receiver<bool>,
-    pub throttle: Throttle,
+    pub(super) stopping: watch::Receiver<bool>,
+    pub(super) throttle: Throttle,
     /// Set once the sentinel is this run's: before that, what it asks was asked of an earlier one.
     mine: watch::Sender<bool>,
 }
@@ -42,21 +43,30 @@ pub(super) struct Listener {
 }
 
 pub(super) fn control(config: &Config, report: &Reporter) -> (Control, Listener) {
-    let (stop, stopping) = watch::channel(false);
-    let (mine, is_mine) = watch::channel(false);
-    let throttle = Throttle::default();
-    let listener =
-        Listener { stop, throttle: throttle.clone(), mine: is_mine, config: config.clone(), report: report.clone() };
-    (Control { stopping, throttle, mine }, listener)
+    let control = Control::alone();
+    let listener = Listener {
+        stop: control.stop.clone(),
+        throttle: control.throttle.clone(),
+        mine: control.mine.subscribe(),
+        config: config.clone(),
+        report: report.clone(),
+    };
+    (control, listener)
 }
 
 impl Control {
+    /// Without a listener: nothing is asked of the work, and whoever started it ends it.
+    pub fn alone() -> Control {
+        let (stop, stopping) = watch::channel(false);
+        Control { stop, stopping, throttle: Throttle::default(), mine: watch::Sender::new(false) }
+    }
+
     /// The sentinel is this run's: it is listened to from now on.
-    pub fn listen(&self) {
+    pub(super) fn listen(&self) {
         self.mine.send_replace(true);
     }
 
-    pub fn is_stopping(&self) -> bool {
+    pub(super) fn is_stopping(&self) -> bool {
         *self.stopping.borrow()
     }
 }
@@ -71,7 +81,9 @@ impl Listener {
         };
         let mut signals = (interrupt, terminate);
         let mut client = None;
-        if self.asked(&mut signals, &mut client, None).await == Stop::Now {
+        let asked = self.asked(&mut signals, &mut client, None).await;
+        self.cutover_over().await;
+        if asked == Stop::Now {
             return Error::stopped();
         }
         self.stop.send_replace(true);
@@ -81,7 +93,13 @@ impl Listener {
         ));
         let deadline = Instant::now() + GRACE;
         let _ = tokio::time::timeout_at(deadline, self.asked(&mut signals, &mut client, Some(Stop::Border))).await;
+        self.cutover_over().await;
         Error::stopped()
+    }
+
+    /// Waits for a cutover of this run, which a signal undoes: until then the source takes no writes.
+    async fn cutover_over(&self) {
+        let _ = self.config.cutting.subscribe().wait_for(|cutting| !cutting).await;
     }
 
     /// Waits for a signal, or for the switch to ask for more than it has already.
@@ -128,6 +146,19 @@ impl Run {
             Ok(_) = stopping.wait_for(|stopping| *stopping) => Err(Error::stopped()),
         }
     }
+}
+
+/// What a run that was stopped leaves behind, and how it goes on.
+pub(super) fn again(config: &Config) -> String {
+    let follow = if config.follow {
+        format!("; until then the source keeps its WAL for slot `{}`", config.slot_name)
+    } else {
+        String::new()
+    };
+    format!(
+        "what is committed stays{follow}\nnext: run the same command again, which goes on from there: pgmig run --name {} …",
+        config.name
+    )
 }
 
 /// Leaves word on the target that the run was stopped, and ends what it was still doing there: a server

@@ -4,22 +4,25 @@ use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 
-use super::Run;
+use super::{Config, Control, Run};
 use crate::copy::board::Board;
-use crate::copy::builder::Builder;
+use crate::copy::builder::{self, Builder};
 use crate::copy::extension_data;
 use crate::copy::pool::{self, Hand};
-use crate::copy::worker::{Shared, Worker};
+use crate::copy::shared::Shared;
+use crate::copy::worker::Worker;
 use crate::error::{Error, Exit, Result};
-use crate::model::Phase;
+use crate::model::{Lsn, Phase};
+use crate::patience::Patience;
+use crate::report::Reporter;
 use crate::source::large_objects::Belongings;
 use crate::source::snapshot::{self, SnapshotHolder};
-use crate::target::{extension_parts, objects, queue, rounds};
+use crate::target::{extension_parts, queue, rounds, sentinel};
 
 impl Run {
     /// Goes on from `phase` until every table is copied and indexed. `holder` keeps the snapshot of a
-    /// run that has just planned; one that comes back takes a new one.
-    pub(super) async fn copy(&self, phase: Phase, holder: Option<SnapshotHolder>, follow: bool) -> Result<()> {
+    /// run that has just planned, or of one that has lost other sessions; without it a new one is taken.
+    pub(super) async fn copy(&self, phase: Phase, holder: &mut Option<SnapshotHolder>, follow: bool) -> Result<()> {
         let name = &self.config.name;
         if phase <= Phase::Schema {
             self.unless_stopping(self.stage("schema")).await?;
@@ -30,28 +33,35 @@ impl Run {
             self.report.phase(phase);
         }
         let board = Arc::new(Board::default());
-        // Kept until the copy is over: a worker that leaves the snapshot for a while comes back to it.
-        let mut held = None;
+        let per_part = self.config.cut.snapshot_per_part;
         let workers = if queue::parts_left(&self.target, name).await? == 0 {
             Vec::new()
         } else {
+            // Kept until the copy is over: a worker that leaves the snapshot for a while comes back to it.
             let holder = match holder {
                 Some(holder) => holder,
-                None => self.new_snapshot(follow).await?,
+                None => holder.insert(self.new_snapshot(phase, follow).await?),
             };
-            self.extension_data(&holder).await?;
-            let workers = self.workers(&holder, &board, follow).await?;
-            held = Some(holder);
-            workers
+            if per_part && let Some(table) = queue::needs_one_snapshot(&self.target, name).await? {
+                return Err(Error::usage(format!("{table} was cut for a copy under one snapshot"))
+                    .hint("leave --snapshot-per-part out, or begin again (pgmig cleanup --force, empty the target, pgmig run)"));
+            }
+            self.extension_data(holder).await?;
+            // From here on others may join.
+            let exported = if per_part { "" } else { &holder.exported };
+            sentinel::set_exported(&self.target, name, Some((exported, holder.lsn))).await?;
+            self.workers(holder, &board, follow, phase > Phase::Copy, true).await?
         };
-        let mut builders = Vec::new();
-        for _ in 0..self.config.index_jobs {
-            builders.push(self.builder(&board).await?);
+        if per_part {
+            drop(holder.take());
         }
+        let builders = self.builders(&board).await?;
         rounds::hold_table_steps(&self.target, name, self.config.fail_fast).await?;
+        queue::put_off_one_moment(&self.target, name).await?;
         board.offer(queue::tables_to_build(&self.target, name, false).await?);
         let copied = async || {
-            drop(held);
+            sentinel::set_exported(&self.target, name, None).await?;
+            drop(holder.take());
             // Those without rows, and those whose worker did not hear that its Part was committed.
             board.offer(queue::tables_to_build(&self.target, name, true).await?);
             if phase <= Phase::Copy { self.enter(Phase::Indexes).await } else { Ok(()) }
@@ -78,25 +88,19 @@ impl Run {
         extension_data::copy(&source, &target, &self.config.name, &tag, holder.lsn, &self.report).await
     }
 
-    async fn workers(&self, holder: &SnapshotHolder, board: &Arc<Board>, follow: bool) -> Result<Vec<Hand>> {
-        let shared = Arc::new(Shared {
-            source: self.config.source.clone(),
-            target: self.config.target.clone(),
-            migration: self.config.name.clone(),
-            exported: holder.exported.clone(),
-            lsn: holder.lsn,
-            follow,
-            large_objects: Semaphore::new(self.config.large_object_parts.max(1)),
-            belongings: Belongings {
-                owner: !self.config.leave.owner,
-                acl: !self.config.leave.acl,
-                comments: !self.config.leave.comments,
-            },
-            board: Arc::clone(board),
-            report: self.report.clone(),
-            throttle: self.control.throttle.clone(),
-            stopping: self.control.stopping.clone(),
-        });
+    pub(super) async fn workers(
+        &self,
+        holder: &SnapshotHolder,
+        board: &Arc<Board>,
+        follow: bool,
+        late: bool,
+        published: bool,
+    ) -> Result<Vec<Hand>> {
+        let exported = (!self.config.cut.snapshot_per_part).then(|| holder.exported.clone());
+        let mut shared =
+            shared(&self.config, (exported, holder.lsn), board, &self.report, &self.patience, &self.control);
+        (shared.follow, shared.late, shared.published) = (follow, late, published);
+        let shared = Arc::new(shared);
         let mut workers = Vec::new();
         for number in 0..self.config.table_jobs {
             let shared = Arc::clone(&shared);
@@ -110,17 +114,13 @@ impl Run {
         Ok(workers)
     }
 
-    async fn builder(&self, board: &Arc<Board>) -> Result<Builder> {
-        // A crash of the target takes an object and its mark together, flushed or not.
-        let client = self.target_client("pgmig index", &[("synchronous_commit", "off")]).await?;
-        objects::more_maintenance_work_mem(&client, self.config.maintenance_work_mem).await?;
-        let (migration, report) = (self.config.name.clone(), self.report.clone());
-        Ok(Builder { client, migration, board: Arc::clone(board), report })
+    pub(super) async fn builders(&self, board: &Arc<Board>) -> Result<Vec<Builder>> {
+        builders(&self.config, board, &self.report, &self.patience).await
     }
 
     /// The snapshot of the run that began the copy died with it. What is copied from now on carries
     /// another tag, and the stream reconciles the two, table by table. Without one, all must be of one.
-    async fn new_snapshot(&self, follow: bool) -> Result<SnapshotHolder> {
+    async fn new_snapshot(&self, phase: Phase, follow: bool) -> Result<SnapshotHolder> {
         if !follow && queue::parts_done(&self.target, &self.config.name).await? > 0 {
             return Err(Error::new(
                 Exit::Phase,
@@ -128,10 +128,64 @@ impl Run {
             )
             .hint("begin again: pgmig cleanup --force, empty the target, then pgmig run"));
         }
-        for table in queue::restart_split_tables(&self.target, &self.config.name).await? {
+        let holder = SnapshotHolder::new(self.source_client("pgmig snapshot").await?, None).await?;
+        // What an earlier run's helpers still read is not stored any more.
+        sentinel::set_exported(&self.target, &self.config.name, None).await?;
+        // Once a table has all its indexes, it must be of one moment.
+        let keep_ranges = phase <= Phase::Copy;
+        for table in queue::restart_split_tables(&self.target, &self.config.name, keep_ranges).await? {
             self.report.info(format!("{table} was copied in part and is copied anew"));
         }
         self.planned_event().await?;
-        SnapshotHolder::new(self.source_client("pgmig snapshot").await?, None).await
+        Ok(holder)
     }
+}
+
+/// What workers of a run share, of one that follows and copies for the first time.
+pub(super) fn shared(
+    config: &Config,
+    (exported, lsn): (Option<String>, Lsn),
+    board: &Arc<Board>,
+    report: &Reporter,
+    patience: &Patience,
+    control: &Control,
+) -> Shared {
+    Shared {
+        source: config.source.clone(),
+        target: config.target.clone(),
+        migration: config.name.clone(),
+        exported,
+        lsn,
+        published: true,
+        late: false,
+        follow: true,
+        large_objects: Semaphore::new(config.large_object_parts.max(1)),
+        belongings: Belongings { owner: !config.leave.owner, acl: !config.leave.acl, comments: !config.leave.comments },
+        board: Arc::clone(board),
+        report: report.clone(),
+        throttle: control.throttle.clone(),
+        stopping: control.stopping.clone(),
+        patience: patience.clone(),
+    }
+}
+
+pub(super) async fn builders(
+    config: &Config,
+    board: &Arc<Board>,
+    report: &Reporter,
+    patience: &Patience,
+) -> Result<Vec<Builder>> {
+    let shared = Arc::new(builder::Shared {
+        target: config.target.clone(),
+        migration: config.name.clone(),
+        maintenance_work_mem: config.maintenance_work_mem,
+        board: Arc::clone(board),
+        report: report.clone(),
+        patience: patience.clone(),
+    });
+    let mut builders = Vec::new();
+    for _ in 0..config.index_jobs {
+        builders.push(Builder::connect(Arc::clone(&shared)).await?);
+    }
+    Ok(builders)
 }

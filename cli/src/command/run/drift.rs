@@ -7,6 +7,7 @@ use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use super::Run;
+use crate::connect;
 use crate::copy::parts::{self, Cut, SplitBy};
 use crate::error::{Context, Error, Exit, Result};
 use crate::model::column::alterations;
@@ -31,7 +32,11 @@ impl Run {
             let mut told = HashSet::new();
             loop {
                 let began = Instant::now();
-                self.look_for_drift(plugin, Some(&mut told)).await?;
+                match self.look_for_drift(plugin, Some(&mut told)).await {
+                    // The stream and apply say so, and wait for it.
+                    Err(err) if err.connection_lost() || connect::unreachable(&err) => {}
+                    looked => looked?,
+                }
                 tokio::time::sleep(LOOK_EVERY.max(began.elapsed() * SHARE)).await;
             }
         };
@@ -267,7 +272,7 @@ impl Run {
         Ok(())
     }
 
-    async fn check_new_table(&self, table: &Table) -> Result<()> {
+    pub(super) fn check_identified(&self, table: &Table) -> Result<()> {
         if table.logged && !table.identified && !self.config.allow_insert_only {
             return Err(Error::new(
                 Exit::Source,
@@ -278,6 +283,11 @@ impl Run {
                 table.name.sql()
             )));
         }
+        Ok(())
+    }
+
+    pub(super) async fn check_new_table(&self, table: &Table) -> Result<()> {
+        self.check_identified(table)?;
         self.ordinary_tables(std::slice::from_ref(&table.name)).await?;
         let firing = target::columns::firing(&self.target).await?;
         if let Some((_, firing)) = firing.iter().find(|(firing, _)| *firing == table.name) {

@@ -1,12 +1,18 @@
 //! The end of a run: what could not be done before the last change was there.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
 
 use super::Run;
-use crate::error::Result;
+use crate::crash;
+use crate::error::{Error, Result};
 use crate::model::{Phase, TableName};
-use crate::source::catalog;
+use crate::source::catalog::{self, SequenceValue};
 use crate::target::{checks, objects, queue};
+
+/// How many values sequences are ahead of the source's while it is followed, and how often they are looked at.
+const MARGIN: i64 = 1000;
+const AHEAD_EVERY: Duration = Duration::from_secs(30);
 
 impl Run {
     /// Foreign keys that are still missing, sequences, materialized views, and what would have fired
@@ -14,6 +20,7 @@ impl Run {
     pub(super) async fn finish(&self) -> Result<()> {
         self.enter(Phase::Cutover).await?;
         self.sequences().await?;
+        self.stage("unique").await?;
         self.foreign_keys(None).await?;
         self.refresh().await?;
         self.stage("finish").await?;
@@ -21,8 +28,44 @@ impl Run {
         self.enter(Phase::Done).await
     }
 
-    /// Sequences stand exactly where those of the source stand now.
-    async fn sequences(&self) -> Result<()> {
+    /// Sequences stand exactly where those of the source stand now; says how many there are.
+    pub(super) async fn sequences(&self) -> Result<usize> {
+        let values = self.sequence_values().await?;
+        let values: Vec<(TableName, i64, bool)> =
+            values.into_iter().map(|value| (value.name, value.last_value, value.is_called)).collect();
+        crash::before(crash::SEQUENCES);
+        objects::set_sequences(&self.target, &values).await?;
+        crash::after(crash::SEQUENCES);
+        Ok(values.len())
+    }
+
+    /// Sequences that have moved since `known` get ahead of the source's, so that none stands behind where
+    /// the target has to take over at once.
+    pub(super) async fn sequences_ahead(&self, known: &mut HashMap<TableName, SequenceValue>) -> Result<()> {
+        let values = self.sequence_values().await?;
+        let moved = values.into_iter().filter(|value| known.get(&value.name) != Some(value)).collect::<Vec<_>>();
+        let ahead: Vec<(TableName, i64, bool)> =
+            moved.iter().map(|value| (value.name.clone(), value.ahead(MARGIN), value.is_called)).collect();
+        objects::set_sequences(&self.target, &ahead).await?;
+        known.extend(moved.into_iter().map(|value| (value.name.clone(), value)));
+        Ok(())
+    }
+
+    /// Does so while changes are followed. Ends only with an error.
+    pub(super) async fn keep_sequences_ahead(&self) -> Error {
+        let mut known = HashMap::new();
+        loop {
+            let work = async {
+                if self.sentinel().await?.cutover.is_none() { self.sequences_ahead(&mut known).await } else { Ok(()) }
+            };
+            if let Err(err) = work.await {
+                return err;
+            }
+            tokio::time::sleep(AHEAD_EVERY).await;
+        }
+    }
+
+    async fn sequence_values(&self) -> Result<Vec<SequenceValue>> {
         let source = self.source_client("pgmig run").await?;
         let there: HashSet<TableName> = catalog::sequences(&source).await?.into_iter().collect();
         let names: Vec<TableName> = match self.plan.selection()? {
@@ -32,11 +75,6 @@ impl Run {
             None => there.into_iter().collect(),
         };
         let names = checks::existing(&self.target, &names).await?;
-        let values: Vec<(TableName, i64, bool)> = catalog::sequence_values(&source, &names)
-            .await?
-            .into_iter()
-            .map(|value| (value.name, value.last_value, value.is_called))
-            .collect();
-        objects::set_sequences(&self.target, &values).await
+        catalog::sequence_values(&source, &names).await
     }
 }

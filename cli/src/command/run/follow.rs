@@ -3,20 +3,23 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
-use tokio::sync::{RwLock, watch};
+use tokio::sync::{RwLock, mpsc, watch};
 
 use super::Run;
 use super::stream::Streaming;
+use super::tables::Tables;
 use crate::apply::conflict::Deciding;
 use crate::apply::drift::Drift;
 use crate::apply::extension::ExtensionWriter;
 use crate::apply::merge::Merger;
 use crate::apply::plain::PlainWriter;
-use crate::apply::{Applied, Apply, Gatherer, Tag, Watched, Writer};
+use crate::apply::tags::{Copied, Copy, Tag, Tags};
+use crate::apply::{Applied, Apply, Gatherer, Watched, Writer};
 use crate::connect::ROWS_AS_STORED;
 use crate::error::{Context, Error, Exit, Result};
-use crate::model::{Lsn, Phase, SnapshotTag, TableName};
+use crate::model::{KeyRange, Lsn, Phase, SnapshotTag, TableName};
 use crate::source::slot;
 use crate::stream::spool::Spool;
 use crate::target::install::Flavour;
@@ -27,7 +30,7 @@ const LEVEL_BYTES: u64 = 1 << 20;
 
 impl Run {
     /// Applies until endpos is reached and the door behind it is closed.
-    pub(super) async fn follow(&self, streaming: Streaming, phase: Phase) -> Result<()> {
+    pub(super) async fn follow(&self, streaming: &mut Streaming, phase: Phase) -> Result<()> {
         match self.flavour {
             Flavour::Extension => self.apply(streaming, phase, ExtensionWriter::default(), &[]).await,
             Flavour::Plain => {
@@ -40,13 +43,20 @@ impl Run {
 
     async fn apply<W: Writer>(
         &self,
-        mut streaming: Streaming,
+        streaming: &mut Streaming,
         phase: Phase,
         writer: W,
         settings: &[(&str, &str)],
     ) -> Result<()> {
         self.ordinary_tables(&self.plan.selection()?.unwrap_or_default().tables).await?;
+        // What an earlier session of ours still commits counts: its end comes first.
+        let settings = [&[("session_replication_role", "replica")], settings].concat();
+        let client = self.target_client("pgmig apply", &settings).await?;
+        sentinel::apply_alone(&client, &self.config.name).await?;
+        client.batch_execute(ROWS_AS_STORED).await.on_target(|| "prepare a session on the target".into())?;
         let found = self.sentinel().await?;
+        let replay_lsn = found.replay_lsn.unwrap_or_default();
+        streaming.applied.send_replace(Applied { replay_lsn, level_with: replay_lsn, ..Applied::default() });
         let barrier = slot::current_lsn(&self.source_client("pgmig monitor").await?).await?;
         // An idle source may stand at a position that its stream never passes by itself.
         if let Err(err) = slot::nudge(&self.source_client("pgmig monitor").await?).await {
@@ -57,42 +67,59 @@ impl Run {
         } else {
             self.report.phase(phase);
         }
-        let settings = [&[("session_replication_role", "replica")], settings].concat();
         let gate = Arc::new(RwLock::new(()));
-        let client = self.target_client("pgmig apply", &settings).await?;
-        client.batch_execute(ROWS_AS_STORED).await.on_target(|| "prepare a session on the target".into())?;
         let drift = Drift::new(found.plugin == "pgoutput");
-        let gatherer = Gatherer::new(streaming.spool.reader(), self.tags().await?, self.ignored().await?, drift);
-        let newest = gatherer.newest_tag();
+        let (tags, tagged) = watch::channel(Arc::new(self.tags().await?));
+        let known = Arc::clone(&tagged.borrow());
+        let applied = streaming.applied.subscribe();
+        let tables = Tables { tags, gate: Arc::clone(&gate), applied, busy: watch::channel(false).0 };
+        let (lacking, lacked) = mpsc::channel(1);
+        let gatherer = Gatherer::new(streaming.spool.reader(), known, self.ignored().await?, drift);
         let mut apply = Apply::new(
             client,
             writer,
             gatherer,
             Merger::new(keys::unique_keys(&self.target).await?, keys::loud_tables(&self.target).await?),
             Deciding { policy: self.config.on_conflict, migration: self.config.name.clone() },
-            found.replay_lsn.unwrap_or_default(),
+            replay_lsn,
             Watched {
                 spool: streaming.spool.clone(),
                 switches: streaming.switches.clone(),
                 received: streaming.received.clone(),
                 applied: streaming.applied.clone(),
+                tags: tagged,
                 gate: Arc::clone(&gate),
                 stopping: self.control.stopping.clone(),
             },
         );
-        let caught_up = self.when_level(streaming.applied.subscribe(), streaming.spool.clone(), barrier, gate);
+        let caught_up = self.when_level(&tables, streaming.spool.clone(), barrier);
         let mut caught_up = std::pin::pin!(caught_up);
         let mut catalogs = std::pin::pin!(self.watch_catalogs(&found.plugin));
+        let mut requests = std::pin::pin!(self.table_requests(&tables, lacked));
+        let mut cutovers = std::pin::pin!(self.serve_requests());
+        let mut ahead = std::pin::pin!(self.keep_sequences_ahead());
         loop {
             let endpos = tokio::select! {
                 reached = apply.run() => match reached {
                     Err(err) if err.exit() == Exit::Stopped && self.control.is_stopping() => {
+                        // One of this run that has just begun is undone: the source takes no writes meanwhile.
+                        let mut cutting = self.config.cutting.subscribe();
+                        tokio::select! {
+                            never = &mut cutovers => match never {},
+                            _ = cutting.wait_for(|cutting| !cutting) => {}
+                        }
                         streaming.stop().await?;
                         return Err(err);
                     }
                     // What it listens to is gone, and so is the stream: that is the error to tell.
                     Err(err) if err.exit() == Exit::Stopped => return Err(streaming.ended().await),
                     Err(err) => {
+                        if let Some(table) = apply.lacking.take() {
+                            tables.lacks(&table);
+                            // It holds one, and apply waits until that is done.
+                            lacking.send(table).await.during(Exit::Bug, || "ask for a copy".into())?;
+                            continue;
+                        }
                         let drifted = apply.drifted.take();
                         match drifted {
                             Some(table) if self.is_left_out(&found.plugin, &table).await? => {
@@ -108,7 +135,24 @@ impl Run {
                 ended = streaming.ended() => return Err(ended),
                 failed = &mut caught_up => return Err(failed),
                 drifted = &mut catalogs => return Err(drifted),
+                failed = &mut requests => {
+                    if failed.exit() == Exit::Stopped {
+                        streaming.stop().await?;
+                    }
+                    return Err(failed);
+                }
+                never = &mut cutovers => match never {},
+                failed = &mut ahead => return Err(failed),
             };
+            if *tables.busy.borrow() {
+                // Before the end every table is copied.
+                tokio::select! {
+                    () = tables.idle() => continue,
+                    ended = streaming.ended() => return Err(ended),
+                    failed = &mut requests => return Err(failed),
+                }
+            }
+            let newest = tables.newest();
             if endpos < newest {
                 return Err(Error::new(
                     Exit::Phase,
@@ -119,7 +163,16 @@ impl Run {
                 )));
             }
             self.look_for_drift(&found.plugin, None).await?;
-            if sentinel::enter_cutover(&self.target, &self.config.name, endpos).await? {
+            if !sentinel::enter_cutover(&self.target, &self.config.name, endpos).await? {
+                // The switches are read again in a moment.
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            }
+            let over = tokio::select! {
+                over = self.hold(&mut apply, streaming, endpos) => over?,
+                never = &mut cutovers => match never {},
+            };
+            if over {
                 break;
             }
         }
@@ -150,38 +203,48 @@ impl Run {
         Ok(ignored)
     }
 
-    /// The tag of each table's copy.
-    async fn tags(&self) -> Result<HashMap<TableName, Tag>> {
-        let mut tags: HashMap<TableName, Tag> = HashMap::new();
-        // Tables of extensions are copied by a condition that changes do not know.
-        let ignored = self.ignored().await?;
-        for (table, tag) in queue::tags(&self.target, &self.config.name).await? {
-            if ignored.contains(&table) {
-                continue;
-            }
-            let (tag, lsn) = tag.ok_or_else(|| Error::bug(format!("{table} is not copied and apply begins")))?;
+    /// The tags of each table's copy.
+    pub(super) async fn tags(&self) -> Result<Tags> {
+        let mut found: HashMap<TableName, Vec<(Option<KeyRange>, Tag)>> = HashMap::new();
+        for part in queue::tags(&self.target, &self.config.name).await? {
+            let table = part.table;
+            let (tag, lsn) = part.tag.ok_or_else(|| Error::bug(format!("{table} is not copied and apply begins")))?;
             let snapshot: SnapshotTag = tag.parse().during(Exit::Target, || format!("read the tag of {table}"))?;
-            if tags.insert(table.clone(), Tag { snapshot, lsn }).is_some() {
-                return Err(Error::bug(format!("the Parts of {table} come from two snapshots")));
-            }
+            found.entry(table).or_default().push((part.range, Tag { snapshot, lsn }));
+        }
+        let mut tags = Tags::new();
+        for (table, mut parts) in found {
+            let copied = if parts.len() == 1 {
+                Copied::Whole(parts.remove(0).1)
+            } else {
+                let ranges = parts.into_iter().map(|(range, tag)| Some((range?, tag))).collect::<Option<_>>();
+                let ranges =
+                    ranges.ok_or_else(|| Error::bug(format!("the Parts of {table} come from two snapshots")))?;
+                Copied::Ranges(ranges)
+            };
+            tags.insert(table, Copy::Done(copied));
         }
         Ok(tags)
     }
 
     /// Once apply has passed the end of the copy, makes and checks the foreign keys; then the migration
     /// is level with the source. Ends only with an error.
-    async fn when_level(
-        &self,
-        mut applied: watch::Receiver<Applied>,
-        spool: Spool,
-        barrier: Lsn,
-        gate: Arc<RwLock<()>>,
-    ) -> Error {
+    async fn when_level(&self, tables: &Tables, spool: Spool, barrier: Lsn) -> Error {
+        let mut applied = tables.applied.clone();
         let work = async {
-            if applied.wait_for(|applied| applied.level_with >= barrier).await.is_err() {
-                return Ok(());
+            loop {
+                // A table that had to be copied again is newer.
+                let barrier = barrier.max(tables.newest());
+                if applied.wait_for(|applied| applied.level_with >= barrier).await.is_err() {
+                    return Ok(());
+                }
+                tables.idle().await;
+                if tables.newest() <= barrier {
+                    break;
+                }
             }
-            self.foreign_keys(Some(gate)).await?;
+            self.stage("unique").await?;
+            self.foreign_keys(Some(Arc::clone(&tables.gate))).await?;
             if applied.wait_for(|applied| spool.bytes_after(applied.position) < LEVEL_BYTES).await.is_err() {
                 return Ok(());
             }

@@ -5,36 +5,47 @@ mod budget;
 mod config;
 mod control;
 mod copy;
+mod cutover;
 mod drift;
 mod finish;
 mod follow;
+mod hold;
+mod join;
 mod origin;
 mod rates;
+mod regain;
 mod stages;
 mod stream;
+mod tables;
+mod upstream;
 
 use std::time::Duration;
 
 use tokio_postgres::Client;
 
 use crate::args::RunArgs;
-use crate::command::terminal;
+use crate::command::{interrupted, terminal};
 use crate::config::filters::Filters;
 use crate::connect::{self, Side};
+use crate::crash::{self, Point};
 use crate::error::{Context, Error, Exit, Result};
 use crate::model::{Lsn, Phase};
+use crate::patience::Patience;
 use crate::plan_db::PlanDb;
 use crate::preflight;
 use crate::report::{self, Reporter, Style};
 use crate::selection::select;
 use crate::source::catalog::Sizes;
 use crate::source::{self, slot};
+use crate::target::cutover::State;
 use crate::target::install::{self, Flavour};
 use crate::target::rounds::{self, Failed};
 use crate::target::{progress, queue, sentinel};
-pub use config::{Config, cutting, default_dir, flavour, large_object_parts, leave};
-use control::{Control, control, tell_stopped};
-use stream::Streaming;
+pub use config::{Config, cutover_settings, cutting, default_dir, flavour, large_object_parts, leave, named};
+pub use control::Control;
+use control::{again, control, tell_stopped};
+pub use cutover::{Cutover, Outcome};
+use regain::Kept;
 
 /// What every phase needs: settings, a session with each side, and somebody to tell.
 pub struct Run {
@@ -42,16 +53,20 @@ pub struct Run {
     report: Reporter,
     /// Holds the lock that keeps a second run away.
     target: Client,
+    target_pid: i32,
     source: Client,
     flavour: Flavour,
     plan: PlanDb,
     /// What the migration was begun with, whatever this run was given.
     filters: Option<Filters>,
+    /// What people ask of it.
     control: Control,
+    /// With servers that are lost for a while.
+    patience: Patience,
 }
 
 /// How a run ended well.
-struct Summary {
+pub struct Summary {
     endpos: Option<Lsn>,
     already: bool,
     failed: Vec<Failed>,
@@ -66,8 +81,22 @@ pub async fn run(args: RunArgs, quiet: bool) -> Result<Exit> {
         (false, false, true) => Style::Bars,
         (false, false, false) => Style::Lines,
     };
+    let joins = args.join;
     let config = Config::new(args)?;
     let (report, reporter) = report::start(style);
+    if joins {
+        let done = tokio::select! {
+            done = join::join(config, report.clone()) => done,
+            stopped = interrupted("what is committed stays; the run goes on without this process") => Err(stopped),
+        };
+        drop(report);
+        let _ = tokio::time::timeout(Duration::from_secs(2), reporter).await;
+        done?;
+        if !matches!(style, Style::Json | Style::Quiet) {
+            eprintln!("done: no Part is left\nnext: see the run with `pgmig status --watch`");
+        }
+        return Ok(Exit::Done);
+    }
     let (control, listener) = control(&config, &report);
     let again = again(&config);
     let stopped = config.clone();
@@ -93,19 +122,6 @@ pub async fn run(args: RunArgs, quiet: bool) -> Result<Exit> {
         tell(&summary);
     }
     Ok(Exit::Done)
-}
-
-/// What a run that was stopped leaves behind, and how it goes on.
-fn again(config: &Config) -> String {
-    let follow = if config.follow {
-        format!("; until then the source keeps its WAL for slot `{}`", config.slot_name)
-    } else {
-        String::new()
-    };
-    format!(
-        "what is committed stays{follow}\nnext: run the same command again, which goes on from there: pgmig run --name {} …",
-        config.name
-    )
 }
 
 fn tell(summary: &Summary) {
@@ -138,7 +154,7 @@ fn tell(summary: &Summary) {
 }
 
 /// Finds out where the migration is, begins it if it is nowhere, and goes on.
-async fn migrate(config: Config, report: Reporter, control: Control) -> Result<Summary> {
+pub async fn migrate(config: Config, report: Reporter, control: Control) -> Result<Summary> {
     let target = connect::client(&config.target, Side::Target, "pgmig run", &[]).await?;
     let source = connect::client(&config.source, Side::Source, "pgmig run", &[]).await?;
     preflight::two_databases(&source, &target).await?;
@@ -150,7 +166,7 @@ async fn migrate(config: Config, report: Reporter, control: Control) -> Result<S
         Some(flavour) => sentinel::load(&target, &config.name).await?.map(|found| (flavour, found)),
         None => None,
     };
-    let run = match known {
+    let mut run = match known {
         Some((flavour, found)) => {
             check_same(&config, &source, flavour, &found).await?;
             if found.phase == Phase::Done {
@@ -174,7 +190,7 @@ async fn migrate(config: Config, report: Reporter, control: Control) -> Result<S
             if !found.paused {
                 sentinel::set_phase(&target, &config.name, found.phase).await?;
             }
-            Run { config, report, control, target, source, flavour, plan, filters }
+            Run::new(config, report, control, (source, target), flavour, plan, filters).await?
         }
         None => begin::begin(config, report, control, source, target).await?,
     };
@@ -183,7 +199,7 @@ async fn migrate(config: Config, report: Reporter, control: Control) -> Result<S
     let asked = sentinel::asked(&run.target, &run.config.name).await?;
     run.control.throttle.limit(asked.max_rate, asked.max_source_connections);
     run.control.listen();
-    let mut done = run.go().await;
+    let mut done = run.go_on().await;
     if let Err(err) = done {
         done = Err(run.explain_slot(err).await);
     }
@@ -196,7 +212,7 @@ async fn migrate(config: Config, report: Reporter, control: Control) -> Result<S
 }
 
 /// Which migration a folder belongs to.
-fn identity(source_identity: &str, name: &str) -> String {
+pub fn identity(source_identity: &str, name: &str) -> String {
     format!("{source_identity} {name}")
 }
 
@@ -242,44 +258,87 @@ fn check_filters(config: &Config, begun_with: Option<&Filters>) -> Result<()> {
 }
 
 impl Run {
-    async fn go(&self) -> Result<Summary> {
+    async fn new(
+        config: Config,
+        report: Reporter,
+        control: Control,
+        (source, target): (Client, Client),
+        flavour: Flavour,
+        plan: PlanDb,
+        filters: Option<Filters>,
+    ) -> Result<Run> {
+        let patience = Patience::new(config.reconnect_for, report.clone());
+        let target_pid = queue::session_pid(&target).await?;
+        Ok(Run { config, report, target, target_pid, source, flavour, plan, filters, control, patience })
+    }
+
+    /// Beside the run that applies changes: for what is done on both servers meanwhile. It takes no lock.
+    pub async fn join(config: Config, report: Reporter, found: &sentinel::Sentinel) -> Result<Run> {
+        let target = connect::client(&config.target, Side::Target, "pgmig cutover", &[]).await?;
+        let source = connect::client(&config.source, Side::Source, "pgmig cutover", &[]).await?;
+        let flavour = install::installed(&target).await?;
+        let flavour = flavour.ok_or_else(|| Error::bug("the schema pgmig went away"))?;
+        check_same(&config, &source, flavour, found).await?;
+        let plan = PlanDb::open(&config.dir, &identity(&found.source_identity, &config.name))?;
+        let filters = plan.filters()?;
+        Run::new(config, report, Control::alone(), (source, target), flavour, plan, filters).await
+    }
+
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// All phases from where the sentinel is; `kept` is what an earlier try of this run has left.
+    async fn go(&self, kept: &mut Kept) -> Result<Summary> {
         let found = self.sentinel().await?;
         let mut phase = found.phase;
-        let (mut streaming, mut holder): (Option<Streaming>, _) = (None, None);
+        let follows = phase < Phase::Cutover || found.cutover.is_some_and(State::holds);
+        let Kept { streaming, holder } = kept;
         if phase == Phase::Planned {
+            // The slot is made anew, which the old stream would be in the way of.
+            (*streaming, *holder) = (None, None);
             let (began, held) = self.unless_stopping(self.plan(&found)).await?;
-            (streaming, holder) = (began, Some(held));
+            (*streaming, *holder) = (began, Some(held));
             phase = Phase::Schema;
-        } else if found.follow && phase < Phase::Cutover {
+        } else if found.follow && follows {
             self.check_origins(&found).await?;
             self.take_in_new_tables(&found).await?;
-            streaming = Some(self.resume_stream(&found).await?);
+            if streaming.is_none() {
+                *streaming = Some(self.resume_stream(&found).await?);
+            }
             self.planned_event().await?;
         }
         // A table that has become part of the migration since then is copied late.
         if phase <= Phase::Indexes
-            || streaming.is_some() && queue::parts_left(&self.target, &self.config.name).await? > 0
+            || streaming.is_some()
+                && (queue::parts_left(&self.target, &self.config.name).await? > 0
+                    || queue::table_steps_left(&self.target, &self.config.name).await? > 0)
         {
             let copying = self.copy(phase, holder, found.follow);
-            let copied = match &mut streaming {
+            let copied = match streaming.as_mut() {
                 Some(streaming) => tokio::select! {
                     copied = copying => copied,
-                    ended = streaming.ended() => return Err(ended),
+                    ended = streaming.ended() => Err(ended),
                 },
                 None => copying.await,
             };
-            if let (Err(err), Some(_)) = (&copied, &streaming)
+            if let Err(err) = &copied
                 && err.exit() == Exit::Stopped
-                && let Some(streaming) = streaming.take()
+                && let Some(mut streaming) = streaming.take()
             {
                 streaming.stop().await?;
             }
             copied?;
         }
-        if let Some(streaming) = streaming {
+        if let Some(streaming) = streaming.as_mut().filter(|_| follows) {
             self.follow(streaming, phase).await?;
         }
-        self.unless_stopping(self.finish()).await?;
+        // All that was received is applied; what still comes is not wanted.
+        *streaming = None;
+        // A cutover does what belongs to the end by itself.
+        if self.sentinel().await?.phase != Phase::Done {
+            self.unless_stopping(self.finish()).await?;
+        }
         let found = self.sentinel().await?;
         Ok(Summary {
             endpos: found.endpos.filter(|_| found.follow),
@@ -319,7 +378,9 @@ impl Run {
     }
 
     async fn enter(&self, phase: Phase) -> Result<()> {
+        crash::before(Point(phase.as_str()));
         sentinel::set_phase(&self.target, &self.config.name, phase).await?;
+        crash::after(Point(phase.as_str()));
         self.plan.timing(&format!("phase {phase}"))?;
         self.report.phase(phase);
         Ok(())

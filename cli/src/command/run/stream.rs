@@ -1,6 +1,7 @@
 //! Starts and watches the stream: the receiver, and the monitor that carries positions to the sentinel
 //! and the sentinel's switches to apply.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
@@ -10,28 +11,31 @@ use tokio::task::JoinSet;
 use tokio_postgres::Client;
 
 use super::Run;
-use super::budget::{self, BEGIN_AGAIN, Budget};
+use super::budget::{BEGIN_AGAIN, Budget};
 use super::rates::Rates;
+use super::upstream::{self, Upstream};
 use crate::apply::{Applied, Switches};
-use crate::connect::Side;
+use crate::config::Conninfo;
+use crate::connect::{self, Side};
 use crate::error::{Context, Error, Exit, Result};
 use crate::model::Lsn;
+use crate::patience::Patience;
 use crate::report::{self, Event, Reporter};
 use crate::source::replication::ReplicationClient;
 use crate::source::slot;
-use crate::stream::Decoder;
-use crate::stream::pgoutput::PgOutput;
-use crate::stream::receive::{Received, Receiver};
+use crate::stream::receive::{Link, Received, Receiver};
 use crate::stream::spool::{Spool, SpoolWriter};
-use crate::stream::wal2json::Wal2Json;
+use crate::target::cutover::State;
+use crate::target::install::Flavour;
 use crate::target::sentinel::{self, Sentinel, StreamPositions};
 
 /// How often the sentinel is read and written. Setting endpos reaches a waiting run within a second.
 const LOOK_EVERY: Duration = Duration::from_millis(300);
 /// How often an idle source that has not come past endpos is given something to say.
 const NUDGE_EVERY: Duration = Duration::from_secs(2);
-/// How long a slot may still be held by the session of a run that was killed.
-const SLOT_FREE_WITHIN: Duration = Duration::from_secs(15);
+/// The same while a cutover waits.
+const HURRY: Duration = Duration::from_millis(30);
+const NUDGE_IN_A_HURRY: Duration = Duration::from_millis(150);
 
 /// A stream that runs.
 pub struct Streaming {
@@ -41,11 +45,19 @@ pub struct Streaming {
     pub applied: watch::Sender<Applied>,
     stop: watch::Sender<bool>,
     tasks: JoinSet<Result<()>>,
+    /// One of its tasks has ended, and with it the stream.
+    pub dead: bool,
 }
 
 impl Streaming {
     /// Waits for the stream to end, which is an error unless it was stopped.
     pub async fn ended(&mut self) -> Error {
+        let ended = self.first_end().await;
+        self.dead = true;
+        ended
+    }
+
+    async fn first_end(&mut self) -> Error {
         while let Some(done) = self.tasks.join_next().await {
             match done {
                 Ok(Err(err)) => return err,
@@ -58,7 +70,8 @@ impl Streaming {
     }
 
     /// Stops receiving, with all that was received durable.
-    pub async fn stop(mut self) -> Result<()> {
+    pub async fn stop(&mut self) -> Result<()> {
+        self.dead = true;
         self.stop.send_replace(true);
         while let Some(done) = self.tasks.join_next().await {
             done.map_err(|cause| Error::bug("the stream ended abnormally").cause(cause))??;
@@ -75,13 +88,15 @@ impl Run {
         found: &Sentinel,
         startpos: Lsn,
     ) -> Result<Streaming> {
-        let opened = Spool::open(&self.config.dir.join("spool")).during(Exit::Dir, || "open the spool".into())?;
-        self.stream(client, found, opened.spool, opened.writer, startpos, Applied::default()).await
+        let opened = Spool::open(&self.config.dir.join("spool")).map_err(|err| err.told("open the spool"))?;
+        let upstream = self.upstream(found).await?;
+        let link = upstream.start(client, startpos).await?;
+        self.stream(upstream, link, found, opened.spool, opened.writer, startpos, Applied::default()).await
     }
 
     /// Goes on with a stream: only if the slot continues where we stopped.
     pub(super) async fn resume_stream(&self, found: &Sentinel) -> Result<Streaming> {
-        let mut opened = Spool::open(&self.config.dir.join("spool")).during(Exit::Dir, || "open the spool".into())?;
+        let mut opened = Spool::open(&self.config.dir.join("spool")).map_err(|err| err.told("open the spool"))?;
         if opened.cut_bytes > 0 {
             tracing::debug!(bytes = opened.cut_bytes, "cut an unfinished tail off the spool");
         }
@@ -95,78 +110,52 @@ impl Run {
             .hint(format!("was the target restored from a backup, or failed over? {BEGIN_AGAIN}")));
         }
         let have = opened.durable.max(replay_lsn).max(startpos);
-        self.check_slot(&found.slot_name, have).await?;
+        let upstream = self.upstream(found).await?;
+        let link = upstream.open(&self.source, have).await?;
         if opened.durable < have {
             opened.go_on_at(have).during(Exit::Dir, || "begin the spool anew".into())?;
         }
-        let client = ReplicationClient::connect(&self.config.source, Side::Source, "pgmig receive").await?;
         let applied = Applied { replay_lsn, level_with: replay_lsn, ..Applied::default() };
-        self.stream(client, found, opened.spool, opened.writer, have, applied).await
+        self.stream(upstream, link, found, opened.spool, opened.writer, have, applied).await
     }
 
-    /// Refuses a slot that has let go of something that we do not hold.
-    pub(super) async fn check_slot(&self, name: &str, have: Lsn) -> Result<()> {
-        let began = Instant::now();
-        let again = BEGIN_AGAIN;
-        loop {
-            let Some(slot) = slot::find(&self.source, name).await? else {
-                return Err(Error::new(Exit::Source, format!("slot `{name}` is gone from the source")).hint(again));
-            };
-            if slot.wal_status.as_deref() == Some("lost") {
-                return Err(budget::lost(name));
-            }
-            if let Some(confirmed) = slot.confirmed_flush_lsn
-                && confirmed > have
-            {
-                return Err(Error::new(
-                    Exit::Source,
-                    format!("slot `{name}` is confirmed up to {confirmed}, but spool and target hold changes up to {have} only"),
-                )
-                .hint(format!("was --dir changed or emptied, or the target restored from a backup? Put it back, or {again}")));
-            }
-            match slot.active_pid {
-                None => return Ok(()),
-                Some(pid) if began.elapsed() > SLOT_FREE_WITHIN => {
-                    return Err(Error::new(
-                        Exit::Source,
-                        format!("slot `{name}` is in use by pid {pid} of the source"),
-                    )
-                    .hint("stop what reads it; a session of a pgmig that was killed ends by itself"));
-                }
-                Some(_) => tokio::time::sleep(Duration::from_millis(200)).await,
-            }
-        }
+    async fn upstream(&self, found: &Sentinel) -> Result<Upstream> {
+        let binary = if found.plugin == "pgoutput" { self.binary_types().await? } else { None };
+        Ok(Upstream::new(&self.config.source, &self.config.name, found, binary, &self.patience))
     }
 
+    #[expect(clippy::too_many_arguments, reason = "two callers, which have them all")]
     async fn stream(
         &self,
-        client: ReplicationClient,
+        upstream: Upstream,
+        link: Link,
         found: &Sentinel,
         spool: Spool,
         writer: SpoolWriter,
         start: Lsn,
         applied: Applied,
     ) -> Result<Streaming> {
-        let (client, decoder) = self.start_decoding(client, found, start).await?;
         let (received_tx, received) = watch::channel(Received { write_lsn: start, flush_lsn: start });
         let (switches_tx, switches) = watch::channel(Switches { endpos: found.endpos, apply: found.apply });
         let (applied, applied_rx) = watch::channel(applied);
         let (stop, stopped) = watch::channel(false);
         let (replay_tx, replay_lsn) = watch::channel(Lsn::ZERO);
-        let held = Arc::new(AtomicBool::new(false));
+        let (held, let_go) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
         let receiver = Receiver {
-            client,
-            decoder,
             writer,
             spool: spool.clone(),
             spool_limit: self.config.spool_limit,
             held: held.clone(),
+            let_go: let_go.clone(),
             received: received_tx,
             replay_lsn,
         };
         let monitor = Monitor {
             source: self.source_client("pgmig monitor").await?,
             target: self.target_client("pgmig monitor", &[]).await?,
+            ways: (self.config.source.clone(), self.config.target.clone()),
+            source_identity: found.source_identity.clone(),
+            patience: self.patience.clone(),
             migration: self.config.name.clone(),
             spool: spool.clone(),
             received: received.clone(),
@@ -177,49 +166,34 @@ impl Run {
             rates: Rates::default(),
         };
         let mut tasks = JoinSet::new();
-        tasks.spawn(receiver.run(stopped.clone()));
+        tasks.spawn(upstream.receive(receiver, link, stopped.clone()));
         tasks.spawn(monitor.run(stopped.clone()));
         let budget = Budget {
             source: self.source_client("pgmig budget").await?,
+            way: self.config.source.clone(),
+            source_identity: found.source_identity.clone(),
+            patience: self.patience.clone(),
             slot_name: found.slot_name.clone(),
             plugin: found.plugin.clone(),
             bytes: self.config.wal_budget,
             policy: self.config.wal_budget_policy,
             held,
+            let_go,
             throttle: self.control.throttle.clone(),
             report: self.report.clone(),
             stop: stop.clone(),
         };
         tasks.spawn(budget.run(stopped));
-        Ok(Streaming { spool, received, switches, applied, stop, tasks })
+        Ok(Streaming { spool, received, switches, applied, stop, tasks, dead: false })
     }
 
-    async fn start_decoding(
-        &self,
-        mut client: ReplicationClient,
-        found: &Sentinel,
-        start: Lsn,
-    ) -> Result<(ReplicationClient, Box<dyn Decoder>)> {
-        if found.plugin == "pgoutput" {
-            let options = PgOutput::options(&slot::publications(&self.config.name));
-            let options: Vec<(&str, &str)> = options.iter().map(|(name, value)| (*name, value.as_str())).collect();
-            client.rows_as_stored().await?;
-            client.start(&found.slot_name, start, &options).await?;
-            return Ok((client, Box::new(PgOutput::default())));
+    /// Types whose values may come in binary; None if all come as text. Only the extension reads binary,
+    /// and only between servers of one major version is it sure to mean the same.
+    async fn binary_types(&self) -> Result<Option<HashSet<u32>>> {
+        if !self.config.binary_stream || self.flavour != Flavour::Extension {
+            return Ok(None);
         }
-        // 2.6 and later can keep NaN; older ones say that they do not know the option, and were let in
-        // only because no column needs it.
-        match client.start(&found.slot_name, start, &Wal2Json::options(true)).await {
-            Ok(()) => Ok((client, Box::new(Wal2Json::default()))),
-            Err(err) if err.sqlstate() == Some("22023") => {
-                drop(client);
-                self.check_slot(&found.slot_name, Lsn(u64::MAX)).await?;
-                let mut client = ReplicationClient::connect(&self.config.source, Side::Source, "pgmig receive").await?;
-                client.start(&found.slot_name, start, &Wal2Json::options(false)).await?;
-                Ok((client, Box::new(Wal2Json::default())))
-            }
-            Err(err) => Err(err),
-        }
+        slot::binary_types(&self.source, &self.config.name, self.target_version().await?).await
     }
 }
 
@@ -227,6 +201,10 @@ impl Run {
 struct Monitor {
     source: Client,
     target: Client,
+    /// To source and target.
+    ways: (Conninfo, Conninfo),
+    source_identity: String,
+    patience: Patience,
     migration: String,
     spool: Spool,
     received: watch::Receiver<Received>,
@@ -243,15 +221,31 @@ impl Monitor {
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut nudged = Instant::now() - NUDGE_EVERY;
         let mut may_nudge = true;
+        let mut hurried = false;
         loop {
             tokio::select! {
                 _ = ticks.tick() => {}
-                () = stopping(&mut stop) => return self.look().await.map(drop),
+                () = stopping(&mut stop) => return self.look().await.map(drop).or_else(unless_lost),
             }
-            let (source_lsn, switches) = self.look().await?;
+            let (source_lsn, switches, hurry) = match self.look().await {
+                Ok(seen) => seen,
+                Err(err) if err.connection_lost() => {
+                    tokio::select! {
+                        again = self.connect_again(err) => again?,
+                        () = stopping(&mut stop) => return Ok(()),
+                    }
+                    continue;
+                }
+                Err(err) => return Err(err),
+            };
+            if hurry != hurried {
+                hurried = hurry;
+                ticks = tokio::time::interval(if hurry { HURRY } else { LOOK_EVERY });
+                ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+            }
             let received = self.received.borrow().write_lsn;
             let waits = switches.endpos.is_some_and(|endpos| endpos <= source_lsn && received < endpos);
-            if waits && may_nudge && nudged.elapsed() >= NUDGE_EVERY {
+            if waits && may_nudge && nudged.elapsed() >= if hurry { NUDGE_IN_A_HURRY } else { NUDGE_EVERY } {
                 nudged = Instant::now();
                 if let Err(err) = slot::nudge(&self.source).await {
                     may_nudge = false;
@@ -261,8 +255,20 @@ impl Monitor {
         }
     }
 
-    /// Reads the switches, writes the positions.
-    async fn look(&mut self) -> Result<(Lsn, Switches)> {
+    async fn connect_again(&mut self, lost: Error) -> Result<()> {
+        let (source, target) = &self.ways;
+        if lost.exit() == Exit::Source {
+            let open = || upstream::client(source, &self.source_identity, "pgmig monitor");
+            self.source = self.patience.again(lost, open).await?;
+        } else {
+            let open = || connect::client(target, Side::Target, "pgmig monitor", &[]);
+            self.target = self.patience.again(lost, open).await?;
+        }
+        Ok(())
+    }
+
+    /// Reads the switches, writes the positions. Whether a cutover waits comes last.
+    async fn look(&mut self) -> Result<(Lsn, Switches, bool)> {
         let source_lsn = slot::current_lsn(&self.source).await?;
         let found = sentinel::load(&self.target, &self.migration).await?.ok_or_else(|| {
             Error::new(Exit::Phase, format!("migration `{}` was removed while it ran", self.migration))
@@ -295,8 +301,13 @@ impl Monitor {
             rows: applied.rows,
             endpos: switches.endpos,
         }));
-        Ok((source_lsn, switches))
+        Ok((source_lsn, switches, found.cutover.is_some_and(State::holds)))
     }
+}
+
+/// What others find out too.
+fn unless_lost(err: Error) -> Result<()> {
+    if err.connection_lost() { Ok(()) } else { Err(err) }
 }
 
 async fn stopping(stop: &mut watch::Receiver<bool>) {

@@ -24,6 +24,11 @@ pub use message::{Keepalive, Message, XLogData};
 
 /// So many bytes end a rest early.
 const MUCH: usize = 256 << 10;
+/// In kB; shared_buffers counts blocks of 8 kB.
+const DECODE_IN_MEMORY: &str = "\
+select pg_catalog.set_config(m.name, greatest(m.setting::bigint, least(b.setting::bigint * 4, 1048576))::text || 'kB', false)
+  from pg_catalog.pg_settings m, pg_catalog.pg_settings b
+ where m.name = 'logical_decoding_work_mem' and b.name = 'shared_buffers'";
 
 /// Whether `CREATE_REPLICATION_SLOT` leaves a snapshot that other sessions can use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,11 +102,13 @@ impl ReplicationClient {
         snapshot: Snapshot,
     ) -> Result<CreatedSlot> {
         let doing = format!("cannot create slot `{name}` on the {}", self.side);
+        // Where standbys can keep a copy of the slot, one that is promoted goes on with it.
+        let failover = if self.major >= 17 && !temporary { ", FAILOVER" } else { "" };
         let snapshot = match (self.major >= 15, snapshot) {
-            (true, Snapshot::Export) => "(SNAPSHOT 'export')",
-            (true, Snapshot::NoExport) => "(SNAPSHOT 'nothing')",
-            (false, Snapshot::Export) => "EXPORT_SNAPSHOT",
-            (false, Snapshot::NoExport) => "NOEXPORT_SNAPSHOT",
+            (true, Snapshot::Export) => format!("(SNAPSHOT 'export'{failover})"),
+            (true, Snapshot::NoExport) => format!("(SNAPSHOT 'nothing'{failover})"),
+            (false, Snapshot::Export) => "EXPORT_SNAPSHOT".into(),
+            (false, Snapshot::NoExport) => "NOEXPORT_SNAPSHOT".into(),
         };
         let command = format!(
             "CREATE_REPLICATION_SLOT {}{} LOGICAL {} {snapshot}",
@@ -153,6 +160,19 @@ impl ReplicationClient {
     /// The server's, or the connection is gone.
     pub async fn rows_as_stored(&mut self) -> Result<()> {
         match self.query(connect::ROWS_AS_STORED).await {
+            Ok(_) => Ok(()),
+            Err(broken) => Err(self.error(&format!("prepare a session on the {}", self.side), broken)),
+        }
+    }
+
+    /// Gives decoding more memory than the server's default of 64 MB, so that a large transaction is not
+    /// written to the source's disk and read again for us: half of shared_buffers, at most 1 GB, and no
+    /// less than what is set.
+    ///
+    /// # Errors
+    /// The server's, or the connection is gone.
+    pub async fn decode_in_memory(&mut self) -> Result<()> {
+        match self.query(DECODE_IN_MEMORY).await {
             Ok(_) => Ok(()),
             Err(broken) => Err(self.error(&format!("prepare a session on the {}", self.side), broken)),
         }

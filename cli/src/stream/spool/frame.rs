@@ -20,7 +20,7 @@ use crate::model::Lsn;
 use crate::stream::assemble::Frame;
 
 const MAGIC: u32 = u32::from_le_bytes(*b"PGMS");
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 pub(super) const HEADER: usize = 32;
 /// No frame is near this large: a length beyond it is damage. One value may be up to 1 GiB.
 const FRAME_MAX: u32 = 2 << 30;

@@ -17,6 +17,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::watch;
 
+use crate::crash;
+use crate::error::{Error, Exit};
 use crate::model::Lsn;
 use crate::model::wire::Damaged;
 use frame::{read_body, read_header};
@@ -29,6 +31,21 @@ pub enum SpoolError {
     Damaged { path: PathBuf, at: u64, what: &'static str },
     #[error("{path}: {source}")]
     Record { path: PathBuf, source: Damaged },
+}
+
+impl SpoolError {
+    /// What a person reads of it.
+    pub fn told(self, doing: &str) -> Error {
+        let lost = !matches!(self, SpoolError::Io { .. });
+        let error = Error::new(Exit::Dir, doing).cause(self);
+        match lost {
+            true => error.hint(
+                "put the file back as it was, if it can be had; else the changes in it that the target does not have yet \
+                 are lost: begin again (pgmig cleanup --force, empty the target, pgmig run)",
+            ),
+            false => error,
+        }
+    }
 }
 
 type Result<T, E = SpoolError> = std::result::Result<T, E>;
@@ -212,7 +229,9 @@ impl Spool {
         };
         for (segment, size) in gone {
             let path = self.0.path(segment);
+            crash::before(crash::PRUNE);
             fs::remove_file(&path).map_err(|source| SpoolError::Io { path, source })?;
+            crash::after(crash::PRUNE);
             self.0.bytes.fetch_sub(size, Ordering::Relaxed);
         }
         Ok(())
@@ -307,6 +326,33 @@ mod tests {
     }
 
     #[test]
+    fn a_transaction_that_broke_off_is_taken_back_once_and_comes_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut opened = Spool::open(dir.path()).unwrap();
+        opened.writer.append(&frame(1, true)).unwrap();
+        opened.writer.take_back().unwrap();
+        let mut piece = Encoder::default();
+        piece.begin(2);
+        opened.writer.append(&Frame { body: piece.buffer, boundary: false, end_lsn: Lsn::ZERO }).unwrap();
+        opened.writer.take_back().unwrap();
+        opened.writer.take_back().unwrap();
+        opened.writer.append(&frame(2, true)).unwrap();
+        let opened = Spool::open(dir.path()).unwrap();
+        assert_eq!((opened.durable, opened.cut_bytes), (Lsn(2), 0));
+        let mut reader = opened.spool.reader();
+        let mut kinds = String::new();
+        while let Some(item) = reader.next().unwrap() {
+            kinds.push(match item {
+                Item::Begin { .. } => 'B',
+                Item::Commit(_) => 'C',
+                Item::Abort => 'A',
+                _ => '?',
+            });
+        }
+        assert_eq!(kinds, "BCBABC");
+    }
+
+    #[test]
     fn a_reader_goes_back_to_a_position_it_gave() {
         let dir = tempfile::tempdir().unwrap();
         let mut opened = Spool::open(dir.path()).unwrap();
@@ -329,7 +375,12 @@ mod tests {
         let mut end = 0;
         while opened.writer.at.segment == 0 {
             end += 1;
-            let shape = Shape { table: TableName::new("s", "t"), columns: vec!["a".into()], key: Vec::new() };
+            let shape = Shape {
+                table: TableName::new("s", "t"),
+                columns: vec!["a".into()],
+                types: Vec::new(),
+                key: Vec::new(),
+            };
             let value: Vec<u8> = (0..8 << 20).map(|_| rng.u8(1..)).collect();
             let mut encoder = Encoder::default();
             encoder.begin(1);

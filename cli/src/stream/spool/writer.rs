@@ -10,6 +10,7 @@ use std::sync::atomic::Ordering;
 use super::frame::Header;
 use super::{Position, Result, Shared, SpoolError};
 use crate::model::Lsn;
+use crate::model::wire::ABORT;
 use crate::stream::assemble::Frame;
 
 /// Bytes after which a new segment is begun.
@@ -29,6 +30,8 @@ pub struct SpoolWriter {
     /// The largest end_lsn of all frames, and of those up to the last boundary.
     pub(super) newest: Lsn,
     pub(super) provable: Lsn,
+    /// Pieces of a transaction are in the spool, and its end is not.
+    open: bool,
 }
 
 impl SpoolWriter {
@@ -55,6 +58,7 @@ impl SpoolWriter {
             stored: Vec::new(),
             newest: Lsn::ZERO,
             provable: Lsn::ZERO,
+            open: false,
         })
     }
 
@@ -67,6 +71,15 @@ impl SpoolWriter {
         self.write(frame, false)
     }
 
+    /// Takes back the transaction whose pieces are in the spool without its end, if there is one: the
+    /// stream broke off, and the source sends it again.
+    pub fn take_back(&mut self) -> Result<()> {
+        match self.open {
+            true => self.append(&Frame { body: vec![ABORT], boundary: true, end_lsn: Lsn::ZERO }),
+            false => Ok(()),
+        }
+    }
+
     /// Begins a durable segment whose head says that nothing before `lsn` is behind it.
     pub(super) fn begin_at(&mut self, lsn: Lsn) -> Result<()> {
         (self.newest, self.provable) = (lsn, lsn);
@@ -75,12 +88,12 @@ impl SpoolWriter {
     }
 
     fn begin_segment(&mut self) -> Result<()> {
-        let (newest, provable) = (self.newest, self.provable);
+        let (newest, provable, open) = (self.newest, self.provable, self.open);
         *self = SpoolWriter::open(
             Arc::clone(&self.shared),
             Position { segment: self.at.segment + 1, ..Position::default() },
         )?;
-        (self.newest, self.provable) = (newest, provable);
+        (self.newest, self.provable, self.open) = (newest, provable, open);
         // No boundary: a transaction may be open across the two segments.
         self.write(&Frame { body: Vec::new(), boundary: false, end_lsn: newest }, true)
     }
@@ -102,6 +115,9 @@ impl SpoolWriter {
         self.newest = self.newest.max(frame.end_lsn);
         if frame.boundary {
             self.provable = self.newest;
+        }
+        if !head {
+            self.open = !frame.boundary;
         }
         self.shared.bytes.fetch_add(header.size(), Ordering::Relaxed);
         if let Some(last) = self.shared.sizes().last_mut() {

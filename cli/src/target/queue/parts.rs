@@ -6,7 +6,7 @@ use tokio_postgres::Client;
 
 use crate::error::{Context, Result};
 use crate::model::name::literal;
-use crate::model::{Lsn, TableName};
+use crate::model::{KeyRange, Lsn, TableName};
 
 /// A Part as a worker takes it.
 #[derive(Debug, Clone)]
@@ -17,6 +17,8 @@ pub struct Part {
     /// Into how many Parts the table is cut.
     pub parts: i32,
     pub predicate: Option<String>,
+    /// Where it is a range of keys that every server puts in the same order.
+    pub range: Option<KeyRange>,
     pub columns: Vec<String>,
     pub binary: bool,
     /// Size on the source when it was planned, in bytes.
@@ -36,12 +38,15 @@ pub async fn store_parts(client: &Client, migration: &str, parts: &[Part]) -> Re
     let doing = || "store the Parts".to_string();
     let insert = client
         .prepare(
-            "insert into pgmig.part (migration, schema_name, table_name, part_number, parts, predicate, columns, format, bytes)
+            "insert into pgmig.part (migration, schema_name, table_name, part_number, parts, predicate, columns, format, bytes,
+                                     key_column, key_type, key_lower, key_upper)
              select $1, schema_name, table_name, part_number, parts, predicate,
                     array(select c.name from json_array_elements_text(columns::json) with ordinality as c (name, at) order by c.at),
-                    format, bytes
-               from unnest($2::text[], $3::text[], $4::int[], $5::int[], $6::text[], $7::text[], $8::text[], $9::bigint[])
-                    with ordinality as p (schema_name, table_name, part_number, parts, predicate, columns, format, bytes, at)
+                    format, bytes, key_column, key_type, key_lower, key_upper
+               from unnest($2::text[], $3::text[], $4::int[], $5::int[], $6::text[], $7::text[], $8::text[], $9::bigint[],
+                           $10::text[], $11::text[], $12::text[], $13::text[])
+                    with ordinality as p (schema_name, table_name, part_number, parts, predicate, columns, format, bytes,
+                                          key_column, key_type, key_lower, key_upper, at)
               order by at",
         )
         .await
@@ -55,10 +60,29 @@ pub async fn store_parts(client: &Client, migration: &str, parts: &[Part]) -> Re
         let columns: Vec<String> = parts.iter().map(|part| serde_json::json!(part.columns).to_string()).collect();
         let formats: Vec<&str> = parts.iter().map(|part| if part.binary { "binary" } else { "text" }).collect();
         let bytes: Vec<i64> = parts.iter().map(|part| part.bytes).collect();
+        let ranges = || parts.iter().map(|part| part.range.as_ref());
+        let key_columns: Vec<Option<&str>> = ranges().map(|range| Some(range?.column.as_str())).collect();
+        let key_types: Vec<Option<&str>> = ranges().map(|range| Some(range?.type_name.as_str())).collect();
+        let lower: Vec<Option<&str>> = ranges().map(|range| range?.lower.as_deref()).collect();
+        let upper: Vec<Option<&str>> = ranges().map(|range| range?.upper.as_deref()).collect();
         client
             .execute(
                 &insert,
-                &[&migration, &schemas, &tables, &numbers, &counts, &predicates, &columns, &formats, &bytes],
+                &[
+                    &migration,
+                    &schemas,
+                    &tables,
+                    &numbers,
+                    &counts,
+                    &predicates,
+                    &columns,
+                    &formats,
+                    &bytes,
+                    &key_columns,
+                    &key_types,
+                    &lower,
+                    &upper,
+                ],
             )
             .await
             .on_target(doing)?;
@@ -66,8 +90,8 @@ pub async fn store_parts(client: &Client, migration: &str, parts: &[Part]) -> Re
     Ok(())
 }
 
-const PART_COLUMNS: &str =
-    "part_id, schema_name, table_name, part_number, parts, predicate, columns, format = 'binary', bytes";
+const PART_COLUMNS: &str = "part_id, schema_name, table_name, part_number, parts, predicate, columns, format = 'binary', bytes, \
+                            key_column, key_type, key_lower, key_upper";
 
 fn part(row: &tokio_postgres::Row) -> Part {
     Part {
@@ -79,7 +103,18 @@ fn part(row: &tokio_postgres::Row) -> Part {
         columns: row.get(6),
         binary: row.get(7),
         bytes: row.get(8),
+        range: range(row, 9),
     }
+}
+
+/// The range of keys in four columns of a row.
+fn range(row: &tokio_postgres::Row, at: usize) -> Option<KeyRange> {
+    Some(KeyRange {
+        column: row.get::<_, Option<String>>(at)?,
+        type_name: row.get::<_, Option<String>>(at + 1)?,
+        lower: row.get(at + 2),
+        upper: row.get(at + 3),
+    })
 }
 
 /// Where a worker is in the queue: behind it, all Parts are done or somebody else's.
@@ -244,53 +279,90 @@ pub async fn parts_done(client: &Client, migration: &str) -> Result<i64> {
     Ok(row.get(0))
 }
 
-/// Tables whose copy a crash left half done. Their Parts would come from two snapshots, and only a
-/// table as a whole can be reconciled with the stream, so it is emptied and begun again.
-pub async fn restart_split_tables(client: &Client, migration: &str) -> Result<Vec<TableName>> {
+/// Begins tables again whose copy cannot go on where it stopped: half copied ones whose Parts would come
+/// from two snapshots, which only a table as a whole can be reconciled with, unless every change says by
+/// its key to which Part it belongs (`keep_ranges`); and those that are to be copied again. They are emptied.
+pub async fn restart_split_tables(client: &Client, migration: &str, keep_ranges: bool) -> Result<Vec<TableName>> {
     let doing = || "begin half copied tables again".to_string();
     let rows = client
         .query(
-            "select schema_name, table_name from pgmig.part
+            "select schema_name, table_name, bool_or(state = 'done') from pgmig.part
               where migration = $1 and parts > 1 and schema_name <> 'pg_catalog'
               group by schema_name, table_name
-             having bool_or(state = 'done') and bool_or(state = 'pending')",
-            &[&migration],
+             having bool_or(state = 'pending') and (not $2 or bool_or(key_column is null) or bool_and(state = 'pending'))",
+            &[&migration, &keep_ranges],
         )
         .await
         .on_target(doing)?;
-    let tables: Vec<TableName> =
-        rows.iter().map(|row| TableName::new(row.get::<_, String>(0), row.get::<_, String>(1))).collect();
-    for table in &tables {
-        client.batch_execute(&format!("begin; truncate only {}", table.sql())).await.on_target(doing)?;
-        client
-            .execute(
-                "update pgmig.part
-                    set state = 'pending', copied_rows = null, copied_bytes = null, snapshot = null, snapshot_lsn = null,
-                        started_at = null, finished_at = null
-                  where migration = $1 and schema_name = $2 and table_name = $3",
-                &[&migration, &table.schema, &table.table],
-            )
-            .await
-            .on_target(doing)?;
+    let mut half_copied = Vec::new();
+    for row in &rows {
+        let table = table_name(row);
+        client.batch_execute("begin").await.on_target(doing)?;
+        empty(client, &table).await?;
+        set_pending(client, migration, &table).await?;
         client.batch_execute("commit").await.on_target(doing)?;
+        if row.get(2) {
+            half_copied.push(table);
+        }
     }
-    Ok(tables)
+    Ok(half_copied)
 }
 
-/// Lets a table be copied again by the next run. One Part of it is enough: a table of which some are done
-/// and some are not is emptied and begun anew.
-pub async fn copy_again(client: &Client, migration: &str, table: &TableName) -> Result<()> {
+/// A table whose Parts must all be read under one snapshot: cut, and not by ranges of keys that tell them
+/// apart.
+pub async fn needs_one_snapshot(client: &Client, migration: &str) -> Result<Option<TableName>> {
+    let row = client
+        .query_opt(
+            "select schema_name, table_name from pgmig.part
+              where migration = $1 and state = 'pending' and parts > 1 and key_column is null and schema_name <> 'pg_catalog'
+              limit 1",
+            &[&migration],
+        )
+        .await
+        .on_target(|| "look how tables are cut".into())?;
+    Ok(row.as_ref().map(table_name))
+}
+
+/// Takes all rows out of a table, in the open transaction. TRUNCATE where no foreign key refers to it.
+pub async fn empty(client: &Client, table: &TableName) -> Result<()> {
+    let sql = match is_referred_to(client, table).await? {
+        // What refers to its rows stays: they come again.
+        true => "set local session_replication_role = replica; delete from only",
+        false => "truncate only",
+    };
+    client.batch_execute(&format!("{sql} {}", table.sql())).await.on_target(|| format!("empty {table}"))
+}
+
+/// Whether foreign keys of other tables refer to it: TRUNCATE refuses that.
+pub async fn is_referred_to(client: &Client, table: &TableName) -> Result<bool> {
+    let row = client
+        .query_one(
+            "select exists (select from pg_catalog.pg_constraint
+                             where contype = 'f' and confrelid = $1::text::regclass and conrelid <> confrelid)",
+            &[&table.sql()],
+        )
+        .await
+        .on_target(|| format!("look which foreign keys refer to {table}"))?;
+    Ok(row.get(0))
+}
+
+async fn set_pending(client: &Client, migration: &str, table: &TableName) -> Result<()> {
     client
         .execute(
             "update pgmig.part
                 set state = 'pending', copied_rows = null, copied_bytes = null, snapshot = null, snapshot_lsn = null,
                     started_at = null, finished_at = null
-              where migration = $1 and schema_name = $2 and table_name = $3 and part_number = 1",
+              where migration = $1 and schema_name = $2 and table_name = $3",
             &[&migration, &table.schema, &table.table],
         )
         .await
         .on_target(|| format!("let {table} be copied again"))?;
     Ok(())
+}
+
+/// Lets a table be copied again, as a whole, by the next run.
+pub async fn copy_again(client: &Client, migration: &str, table: &TableName) -> Result<()> {
+    set_pending(client, migration, table).await
 }
 
 /// Tables that are to be copied, with at least one Part left.
@@ -323,25 +395,38 @@ pub async fn renew_columns(client: &Client, migration: &str, table: &TableName) 
     Ok(())
 }
 
-/// The snapshot tag of every table that is copied, and the position behind which it says nothing.
-pub async fn tags(client: &Client, migration: &str) -> Result<Vec<(TableName, Option<(String, Lsn)>)>> {
+/// What a Part holds already.
+pub struct PartTag {
+    pub table: TableName,
+    /// The tag, and the position behind which it says nothing; None: the Part is not copied.
+    pub tag: Option<(String, Lsn)>,
+    pub range: Option<KeyRange>,
+}
+
+/// The snapshot tag of every Part, in their order; of a table whose Parts carry one tag, one row.
+pub async fn tags(client: &Client, migration: &str) -> Result<Vec<PartTag>> {
     let rows = client
         .query(
-            "select distinct schema_name, table_name, snapshot, snapshot_lsn
-               from pgmig.part where migration = $1 and schema_name <> 'pg_catalog'",
+            "select schema_name, table_name, snapshot, snapshot_lsn, key_column, key_type, key_lower, key_upper
+               from (select p.*,
+                            min(coalesce(snapshot, '')) over of_table = max(coalesce(snapshot, '')) over of_table as one_tag
+                       from pgmig.part p
+                      where migration = $1 and schema_name <> 'pg_catalog'
+                        -- Tables of extensions are copied by a condition that changes do not know.
+                        and not (parts = 1 and predicate is not null)
+                     window of_table as (partition by schema_name, table_name)) p
+              where part_number = 1 or not one_tag
+              order by schema_name, table_name, part_number",
             &[&migration],
         )
         .await
         .on_target(|| "read the tags of the copies".into())?;
-    Ok(rows
-        .iter()
-        .map(|row| {
-            (
-                TableName::new(row.get::<_, String>(0), row.get::<_, String>(1)),
-                row.get::<_, Option<String>>(2).zip(row.get::<_, Option<Lsn>>(3)),
-            )
-        })
-        .collect())
+    let part_tag = |row: &tokio_postgres::Row| PartTag {
+        table: table_name(row),
+        tag: row.get::<_, Option<String>>(2).zip(row.get::<_, Option<Lsn>>(3)),
+        range: range(row, 4),
+    };
+    Ok(rows.iter().map(part_tag).collect())
 }
 
 /// The tables that are copied.

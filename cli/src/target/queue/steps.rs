@@ -73,6 +73,38 @@ fn step(row: &tokio_postgres::Row) -> Step {
 }
 const STEP_COLUMNS: &str = "s.step_id, s.stage, s.kind, s.schema_name, s.table_name, s.name, s.statement, s.blocking";
 
+/// Marks what needs all rows of its table as of one moment.
+pub async fn mark_one_moment(client: &Client, migration: &str, steps: &[(TableName, String)]) -> Result<()> {
+    for (table, name) in steps {
+        client
+            .execute(
+                "update pgmig.step set one_moment = true
+                  where migration = $1 and schema_name = $2 and table_name = $3 and name = $2 || '.' || $4
+                    and stage in ('index', 'constraint')",
+                &[&migration, &table.schema, &table.table, name],
+            )
+            .await
+            .on_target(|| format!("store the steps of {table}"))?;
+    }
+    Ok(())
+}
+
+/// Puts off what needs all rows of a table as of one moment, where Parts came from several snapshots: it
+/// comes when replay has passed the newest of them.
+pub async fn put_off_one_moment(client: &Client, migration: &str) -> Result<()> {
+    client
+        .execute(
+            "update pgmig.step s set stage = 'unique'
+              where s.migration = $1 and s.one_moment and s.state = 'pending' and s.stage in ('index', 'constraint')
+                and (select count(distinct p.snapshot) from pgmig.part p
+                      where p.migration = s.migration and p.schema_name = s.schema_name and p.table_name = s.table_name) > 1",
+            &[&migration],
+        )
+        .await
+        .on_target(|| "put unique indexes off".into())?;
+    Ok(())
+}
+
 /// Tables that are copied and lack indexes, constraints or statistics, and about how many bytes each
 /// holds. With `rowless` also those that have no rows to copy; None stands for steps that belong to no
 /// table. While leaves are copied, their root is locked.

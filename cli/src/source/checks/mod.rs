@@ -1,5 +1,8 @@
 //! What must be true of the source before anything is changed. Reads only.
 
+pub mod roles;
+pub mod stream;
+
 use tokio_postgres::Client;
 
 use crate::error::{Context, Result};
@@ -19,8 +22,10 @@ pub struct Abilities {
     pub in_recovery: bool,
     /// Output plugins the server allows; None where it knows no such setting or does not tell.
     pub plugins: Option<String>,
-    /// Tables that the role may not read.
+    /// Tables and sequences that the role may not read.
     pub unreadable: Vec<TableName>,
+    /// Partitioned tables that it may not read: a dump locks them.
+    pub unreadable_roots: Vec<TableName>,
     /// Schemas with tables that the role may not look into.
     pub closed: Vec<String>,
     /// Tables whose rows row security would hide from the role.
@@ -49,6 +54,20 @@ pub async fn unprintable_type(client: &Client) -> Result<Option<(TableName, Stri
     Ok(row.map(|row| (TableName::new(row.get::<_, String>(0), row.get::<_, String>(1)), row.get(2))))
 }
 
+/// Which database of which server this is, and whether the server is a standby.
+pub async fn identity(client: &Client) -> Result<(String, bool)> {
+    let row = client
+        .query_one(
+            "select (select system_identifier from pg_catalog.pg_control_system())::text
+                    || '/' || (select oid from pg_catalog.pg_database where datname = current_database()),
+                    pg_catalog.pg_is_in_recovery()",
+            &[],
+        )
+        .await
+        .on_source(|| "ask the source who it is".into())?;
+    Ok((row.get(0), row.get(1)))
+}
+
 pub async fn abilities(client: &Client) -> Result<Abilities> {
     let row = client
         .query_one(
@@ -70,11 +89,11 @@ pub async fn abilities(client: &Client) -> Result<Abilities> {
         )
         .await
         .on_source(|| "ask what the source allows".into())?;
-    let unreadable =
-        names(client, "not pg_catalog.has_table_privilege(c.oid, 'select')", "look for tables that cannot be read")
-            .await?;
+    let (closed_to_it, doing) = ("not pg_catalog.has_table_privilege(c.oid, 'select')", "look for what cannot be read");
+    let unreadable = names(client, "r, S", closed_to_it, doing).await?;
+    let unreadable_roots = names(client, "p", closed_to_it, doing).await?;
     // With row_security = off reading these is an error, never a smaller copy.
-    let hidden = names(client, "pg_catalog.row_security_active(c.oid)", "look for row security").await?;
+    let hidden = names(client, "r", "pg_catalog.row_security_active(c.oid)", "look for row security").await?;
     Ok(Abilities {
         version: row.get(0),
         encoding: row.get(1),
@@ -87,18 +106,19 @@ pub async fn abilities(client: &Client) -> Result<Abilities> {
         in_recovery: row.get(8),
         plugins: row.get(9),
         unreadable,
+        unreadable_roots,
         closed: closed_schemas(client).await?,
         hidden,
     })
 }
 
-async fn names(client: &Client, condition: &str, doing: &str) -> Result<Vec<TableName>> {
+async fn names(client: &Client, kinds: &str, condition: &str, doing: &str) -> Result<Vec<TableName>> {
     let rows = client
         .query(
             &format!(
                 "select n.nspname::text, c.relname::text
                    from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
-                  where c.relkind in ('r', 'S') and c.relpersistence <> 't'
+                  where c.relkind = any ('{{{kinds}}}') and c.relpersistence <> 't'
                     and n.nspname !~ '^pg_' and n.nspname not in ('information_schema', 'pgmig')
                     and not exists (select from pg_catalog.pg_depend d
                                      where d.classid = 'pg_class'::regclass and d.objid = c.oid and d.deptype = 'e')

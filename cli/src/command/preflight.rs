@@ -1,0 +1,62 @@
+//! `pgmig preflight`: every check of `run`, shown whether it passes or not. What it tries it undoes.
+
+use std::io::Write;
+
+use tokio_postgres::Client;
+
+use crate::args::PreflightArgs;
+use crate::command::run::Config;
+use crate::config::Conninfo;
+use crate::connect::{self, Side};
+use crate::error::{Context, Exit, Result};
+use crate::model::Place;
+use crate::preflight::{self, Checks};
+use crate::report::findings::{self, Findings};
+use crate::report::json;
+
+pub async fn preflight(args: PreflightArgs) -> Result<Exit> {
+    let as_json = args.run.json;
+    let config = Config::new(args.run)?;
+    let mut checks = Checks::default();
+    let source = connected(&config.source, Side::Source, &mut checks).await;
+    let target = connected(&config.target, Side::Target, &mut checks).await;
+    match (&source, &target) {
+        (Some(source), Some(target)) => {
+            preflight::two_databases(source, target).await?;
+            // What ends the checks half-way is a finding like the others, below them.
+            if let Err(error) = preflight::check(source, target, &config.asked(), &mut checks).await {
+                let place = match error.exit() {
+                    Exit::Source => Place::Source,
+                    Exit::Target => Place::Target,
+                    _ => Place::Here,
+                };
+                checks.refuse(place, "checks", error);
+            }
+        }
+        (Some(source), None) => preflight::check_alone(source, Side::Source, &mut checks).await?,
+        (None, Some(target)) => preflight::check_alone(target, Side::Target, &mut checks).await?,
+        (None, None) => {}
+    }
+    let all = Findings::new(json::FORMAT, checks.findings);
+    let text = match as_json {
+        true => format!("{}\n", serde_json::to_string(&all).during(Exit::Bug, || "write the findings".into())?),
+        false => findings::text(&all),
+    };
+    // A reader that went away is no error.
+    let _ = std::io::stdout().write_all(text.as_bytes());
+    Ok(if all.failed > 0 { Exit::No } else { Exit::Done })
+}
+
+async fn connected(conninfo: &Conninfo, side: Side, checks: &mut Checks) -> Option<Client> {
+    match connect::client(conninfo, side, "pgmig preflight", &[]).await {
+        Ok(client) => Some(client),
+        Err(error) => {
+            let place = match side {
+                Side::Source => Place::Source,
+                Side::Target => Place::Target,
+            };
+            checks.refuse(place, "connection", error);
+            None
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! Commands of the user's, run by `sh -c`. What they print goes to stderr; one that is given up dies with
+//! all that it has started.
+
+use std::os::fd::AsFd;
+use std::process::Stdio;
+
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+use tokio::process::Command;
+
+use crate::error::{Context, Error, Exit, Result};
+
+/// What a hook is called for: do it, or take it back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    Do,
+    Undo,
+}
+
+/// Ends the hook's whole group when it is given up.
+struct Group(Option<Pid>);
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if let Some(pid) = self.0 {
+            // It may be gone by itself.
+            let _ = killpg(pid, Signal::SIGKILL);
+        }
+    }
+}
+
+/// Runs a hook to its end. It learns from its environment what is asked: PGMIG_HOOK, PGMIG_ACTION and
+/// PGMIG_MIGRATION.
+///
+/// # Errors
+/// It cannot be started, or does not end with 0.
+pub async fn run(command: &str, hook: &str, action: Action, migration: &str) -> Result<()> {
+    let action = if action == Action::Do { "do" } else { "undo" };
+    let doing = || format!("run the {hook} hook `{command}`");
+    let talk = std::io::stderr().as_fd().try_clone_to_owned().during(Exit::Dir, doing)?;
+    let mut child = Command::new("sh")
+        .args(["-c", command])
+        .env("PGMIG_HOOK", hook)
+        .env("PGMIG_ACTION", action)
+        .env("PGMIG_MIGRATION", migration)
+        .stdin(Stdio::null())
+        .stdout(Stdio::from(talk))
+        .process_group(0)
+        .kill_on_drop(true)
+        .spawn()
+        .during(Exit::Dir, doing)?;
+    let mut group = Group(child.id().map(|pid| Pid::from_raw(pid as i32)));
+    let status = child.wait().await.during(Exit::Dir, doing)?;
+    // Its number may be another's from here on.
+    group.0 = None;
+    if status.success() {
+        return Ok(());
+    }
+    Err(Error::new(Exit::No, format!("the {hook} hook did not {action} it: {status}"))
+        .hint(format!("it was called as: PGMIG_HOOK={hook} PGMIG_ACTION={action} sh -c '{command}'")))
+}

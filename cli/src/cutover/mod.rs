@@ -1,0 +1,145 @@
+//! How writes are stopped and how clients are switched: values, hooks and PgBouncer. The order of things is
+//! in `command/run/cutover.rs`.
+//!
+//! ```text
+//! check ─ prepare ─┬─ pause ─ freeze ─ endpos ─ drain ─ sequences ─ views ─ verify ─ finish ─ quiet ─ switch ─┬─ resume
+//!   writes go on   │            writes are stopped; too long, or a failure: all of it is undone              │ no way back
+//! ```
+//!
+//! Each step is recorded on the target before it is begun, with what undoes it. Whoever finds a try that
+//! nobody finished undoes what it had done, in the opposite order, and begins anew; behind the switch it
+//! goes on instead.
+
+pub mod hook;
+pub mod pgbouncer;
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use crate::config::Conninfo;
+
+/// How writes on the source are stopped.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Freeze {
+    /// The database's default becomes read-only, and sessions are ended.
+    ReadOnly,
+    /// A command of the user's does it, and undoes it.
+    Hook(String),
+    /// Somebody has done it already.
+    None,
+}
+
+impl FromStr for Freeze {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Freeze, String> {
+        match text {
+            "read-only" => Ok(Freeze::ReadOnly),
+            "none" => Ok(Freeze::None),
+            _ => match text.strip_prefix("hook:").filter(|command| !command.trim().is_empty()) {
+                Some(command) => Ok(Freeze::Hook(command.into())),
+                None => Err("give read-only, none, or hook:CMD".into()),
+            },
+        }
+    }
+}
+
+/// Everything a cutover is told.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    pub freeze: Freeze,
+    /// Roles whose sessions are not ended.
+    pub spared: Vec<String>,
+    /// How long writes may be stopped.
+    pub max_downtime: Duration,
+    /// Bytes that apply may lag when writes are stopped.
+    pub max_lag: u64,
+    /// Command that points clients at the target, and back.
+    pub switch: Option<String>,
+    /// PgBouncer's admin console, and the databases that are paused there; none is all.
+    pub pgbouncer: Option<(Conninfo, Vec<String>)>,
+}
+
+/// One step. Their order is that of the declaration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Step {
+    Check,
+    Prepare,
+    Pause,
+    Freeze,
+    Endpos,
+    Drain,
+    Sequences,
+    Views,
+    Finish,
+    Quiet,
+    Switch,
+    Resume,
+}
+
+impl Step {
+    pub const ALL: [Step; 12] = [
+        Step::Check,
+        Step::Prepare,
+        Step::Pause,
+        Step::Freeze,
+        Step::Endpos,
+        Step::Drain,
+        Step::Sequences,
+        Step::Views,
+        Step::Finish,
+        Step::Quiet,
+        Step::Switch,
+        Step::Resume,
+    ];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Step::Check => "check",
+            Step::Prepare => "prepare",
+            Step::Pause => "pause",
+            Step::Freeze => "freeze",
+            Step::Endpos => "endpos",
+            Step::Drain => "drain",
+            Step::Sequences => "sequences",
+            Step::Views => "views",
+            Step::Finish => "finish",
+            Step::Quiet => "quiet",
+            Step::Switch => "switch",
+            Step::Resume => "resume",
+        }
+    }
+
+    pub fn of(name: &str) -> Option<Step> {
+        Step::ALL.into_iter().find(|step| step.name() == name)
+    }
+
+    /// Writes are stopped from here on.
+    pub fn stops_writes(self) -> bool {
+        self >= Step::Pause
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_are_found_by_their_names_and_stand_in_their_order() {
+        assert!(Step::ALL.windows(2).all(|two| two[0] < two[1]));
+        assert!(Step::ALL.iter().all(|step| Step::of(step.name()) == Some(*step)));
+    }
+
+    #[test]
+    fn ways_to_stop_writes_are_read() {
+        assert_eq!("hook:/bin/stop --now".parse(), Ok(Freeze::Hook("/bin/stop --now".into())));
+        assert_eq!("read-only".parse(), Ok(Freeze::ReadOnly));
+        assert!("hook: ".parse::<Freeze>().is_err() && "readonly".parse::<Freeze>().is_err());
+    }
+}

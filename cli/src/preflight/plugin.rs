@@ -1,0 +1,149 @@
+//! Which output plugin a run takes: wal2json where it is allowed and carries every value, else pgoutput.
+//! Each is tried with a temporary slot. One that was asked for by name and cannot do it is a failure.
+
+use super::Scope;
+use super::checks::{Checks, some};
+use crate::error::{Error, Exit, Result};
+use crate::model::Place;
+use crate::model::name::identifier;
+use crate::source::checks::stream::{Surroundings, not_owned};
+use crate::source::{checks as source_checks, slot};
+
+const CHECK: &str = "output plugin";
+
+pub(super) async fn choose(
+    scope: &Scope<'_>,
+    around: &Surroundings,
+    may_try: bool,
+    checks: &mut Checks,
+) -> Result<&'static str> {
+    let asked = scope.asked.plugin;
+    if asked != Some("pgoutput") {
+        match wal2json(scope, may_try).await? {
+            Ok(tried) => {
+                if tried {
+                    checks.pass(Place::Source, CHECK, "wal2json, tried with a temporary slot");
+                }
+                return Ok("wal2json");
+            }
+            Err(error) if asked.is_some() => {
+                checks.refuse(Place::Source, CHECK, error);
+                return Ok("wal2json");
+            }
+            Err(error) if may_try => {
+                tracing::debug!(error = %error.chain(), "wal2json is not to be had");
+                checks.pass(Place::Source, "wal2json", format!("not taken: {}", error.chain()));
+            }
+            Err(_) => {}
+        }
+    }
+    if may_try && scope.asked.tries.is_some() {
+        match slot::try_plugin(scope.source, "pgoutput").await {
+            Ok(()) => checks.pass(Place::Source, CHECK, "pgoutput, tried with a temporary slot"),
+            Err(error) => checks.refuse(Place::Source, CHECK, error),
+        }
+    }
+    publications(scope, around, checks).await?;
+    Ok("pgoutput")
+}
+
+/// Whether it was tried; or why it is not taken.
+async fn wal2json(scope: &Scope<'_>, may_try: bool) -> Result<Result<bool>> {
+    let tables = &scope.selected.tables;
+    let refuse = |what: String| Ok(Err(Error::new(Exit::Source, what).hint("use --plugin pgoutput")));
+    if scope.on_source.encoding != "UTF8" {
+        // wal2json prints in the database's encoding, which is not JSON then.
+        return refuse(format!("wal2json cannot be used on a database in {}", scope.on_source.encoding));
+    }
+    if let Some((table, column)) = source_checks::unprintable_type(scope.source).await? {
+        return refuse(format!("wal2json prints the name of the type of column {column} of {table} as broken JSON"));
+    }
+    if let Some(list) = &scope.on_source.plugins
+        && !list.split(',').any(|name| name.trim() == "wal2json")
+    {
+        let allow = scope.from.service.set("output_plugin_libraries", &format!("{list}, wal2json"), false);
+        let hint =
+            format!("on the source, as superuser (no quotes round the whole list); or use --plugin pgoutput:\n{allow}");
+        return Ok(Err(Error::new(Exit::Source, "the source does not allow the output plugin wal2json").hint(hint)));
+    }
+    if !may_try || scope.asked.tries.is_none() {
+        return Ok(Ok(false));
+    }
+    let lossy = tables.iter().find_map(|table| Some((&table.name, table.float_column.as_ref()?)));
+    match (slot::wal2json_keeps_nan(scope.source).await, lossy) {
+        (Ok(true), _) | (Ok(false), None) => Ok(Ok(true)),
+        (Ok(false), Some((table, column))) => refuse(format!(
+            "the source's wal2json is older than 2.6 and turns NaN and infinity in column {column} of {table} into null"
+        )),
+        (Err(error), _) => Ok(Err(no_wal2json(error))),
+    }
+}
+
+/// Why wal2json could not be tried, and what to do about it.
+fn no_wal2json(err: Error) -> Error {
+    let hint = match err.sqlstate() {
+        Some("58P01" | "42704") => {
+            "install the package postgresql-NN-wal2json of the source's version, or use --plugin pgoutput"
+        }
+        Some("42501") => {
+            "on the source, as superuser (no quotes round the whole list), then reload; or use --plugin pgoutput:\n\
+             alter system set output_plugin_libraries = pgoutput, test_decoding, wal2json;\n\
+             select pg_reload_conf();"
+        }
+        _ => "use --plugin pgoutput, which every server has",
+    };
+    Error::new(Exit::Source, "the source cannot decode with wal2json").hint(hint).cause(err)
+}
+
+/// pgoutput sends what a publication names, and only an owner may name a table there.
+async fn publications(scope: &Scope<'_>, around: &Surroundings, checks: &mut Checks) -> Result<()> {
+    let user = identifier(&scope.on_source.user);
+    let mut mend = Vec::new();
+    let mut lacks = Vec::new();
+    if !around.may_publish {
+        lacks.push("CREATE on the database".to_string());
+        mend.push(format!("grant create on database {} to {user};", identifier(&scope.from.database)));
+    }
+    let oids: Vec<u32> = scope.selected.tables.iter().filter(|table| table.logged).map(|table| table.oid).collect();
+    let foreign = not_owned(scope.source, &oids).await?;
+    if !foreign.is_empty() {
+        let names: Vec<_> = foreign.iter().map(|(table, _)| table).collect();
+        lacks.push(format!("ownership of {}", some(&names)));
+        let mut owners: Vec<&String> = foreign.iter().map(|(_, owner)| owner).collect();
+        owners.sort();
+        owners.dedup();
+        mend.extend(owners.iter().map(|owner| format!("grant {} to {user};", identifier(owner))));
+    }
+    if lacks.is_empty() {
+        checks.pass(Place::Source, "publications", "the role may make them");
+    } else {
+        let message =
+            format!("to publish for pgoutput the role {} lacks {}", scope.on_source.user, lacks.join(" and "));
+        let hint = format!("on the source, or let it use wal2json:\n{}", mend.join("\n"));
+        checks.fail(Place::Source, "publications", message, hint);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ServerError;
+
+    #[test]
+    fn a_source_without_wal2json_is_told_apart_from_one_that_does_not_allow_it() {
+        let cases = [
+            ("58P01", "could not access file \"wal2json\": No such file or directory", "install the package"),
+            ("42501", "library \"wal2json\" may not be used as an output plugin", "output_plugin_libraries"),
+            ("57014", "canceling statement due to statement timeout", "--plugin pgoutput"),
+        ];
+        for (sqlstate, message, expected) in cases {
+            let answer = ServerError { sqlstate: sqlstate.into(), message: message.into(), hint: None };
+            let tried = Error::new(Exit::Source, "try wal2json with a temporary slot").cause(answer);
+            let error = no_wal2json(tried);
+            assert_eq!(error.exit(), Exit::Source);
+            assert!(error.hint_text().is_some_and(|hint| hint.contains(expected)), "{error:?}");
+            assert!(error.chain().contains(message), "{error:?}");
+        }
+    }
+}

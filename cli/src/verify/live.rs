@@ -1,0 +1,193 @@
+//! Compares the tables of a migration at one position, while both sides may be written to. A query that
+//! fails ends it: nothing counts as equal that was not read.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use futures_util::future::try_join_all;
+use serde::Serialize;
+use tokio_postgres::Client;
+
+use super::align::{self, Aligned};
+use super::digest::{self, Form, Reading, Row};
+use crate::config::Conninfo;
+use crate::connect::Side;
+use crate::error::{Context, Exit, Result};
+use crate::model::TableName;
+
+/// How it is compared.
+#[derive(Debug, Clone, Copy)]
+pub struct How {
+    pub jobs: usize,
+    /// Only columns and counts.
+    pub quick: bool,
+    /// Bytes a second of each side; 0 is no limit.
+    pub max_rate: u64,
+}
+
+/// What differs in one table.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct TableDifference {
+    pub table: TableName,
+    pub what: String,
+    pub rows: Vec<Row>,
+    /// Whether `rows` names all of them.
+    pub complete: bool,
+}
+
+/// What a comparison came to.
+#[derive(Debug, Default, Clone)]
+pub struct Compared {
+    pub tables: usize,
+    /// Rows of the source.
+    pub rows: i64,
+    pub bytes: u64,
+    pub differences: Vec<TableDifference>,
+}
+
+/// Told of the bytes that were read on the source, and of all there are.
+pub type Progress = Arc<dyn Fn(u64, u64) + Send + Sync>;
+
+struct Job {
+    table: TableName,
+    here: Form,
+    there: Form,
+}
+
+/// What the jobs share.
+struct Shared {
+    queue: Mutex<VecDeque<Job>>,
+    read: Mutex<u64>,
+    bytes: u64,
+    block: u64,
+    began: Instant,
+    how: How,
+    progress: Progress,
+}
+
+impl Shared {
+    /// Counts what was read, and waits where that was too fast.
+    async fn after(&self, side: Side, blocks: i64) {
+        if side == Side::Target {
+            return;
+        }
+        let read = {
+            let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+            *read += blocks as u64 * self.block;
+            *read
+        };
+        (self.progress)(read, self.bytes);
+        if self.how.max_rate > 0 {
+            let due = Duration::from_secs_f64(read as f64 / self.how.max_rate as f64);
+            tokio::time::sleep(due.saturating_sub(self.began.elapsed())).await;
+        }
+    }
+}
+
+/// Compares these tables under both snapshots.
+pub async fn compare(
+    source: &Conninfo,
+    target: &Conninfo,
+    aligned: &Aligned,
+    tables: Vec<TableName>,
+    how: How,
+    progress: Progress,
+) -> Result<Compared> {
+    let (here, there) = (&aligned.source.client, &aligned.target);
+    let facts = "select current_setting('server_encoding'), current_setting('block_size')::int8";
+    let ask = async |client: &Client, side: Side| {
+        let row = client.query_one(facts, &[]).await.during(side.exit(), || format!("ask the {side} what it is"))?;
+        Ok::<_, crate::error::Error>((row.get::<_, String>(0), row.get::<_, i64>(1) as u64))
+    };
+    let ((encoding, block), (other_encoding, _)) = tokio::try_join!(ask(here, Side::Source), ask(there, Side::Target))?;
+    let recode = encoding != other_encoding;
+    let mut compared = Compared { tables: tables.len(), ..Compared::default() };
+    let mut queue = Vec::new();
+    let whole =
+        |table: TableName, what: &str| TableDifference { table, what: what.into(), rows: Vec::new(), complete: false };
+    for table in tables {
+        let forms =
+            tokio::try_join!(digest::form(here, Side::Source, &table), digest::form(there, Side::Target, &table))?;
+        match forms {
+            (Some(here), Some(there)) if here.columns == there.columns => queue.push(Job { table, here, there }),
+            (Some(_), Some(_)) => {
+                compared.differences.push(whole(table, "has other columns: its rows are not compared"))
+            }
+            (Some(_), None) => compared.differences.push(whole(table, digest::MISSING)),
+            (None, Some(_)) => compared.differences.push(whole(table, digest::EXTRA)),
+            (None, None) => compared.differences.push(whole(table, "is on neither side any more")),
+        }
+    }
+    // The largest first, so that no job is left alone with it at the end.
+    queue.sort_by_key(|job| std::cmp::Reverse(job.here.blocks));
+    let bytes = queue.iter().map(|job| job.here.blocks as u64 * block).sum();
+    let jobs = how.jobs.min(queue.len()).max(1);
+    let (queue, read, began) = (Mutex::new(queue.into()), Mutex::new(0), Instant::now());
+    let shared = Shared { queue, read, bytes, block, began, how, progress };
+    for part in try_join_all((0..jobs).map(|_| worker(source, target, aligned, &shared, recode))).await? {
+        compared.rows += part.rows;
+        compared.differences.extend(part.differences);
+    }
+    compared.bytes = bytes;
+    compared.differences.sort_by(|a, b| a.table.cmp(&b.table));
+    Ok(compared)
+}
+
+/// Takes tables until none is left.
+async fn worker(
+    source: &Conninfo,
+    target: &Conninfo,
+    aligned: &Aligned,
+    shared: &Shared,
+    recode: bool,
+) -> Result<Compared> {
+    let (here, there) = tokio::try_join!(
+        align::session(source, Side::Source, &aligned.source.exported),
+        align::session(target, Side::Target, &aligned.target_exported)
+    )?;
+    let mut compared = Compared::default();
+    loop {
+        let next = shared.queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+        let Some(Job { table, here: form, there: other }) = next else { return Ok(compared) };
+        if shared.how.quick {
+            let (on_source, on_target) =
+                tokio::try_join!(count(&here, Side::Source, &table), count(&there, Side::Target, &table))?;
+            shared.after(Side::Source, form.blocks).await;
+            compared.rows += on_source;
+            if on_source != on_target {
+                let what = format!("source {on_source} rows, target {on_target} rows");
+                compared.differences.push(TableDifference { table, what, rows: Vec::new(), complete: false });
+            }
+            continue;
+        }
+        let reading = Reading::new(&table, &form, recode);
+        let (of_source, of_target) = tokio::try_join!(
+            digest::digest(&here, Side::Source, &reading, form.blocks, async |blocks| shared
+                .after(Side::Source, blocks)
+                .await),
+            digest::digest(&there, Side::Target, &reading, other.blocks, async |blocks| shared
+                .after(Side::Target, blocks)
+                .await)
+        )?;
+        compared.rows += of_source.rows();
+        let chunks = of_source.differing(&of_target);
+        if !chunks.is_empty() {
+            let (rows, complete) = digest::narrow(&here, &there, &reading, &chunks).await?;
+            let what = format!(
+                "source {} rows, target {} rows; {} of them differ{}",
+                of_source.rows(),
+                of_target.rows(),
+                rows.len(),
+                if complete { "" } else { " in the part that was looked at, and there are more" }
+            );
+            compared.differences.push(TableDifference { table, what, rows, complete });
+        }
+    }
+}
+
+async fn count(client: &Client, side: Side, table: &TableName) -> Result<i64> {
+    let count = client.query_one(&format!("select count(*) from only {}", table.sql()), &[]).await;
+    let exit: Exit = side.exit();
+    Ok(count.during(exit, || format!("count the rows of {table} on the {side}"))?.get(0))
+}

@@ -1,0 +1,228 @@
+//! `pgmig preflight`: it finds what would stop a run, the statements that it gives mend it, and it leaves
+//! nothing behind. What it prints is in `expected/`, whole.
+
+use harness::{Outcome, Pgmig};
+use pgmig::embedded::Cluster;
+use serde_json::Value;
+
+use crate::bench::{Bench, to_the_end};
+
+fn role(uri: &str, name: &str) -> String {
+    uri.replace("//postgres@", &format!("//{name}@"))
+}
+
+fn failed(findings: &Value) -> Vec<&Value> {
+    let list = findings["findings"].as_array().expect("a list of findings");
+    list.iter().filter(|found| found["verdict"] == "FAIL").collect()
+}
+
+/// The finding of a check on one side.
+fn found<'a>(findings: &'a Value, place: &str, check: &str) -> &'a Value {
+    let list = findings["findings"].as_array().expect("a list of findings");
+    let mut of = list.iter().filter(|found| found["place"] == place && found["check"] == check);
+    of.next().unwrap_or_else(|| panic!("nothing about {check} of the {place}: {findings:#}"))
+}
+
+async fn bench(name: &'static str, source: pgmig::embedded::Builder) -> Result<Bench, pgmig::error::Error> {
+    let mut bench = Bench::start(name, source, Cluster::builder()).await?;
+    let version =
+        bench.pair.source.value("app", "select split_part(current_setting('server_version'), ' ', 1)").await?;
+    bench.transcript.replace(format!("PostgreSQL {}", version.unwrap_or_default()), "PostgreSQL VERSION");
+    bench.transcript.blot("connections            ", " sessions");
+    bench.transcript.blot("the source's database is ", ": have");
+    bench.transcript.blot("  --dir                ", " free for");
+    bench.transcript.blot("(app, ", ")");
+    bench.transcript.blot("select pg_terminate_backend(", ")");
+    bench.transcript.blot("waits until they end: pid ", " of");
+    bench.transcript.blot("\"waits\", ", "");
+    bench.transcript.blot("libc ", "");
+    Ok(bench)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn preflight_finds_what_is_wrong_and_its_statements_mend_it() -> Outcome {
+    let builder = Cluster::builder()
+        .setting("max_prepared_transactions", "4")
+        .setting("max_slot_wal_keep_size", "1MB")
+        .setting("max_replication_slots", "4");
+    let mut bench = bench("preflight.txt", builder).await?;
+    let (source, target, dir) = (bench.pair.source_uri(), bench.pair.target_uri(), bench.dir());
+    bench.on_source("create table t (id int primary key, note text); insert into t values (1, 'a')").await?;
+    let as_postgres = ["preflight", "--source", &source, "--target", &target, "--dir", &dir];
+    bench.answers("nothing is wrong", 0, &as_postgres).await?;
+
+    bench
+        .on_source(
+            "create role mover login; create role app; create role reader;
+             create table no_key (id int not null, note text); create unique index by_id on no_key (id);
+             create table log (line text);
+             create table silent (id int primary key); alter table silent replica identity nothing;
+             create table parted (id int primary key) partition by range (id);
+             create table parted_1 partition of parted for values from (0) to (10);
+             create schema closed; create table closed.t (id serial primary key);
+             grant select on t to reader;
+             create table hidden (id int primary key, whose text); alter table hidden enable row level security;
+             create policy mine on hidden using (whose = current_user);
+             create unlogged table cache (id int primary key);
+             create publication everything for all tables;
+             select lo_create(4711);
+             do $$ declare r regclass; begin
+                 for r in select oid from pg_class where relkind in ('r', 'p') and relnamespace::regnamespace::text in ('public', 'closed') loop
+                     execute format('alter table %s owner to app', r);
+                 end loop;
+             end $$;
+             alter schema closed owner to app",
+        )
+        .await?;
+    bench.on_target("create role mover login").await?;
+    let (mover, into) = (role(&source, "mover"), role(&target, "mover"));
+    let args = ["preflight", "--source", &mover, "--target", &into, "--dir", &dir];
+    // What is prepared, and what writes and does not end, is in the way of a slot.
+    bench.on_source("begin; insert into t values (2, 'b'); prepare transaction 'left over'").await?;
+    bench.answers("everything is wrong", 1, &args).await?;
+    bench.on_source("rollback prepared 'left over'").await?;
+
+    // Each statement is run where it says; then nothing is left that refuses a run.
+    let json = [&args[..], &["--json"]].concat();
+    for round in 0.. {
+        let answer = Pgmig::start(&json, &[]).finish(&[]).await;
+        let findings: Value = serde_json::from_str(&answer.stdout)?;
+        let failed = failed(&findings);
+        if failed.is_empty() {
+            break;
+        }
+        assert!(round < 4, "its statements do not mend: {failed:#?}");
+        for finding in failed {
+            let statements = finding["mend"].as_str().unwrap_or_default().lines().filter(|line| line.ends_with(';'));
+            for statement in statements {
+                let ran = match finding["place"].as_str() {
+                    Some("source") => bench.on_source(statement).await,
+                    _ => bench.on_target(statement).await,
+                };
+                ran.map_err(|error| format!("{statement}: {}", error.chain()))?;
+            }
+        }
+    }
+    bench.answers("what failed is mended", 0, &args).await?;
+    bench.transcript.check();
+
+    // And so it is: with these rights the same line runs to the end.
+    bench.on_source("drop publication everything").await?;
+    bench.on_target("create role reader").await?;
+    let run = ["run", "--source", &mover, "--target", &into, "--dir", &dir, "--skip-large-objects"];
+    let run = Pgmig::start(&run, &[]);
+    let ran = to_the_end(run, &bench.pair.source, (&bench.pair.target, "app"), &[]).await?;
+    ran.finish(&["public.cache is unlogged", "large objects are left behind"]).expect_code(0);
+    bench.on_source("select lo_unlink(4711)").await?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_side_that_cannot_be_reached_is_a_failure_and_the_other_one_is_told() -> Outcome {
+    let mut bench = bench("preflight_connect.txt", Cluster::builder()).await?;
+    let (source, dir) = (bench.pair.source_uri(), bench.dir());
+    let free = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+    bench.transcript.replace(free, "CLOSED_PORT");
+    let closed = format!("postgresql://postgres@127.0.0.1:{free}/app");
+    let args = ["preflight", "--source", &source, "--target", &closed, "--dir", &dir];
+    bench.answers("the target's port is closed", 1, &args).await?;
+    let args = ["preflight", "--source", &closed, "--target", &closed, "--dir", &dir];
+    bench.answers("both ports are closed", 1, &args).await?;
+    bench.transcript.check();
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_managed_service_is_recognised_and_spoken_to_in_its_own_words() -> Outcome {
+    let pair =
+        harness::Pair::start_with(Cluster::builder().setting("wal_level", "replica"), Cluster::builder()).await?;
+    pair.on_source("create table t (id int primary key); create role mover login; grant select on t to mover").await?;
+    pair.on_target("create role mover login").await?;
+    let (mover, into) = (role(&pair.source_uri(), "mover"), role(&pair.target_uri(), "mover"));
+    let cases = [
+        (
+            "rds.extensions",
+            "Amazon RDS",
+            "ParameterName=rds.logical_replication,ParameterValue=1",
+            "grant rds_replication to \"mover\";",
+        ),
+        (
+            "apg_plan_mgmt.use_plan_baselines",
+            "Amazon Aurora",
+            "modify-db-cluster-parameter-group",
+            "grant rds_replication to \"mover\";",
+        ),
+        (
+            "cloudsql.logical_decoding",
+            "Cloud SQL",
+            "--database-flags=cloudsql.logical_decoding=on",
+            "alter role \"mover\" replication;",
+        ),
+        (
+            "alloydb.logical_decoding",
+            "AlloyDB",
+            "--database-flags=alloydb.logical_decoding=on",
+            "alter role \"mover\" replication;",
+        ),
+        ("azure.extensions", "Azure", "--name wal_level --value logical", "alter role \"mover\" replication;"),
+        (
+            "supautils.privileged_role",
+            "Supabase",
+            "postgres-config update --config wal_level=logical",
+            "alter role \"mover\" replication;",
+        ),
+        (
+            "planetscale.extensions",
+            "PlanetScale",
+            "Clusters, Parameters, wal_level = logical",
+            "alter role \"mover\" replication;",
+        ),
+        ("my.own", "self-managed", "alter system set wal_level = logical;", "alter role \"mover\" replication;"),
+    ];
+    for (setting, service, decoding, replication) in cases {
+        for side in [&pair.source, &pair.target] {
+            side.sql("postgres", &format!("alter database app set {setting} = 'on'")).await?;
+        }
+        let args = ["preflight", "--source", &mover, "--target", &into, "--json"];
+        let answer = Pgmig::start(&args, &[]).finish(&[]).await.expect_code(1);
+        let findings: Value = serde_json::from_str(&answer.stdout)?;
+        for place in ["source", "target"] {
+            let message = found(&findings, place, "connection")["message"].to_string();
+            assert!(message.contains(&format!(", {service}, database app")), "{setting}: {message}");
+        }
+        let mend = |check: &str| found(&findings, "source", check)["mend"].as_str().unwrap_or_default().to_string();
+        assert!(mend("wal_level").contains(decoding), "{setting}: {}", mend("wal_level"));
+        assert!(mend("replication").contains(replication), "{setting}: {}", mend("replication"));
+        assert_ne!(found(&findings, "target", "replica role")["mend"], Value::Null, "{setting}");
+        for side in [&pair.source, &pair.target] {
+            side.sql("postgres", "alter database app reset all").await?;
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_what_the_filters_keep_is_checked() -> Outcome {
+    let pair = harness::Pair::start().await?;
+    pair.on_source(
+        "create role mover login replication; create table t (id int primary key); grant select on t to mover;
+         create role stranger; create table hers (line text); alter table hers owner to stranger;
+         create schema closed; create table closed.t (line text)",
+    )
+    .await?;
+    let folder = tempfile::tempdir()?;
+    let filters = folder.path().join("filters.ini");
+    std::fs::write(&filters, "[exclude-schema]\nclosed\n[exclude-table]\npublic.hers\n")?;
+    let (mover, target, filters) =
+        (role(&pair.source_uri(), "mover"), pair.target_uri(), filters.display().to_string());
+    let args = ["preflight", "--source", &mover, "--target", &target, "--no-acl", "--json"];
+    let answer = Pgmig::start(&args, &[]).finish(&[]).await.expect_code(1);
+    let findings: Value = serde_json::from_str(&answer.stdout)?;
+    let checks: Vec<&str> = failed(&findings).iter().filter_map(|found| found["check"].as_str()).collect();
+    assert_eq!(checks, ["schemas", "select", "replica identity", "owners"], "{findings:#}");
+    let filtered = [&args[..], &["--filters", &filters]].concat();
+    let answer = Pgmig::start(&filtered, &[]).finish(&[]).await.expect_code(0);
+    let findings: Value = serde_json::from_str(&answer.stdout)?;
+    assert_eq!(found(&findings, "here", "filters")["message"], "every entry matches; they leave 1 table");
+    Ok(())
+}
