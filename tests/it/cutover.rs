@@ -167,6 +167,7 @@ async fn a_cutover_that_takes_too_long_is_undone_and_so_is_one_that_died() -> Ou
         is_undone(&mut life).await;
 
         run = life.run();
+        wait_until(Duration::from_secs(60), "the run", async || run.stderr().contains("level with the source")).await;
         life.wait_for(&mut run, "the change", "select count(*) = 3 from quiet").await;
         let cut = life.cutover(&["--max-downtime", "60s"]).finish(&[]).await.expect_code(0);
         println!("{way:?}: {}", cut.stdout);

@@ -167,7 +167,7 @@ async fn the_readme_says_what_works() -> Outcome {
     let has =
         |command: &str| assert!(commands.iter().any(|c| c == command), "the README has no `{command}`: {commands:?}");
     let pair = Pair::start().await?;
-    pair.on_source("create table t (id int primary key, note text); insert into t values (1, 'a')").await?;
+    pair.on_source("create table orders (id int primary key, note text); insert into orders values (1, 'a')").await?;
     pair.on_target("create role mover; create role ops").await?;
     let folder = tempfile::tempdir()?;
     let (source, target, dir) = (pair.source_uri(), pair.target_uri(), folder.path().join("dir").display().to_string());
@@ -192,7 +192,8 @@ async fn the_readme_says_what_works() -> Outcome {
     })
     .await;
     let known = "select name from pg_settings where name = 'output_plugin_libraries'";
-    for statement in &statements {
+    // Nothing is left out here: `life::tables` adds a table.
+    for statement in statements.iter().filter(|statement| !statement.contains("left_out")) {
         match statement.contains("alter system") {
             true if pair.on_source(known).await?.is_empty() => {}
             true => drop(pair.on_source(statement).await?),

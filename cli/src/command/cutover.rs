@@ -102,7 +102,10 @@ async fn with_a_run(run: &Run, settings: &Settings, dry_run: bool) -> Result<Out
         tokio::select! {
             done = &mut cutting => break done,
             applied = &mut applying, if ended.is_none() => {
-                if let Err(err) = &applied {
+                // Another run that has come meanwhile applies the changes as well.
+                if let Err(err) = &applied
+                    && err.exit() != Exit::Phase
+                {
                     tell.send_replace(Some(err.chain()));
                 }
                 ended = Some(applied);

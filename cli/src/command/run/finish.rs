@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use super::Run;
+use crate::connect;
 use crate::crash;
 use crate::error::{Error, Result};
 use crate::model::{Phase, TableName};
@@ -58,8 +59,12 @@ impl Run {
             let work = async {
                 if self.sentinel().await?.cutover.is_none() { self.sequences_ahead(&mut known).await } else { Ok(()) }
             };
-            if let Err(err) = work.await {
-                return err;
+            match work.await {
+                Err(err) if err.passing() || connect::unreachable(&err) => {
+                    tracing::debug!(error = %err.chain(), "sequences are looked at again later");
+                }
+                Err(err) => return err,
+                Ok(()) => {}
             }
             tokio::time::sleep(AHEAD_EVERY).await;
         }
