@@ -43,7 +43,7 @@ async fn a_second_run_is_refused_and_an_interrupted_one_goes_on() -> Outcome {
 
     run.interrupt();
     let stopped = run.wait(Duration::from_secs(10)).await.finish(&["error: stopped"]).expect_code(130);
-    assert!(stopped.stderr.contains("the same command goes on"), "{}", stopped.stderr);
+    assert!(stopped.stderr.contains("run the same command again"), "{}", stopped.stderr);
     assert_eq!(life.on_target("select phase = 'follow' and last_error is null from pgmig.progress").await, "t");
     life.on_source("insert into t (note) values ('while nobody ran'); delete from t where id = 1").await;
     let mut run = life.run();
