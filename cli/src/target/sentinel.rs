@@ -24,6 +24,16 @@ pub struct Sentinel {
     pub replay_lsn: Option<Lsn>,
     pub last_error: Option<String>,
     pub cutover: Option<cutover::State>,
+    pub way_back: Option<WayBack>,
+    /// Whether it is the way back of a migration that goes the other way.
+    pub is_way_back: bool,
+}
+
+/// What became of the way back of a migration that was cut over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WayBack {
+    Open,
+    Taken,
 }
 
 /// What a new migration is begun with.
@@ -52,7 +62,7 @@ pub async fn load(client: &Client, migration: &str) -> Result<Option<Sentinel>> 
     let row = client
         .query_opt(
             "select phase, interrupted_phase, follow, apply, plugin, slot_name, source_identity,
-                    startpos, endpos, replay_lsn, last_error, cutover
+                    startpos, endpos, replay_lsn, last_error, cutover, way_back, is_way_back
                from pgmig.sentinel where migration = $1",
             &[&migration],
         )
@@ -78,6 +88,8 @@ pub async fn load(client: &Client, migration: &str) -> Result<Option<Sentinel>> 
         replay_lsn: row.get(9),
         last_error: row.get(10),
         cutover: cutover::State::parse(row.get(11)),
+        way_back: row.get::<_, Option<&str>>(12).map(|is| if is == "open" { WayBack::Open } else { WayBack::Taken }),
+        is_way_back: row.get(13),
     }))
 }
 
