@@ -7,6 +7,7 @@ use tokio_postgres::Client;
 use crate::error::{Context, Error, Exit, Result};
 use crate::model::name::{identifier, identifiers};
 use crate::model::{Lsn, TableName};
+use crate::source::catalog;
 
 /// What pg_replication_slots says of a slot.
 #[derive(Debug, Clone)]
@@ -134,7 +135,7 @@ pub async fn publish(client: &Client, migration: &str, tables: &[(TableName, boo
 pub async fn binary_types(client: &Client, migration: &str, target_version: i32) -> Result<Option<HashSet<u32>>> {
     let sql = include_str!("../../../sql/source/binary_types.sql");
     let row = client
-        .query_one(sql, &[&publications(migration).to_vec(), &(target_version / 10_000)])
+        .query_one(sql, &[&publications(migration).to_vec(), &(target_version / 10_000), &catalog::NEVER_BINARY])
         .await
         .on_source(|| "look at the types of the published tables".into())?;
     Ok(row.get::<_, Option<Vec<u32>>>(0).map(HashSet::from_iter))
