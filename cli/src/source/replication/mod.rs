@@ -6,6 +6,7 @@ mod channel;
 mod copy;
 mod hint;
 pub mod message;
+pub mod pooled;
 mod startup;
 
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -77,7 +78,7 @@ impl ReplicationClient {
     /// # Errors
     /// Exit 3 or 4 by `side`, with a hint.
     pub async fn connect(conninfo: &Conninfo, side: Side, application_name: &str) -> Result<ReplicationClient> {
-        let startup = startup::Startup { conninfo, side, application_name, replication: true };
+        let startup = startup::Startup { conninfo, side, application_name, replication: true, bare: false };
         dial::connect(conninfo, side, &startup).await
     }
 
