@@ -2,7 +2,7 @@
 //! Clients that write all the time are the judges: what was answered is there, and how long they waited.
 
 mod back;
-mod pgbouncer;
+pub mod pgbouncer;
 pub mod writer;
 
 use std::time::Duration;

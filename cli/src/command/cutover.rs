@@ -80,7 +80,7 @@ pub async fn cutover(args: CutoverArgs, quiet: bool) -> Result<Exit> {
     drop(target);
     let reverse = args.how.reverse;
     let settings = cutover_settings(args.how)?;
-    let (report, reporter) = report::start(if quiet { Style::Quiet } else { Style::Lines });
+    let (report, reporter) = report::start(if quiet { Style::Quiet } else { Style::Lines }, Vec::new());
     let run = Run::join(config, report.clone(), &found).await?;
     let done = if args.undo {
         if !Cutover::undo_left_over(&run, &settings).await? {
@@ -144,7 +144,7 @@ async fn go(run: &Run, settings: &Settings, broken: watch::Receiver<Option<Strin
 /// Applies changes beside the cutover, in this process.
 async fn with_a_run(run: &Run, settings: &Settings, dry_run: bool) -> Result<Outcome> {
     let (tell, broken) = watch::channel(None);
-    let (quiet, reporter) = report::start(Style::Quiet);
+    let (quiet, reporter) = report::start(Style::Quiet, Vec::new());
     let mut applying = pin!(migrate(run.config().clone(), quiet, Control::alone()));
     let mut cutting = pin!(go(run, settings, broken, dry_run));
     let mut ended = None;

@@ -269,13 +269,15 @@ pub async fn fail(client: &Client, migration: &str, message: &str) -> Result<()>
     event(client, migration, "error", message).await
 }
 
-pub async fn set_stream(client: &Client, migration: &str, at: &StreamPositions) -> Result<()> {
-    client
-        .execute(
+pub async fn set_stream(client: &Client, migration: &str, at: &StreamPositions) -> Result<Option<f64>> {
+    let row = client
+        .query_opt(
             "update pgmig.sentinel
                 set write_lsn = $2, flush_lsn = $3, source_lsn = $4, spool_bytes = $5, stream_at = clock_timestamp(),
                     replay_bytes_per_second = $6, source_bytes_per_second = $7
-              where migration = $1",
+              where migration = $1
+          returning case when spool_bytes = 0 then 0
+                         else extract(epoch from stream_at - coalesce(replay_commit_at, copy_started_at))::float8 end",
             &[
                 &migration,
                 &at.write_lsn,
@@ -288,7 +290,7 @@ pub async fn set_stream(client: &Client, migration: &str, at: &StreamPositions) 
         )
         .await
         .on_target(|| "store the positions of the stream".into())?;
-    Ok(())
+    Ok(row.and_then(|row| row.get(0)))
 }
 
 /// How a run is to end.

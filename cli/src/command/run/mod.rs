@@ -18,6 +18,7 @@ mod regain;
 mod stages;
 mod stream;
 mod tables;
+mod told;
 mod upstream;
 mod way_back;
 
@@ -27,7 +28,7 @@ use std::time::Duration;
 use tokio_postgres::Client;
 
 use crate::args::RunArgs;
-use crate::command::{interrupted, terminal};
+use crate::command::{conninfo, interrupted, terminal};
 use crate::config::filters::Filters;
 use crate::connect::{self, Side};
 use crate::crash::{self, Point};
@@ -51,6 +52,7 @@ pub use control::Control;
 use control::{again, control, tell_stopped};
 pub use cutover::{Cutover, Outcome};
 use regain::Kept;
+use told::Told;
 pub use way_back::lost as way_back_lost;
 
 /// What every phase needs: settings, a session with each side, and somebody to tell.
@@ -92,8 +94,10 @@ pub async fn run(args: RunArgs, quiet: bool) -> Result<Exit> {
         (false, false, false) => Style::Lines,
     };
     let joins = args.join;
+    let (between, name) = (between(&args)?, args.target.name.clone());
+    let (told, others) = Told::start(&args.watched, &name, between).await?;
     let config = Config::new(args)?;
-    let (report, reporter) = report::start(style);
+    let (report, reporter) = report::start(style, others);
     if joins {
         let done = tokio::select! {
             done = join::join(config, report.clone()) => done,
@@ -112,9 +116,13 @@ pub async fn run(args: RunArgs, quiet: bool) -> Result<Exit> {
         let hint = err.hint_text().map(str::to_string);
         report.send(report::Event::Error { message: err.chain(), hint, exit_code: err.exit() as u8 });
     }
+    if done.as_ref().is_ok_and(|summary| !summary.already) {
+        report.send(report::Event::Done);
+    }
     drop(report);
     // It ends when the last session of the run has; one that hangs is not waited for.
     let _ = tokio::time::timeout(Duration::from_secs(2), reporter).await;
+    told.end().await;
     let summary = done?;
     if !matches!(style, Style::Json | Style::Quiet) {
         tell(&summary);
@@ -136,6 +144,11 @@ async fn steered(config: Config, report: &Reporter) -> Result<Summary> {
         }
         done => done,
     }
+}
+
+/// From where to where, for people; a conninfo prints no password.
+fn between(args: &RunArgs) -> Result<String> {
+    Ok(format!("{} → {}", conninfo(&args.source.source)?, conninfo(&args.target.target)?))
 }
 
 fn tell(summary: &Summary) {
@@ -177,6 +190,9 @@ fn tell(summary: &Summary) {
 pub async fn migrate(config: Config, report: Reporter, control: Control) -> Result<Summary> {
     let target = connect::client(&config.target, Side::Target, "pgmig run", &[]).await?;
     let source = connect::client(&config.source, Side::Source, "pgmig run", &[]).await?;
+    for warning in preflight::lasting_sessions(&config.source, &config.target).await? {
+        report.warning(warning);
+    }
     preflight::two_databases(&source, &target).await?;
     if !sentinel::lock(&target, &config.name).await? {
         return Err(Error::new(Exit::Phase, format!("another pgmig is running migration `{}`", config.name))
