@@ -73,6 +73,9 @@ pub async fn cleanup(args: CleanupArgs) -> Result<Exit> {
         if slot::drop_when_free(source, &slot_name, args.force).await? {
             done.removed.push(format!("slot `{slot_name}` on the source"));
         }
+        if source::ddl::release(source, name).await? {
+            done.removed.push("event triggers on the source".into());
+        }
         match slot::drop_publications(source, name).await? {
             0 => {}
             count => done.removed.push(format!("{count} publications on the source")),
@@ -126,6 +129,7 @@ async fn way_back_gone(
         if slot::drop_when_free(target, &slot_name, true).await? {
             done.removed.push(format!("slot `{slot_name}` of the way back on the target"));
         }
+        source::ddl::release(target, name).await?;
         match slot::drop_publications(target, name).await? {
             0 => {}
             count => done.removed.push(format!("{count} publications of the way back on the target")),

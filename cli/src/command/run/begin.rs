@@ -116,6 +116,8 @@ impl Run {
                 published.iter().filter(|t| t.logged).map(|t| (t.name.clone(), t.identified)).collect();
             slot::create_publications(&self.source, &self.config.name, &tables).await?;
         }
+        // Before the slot: what is altered behind the snapshot is told.
+        self.capture_ddl(&found.plugin).await?;
         let mut client = ReplicationClient::connect(&self.config.source, Side::Source, "pgmig receive").await?;
         crash::before(crash::SLOT);
         let creating = client.create_slot(name, &found.plugin, false, Snapshot::Export);

@@ -7,8 +7,9 @@ use tokio::sync::watch;
 
 use super::budget::Policy;
 use crate::apply::conflict::OnConflict;
+use crate::apply::ddl::Mode;
 use crate::args::{
-    CutoverHow, FlavourArg, OnConflictArg, PluginArg, RunArgs, SplitArgs, SplitByArg, StreamFormatArg,
+    CutoverHow, DdlArg, FlavourArg, OnConflictArg, PluginArg, RunArgs, SplitArgs, SplitByArg, StreamFormatArg,
     WalBudgetPolicyArg, WhatArgs,
 };
 use crate::command::conninfo;
@@ -65,6 +66,8 @@ pub struct Config {
     pub reconnect_for: Duration,
     /// How to cut over when that is asked for in SQL.
     pub cutover: cutover::Settings,
+    /// What becomes of DDL, if it is said.
+    pub ddl: Option<Mode>,
     /// For a way back, which goes from the target of a migration to its source: the slot of that migration.
     pub back_of: Option<String>,
     /// True while this process cuts over.
@@ -109,6 +112,11 @@ impl Config {
                 WalBudgetPolicyArg::Drop => Policy::Drop,
             },
             cutover: cutover_settings(args.cutover)?,
+            ddl: args.ddl.map(|ddl| match ddl {
+                DdlArg::Apply => Mode::Apply,
+                DdlArg::Stop => Mode::Stop,
+                DdlArg::Off => Mode::Off,
+            }),
             back_of: None,
             cutting: watch::Sender::new(false),
             binary_stream: args.stream_format == StreamFormatArg::Auto,

@@ -6,6 +6,7 @@ mod config;
 mod control;
 mod copy;
 mod cutover;
+mod ddl;
 mod drift;
 mod finish;
 mod follow;
@@ -21,6 +22,7 @@ mod told;
 mod upstream;
 mod way_back;
 
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use tokio_postgres::Client;
@@ -69,6 +71,8 @@ pub struct Run {
     control: Control,
     /// With servers that are lost for a while.
     patience: Patience,
+    /// Whether the source tells its DDL in the stream.
+    told_ddl: AtomicBool,
 }
 
 /// How a run ended well.
@@ -313,7 +317,8 @@ impl Run {
     ) -> Result<Run> {
         let patience = Patience::new(config.reconnect_for, report.clone());
         let target_pid = queue::session_pid(&target).await?;
-        Ok(Run { config, report, target, target_pid, source, flavour, plan, filters, control, patience })
+        let told_ddl = AtomicBool::new(false);
+        Ok(Run { config, report, target, target_pid, source, flavour, plan, filters, control, patience, told_ddl })
     }
 
     /// Beside the run that applies changes: for what is done on both servers meanwhile. It takes no lock.
@@ -348,6 +353,7 @@ impl Run {
             self.check_origins(&found).await?;
             self.take_in_new_tables(&found).await?;
             if streaming.is_none() {
+                self.capture_ddl(&found.plugin).await?;
                 *streaming = Some(self.resume_stream(&found).await?);
             }
             self.planned_event().await?;

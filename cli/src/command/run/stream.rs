@@ -121,7 +121,8 @@ impl Run {
 
     async fn upstream(&self, found: &Sentinel) -> Result<Upstream> {
         let binary = if found.plugin == "pgoutput" { self.binary_types().await? } else { None };
-        Ok(Upstream::new(&self.config.source, &self.config.name, found, binary, &self.patience))
+        let upstream = Upstream::new(&self.config.source, &self.config.name, found, binary, &self.patience);
+        Ok(Upstream { messages: self.tells_ddl(), ..upstream })
     }
 
     #[expect(clippy::too_many_arguments, reason = "two callers, which have them all")]

@@ -7,7 +7,7 @@ use super::{Config, Run, Summary, steered};
 use crate::connect::{self, Side};
 use crate::error::{Error, Exit, Result};
 use crate::report::Reporter;
-use crate::source::slot;
+use crate::source::{ddl, slot};
 use crate::target::sentinel::WayBack;
 use crate::target::{install, sentinel};
 
@@ -44,6 +44,7 @@ impl Run {
         let Some(forth) = &self.config.back_of else { return };
         let client: &Client = &self.target;
         let retired = async {
+            ddl::release(client, &self.config.name).await?;
             slot::drop_when_free(client, forth, false).await?;
             slot::drop_publications(client, &self.config.name).await
         };

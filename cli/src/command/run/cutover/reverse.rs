@@ -119,7 +119,12 @@ impl Cutover<'_> {
         let fresh = install::installed(&self.source).await?.is_none();
         self.keep(Step::Reverse, json!({ "slot": back.slot_name, "installed": fresh })).await?;
         let wanted = (fresh && run.flavour == Flavour::Plain).then_some(Flavour::Plain);
+        // Its schema is in the way for a moment; DDL meanwhile would be noticed as it is without.
+        let tells = source::ddl::release(&self.source, &name).await?;
         let flavour = install::install(&self.source, wanted).await?;
+        if tells {
+            source::ddl::capture(&self.source, &name).await?;
+        }
         let begin = Begin {
             migration: &name,
             follow: true,
@@ -173,7 +178,11 @@ impl Cutover<'_> {
             sentinel::remove(&self.source, name).await?;
             let ours = detail.get("installed").and_then(Value::as_bool) == Some(true);
             if ours && sentinel::migrations(&self.source).await?.is_empty() {
+                let tells = source::ddl::release(&self.source, name).await?;
                 install::uninstall(&self.source, flavour).await?;
+                if tells {
+                    source::ddl::capture(&self.source, name).await?;
+                }
             }
         }
         remove_folder(&self.run.config.back().dir)
