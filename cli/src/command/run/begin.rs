@@ -181,7 +181,9 @@ impl Run {
             target_version: Some(self.target_version().await?),
             target_database: Some(self.config.target.dbname.clone()),
         };
-        let draft = draft(holder, &asked, &self.config.dir.join("schema.dump")).await?;
+        let drafted = draft(holder, &asked, &self.config.dir.join("schema.dump")).await;
+        // What pg_dump cannot do without the snapshot says nothing of why it is gone.
+        let draft = drafted.map_err(|err| if holder.client.is_closed() { holder.lost(err) } else { err })?;
         for warning in draft.warnings(&asked) {
             self.report.warning(warning);
         }

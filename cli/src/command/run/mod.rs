@@ -8,6 +8,7 @@ mod copy;
 mod cutover;
 mod ddl;
 mod drift;
+mod enter;
 mod finish;
 mod follow;
 mod hold;
@@ -36,11 +37,8 @@ use crate::error::{Context, Error, Exit, Result};
 use crate::model::{Lsn, Phase};
 use crate::patience::Patience;
 use crate::plan_db::PlanDb;
-use crate::preflight;
 use crate::report::{self, Reporter, Style};
-use crate::selection::select;
-use crate::source::catalog::Sizes;
-use crate::source::{self, slot};
+use crate::source::slot;
 use crate::target::cutover::State;
 use crate::target::install::{self, Flavour};
 use crate::target::rounds::{self, Failed};
@@ -51,6 +49,7 @@ pub use config::{
 pub use control::Control;
 use control::{again, control, tell_stopped};
 pub use cutover::{Cutover, Outcome};
+use enter::{Entered, check_same};
 use regain::Kept;
 use told::Told;
 pub use way_back::lost as way_back_lost;
@@ -188,60 +187,14 @@ fn tell(summary: &Summary) {
 
 /// Finds out where the migration is, begins it if it is nowhere, and goes on.
 pub async fn migrate(config: Config, report: Reporter, control: Control) -> Result<Summary> {
-    let target = connect::client(&config.target, Side::Target, "pgmig run", &[]).await?;
-    let source = connect::client(&config.source, Side::Source, "pgmig run", &[]).await?;
-    for warning in preflight::lasting_sessions(&config.source, &config.target).await? {
-        report.warning(warning);
-    }
-    preflight::two_databases(&source, &target).await?;
-    if !sentinel::lock(&target, &config.name).await? {
-        return Err(Error::new(Exit::Phase, format!("another pgmig is running migration `{}`", config.name))
-            .hint("see it with `pgmig status`; stop it before you start another"));
-    }
-    let known = match install::installed(&target).await? {
-        Some(flavour) => sentinel::load(&target, &config.name).await?.map(|found| (flavour, found)),
-        None => None,
+    go_through(config, report, control).await.map_err(Error::full_disk)
+}
+
+async fn go_through(config: Config, report: Reporter, control: Control) -> Result<Summary> {
+    let mut run = match enter::enter(&config, &report, &control).await? {
+        Entered::Run(run) => run,
+        Entered::Over(summary) => return Ok(summary),
     };
-    let mut run = match known {
-        Some((flavour, found)) => {
-            check_same(&config, &source, flavour, &found).await?;
-            if found.phase == Phase::Done {
-                return Ok(Summary {
-                    endpos: found.endpos,
-                    already: true,
-                    failed: Vec::new(),
-                    back: config.is_back(),
-                    conflicts: 0,
-                });
-            }
-            let plan = PlanDb::open(&config.dir, &identity(&found.source_identity, &config.name))?;
-            if !plan.is_begun()? {
-                // Lost with its disk. The catalog says the same again, unless it was changed.
-                report.warning(format!("the plan in {} is lost and is made anew", config.dir.display()));
-                plan.begin(config.filters.as_ref())?;
-                let selected = select(&source, config.filters.as_ref(), found.follow, Sizes::Estimates).await?;
-                plan.store_selection(&selected.selection)?;
-            }
-            let filters = plan.filters()?;
-            check_filters(&config, filters.as_ref())?;
-            if let Some(endpos) = config.endpos.filter(|_| config.endpos != found.endpos) {
-                sentinel::set_endpos(&target, &config.name, Some(endpos)).await?;
-            }
-            report.info(format!("going on with migration `{}` in phase {}", config.name, found.phase));
-            // A phase that failed is entered again.
-            if !found.paused {
-                sentinel::set_phase(&target, &config.name, found.phase).await?;
-            }
-            Run::new(config, report, control, (source, target), flavour, plan, filters).await?
-        }
-        None if config.is_back() => return Err(way_back::lost(&config)),
-        None => begin::begin(config, report, control, source, target).await?,
-    };
-    run.retire_the_way_forth().await;
-    let (max_rate, connections) = (run.config.max_rate, run.config.max_source_connections);
-    sentinel::take_over(&run.target, &run.config.name, max_rate, connections).await?;
-    let asked = sentinel::asked(&run.target, &run.config.name).await?;
-    run.control.throttle.limit(asked.max_rate, asked.max_source_connections);
     run.control.listen();
     let mut done = run.go_on().await;
     if let Err(err) = done {
@@ -258,51 +211,6 @@ pub async fn migrate(config: Config, report: Reporter, control: Control) -> Resu
 /// Which migration a folder belongs to.
 pub fn identity(source_identity: &str, name: &str) -> String {
     format!("{source_identity} {name}")
-}
-
-async fn check_same(config: &Config, source: &Client, flavour: Flavour, found: &sentinel::Sentinel) -> Result<()> {
-    let can = source::checks::abilities(source).await?;
-    let identity = can.identity;
-    if can.in_recovery {
-        return Err(Error::new(Exit::Source, "the source is a standby now").hint("give the primary"));
-    }
-    if identity != found.source_identity {
-        return Err(Error::usage(format!("migration `{}` on the target is of another source", config.name))
-            .hint("give the source it was begun with, or another --name"));
-    }
-    if config.is_back() != found.is_way_back {
-        return Err(Error::new(Exit::Phase, format!("this is the way back of migration `{}`", config.name))
-            .hint("pgmig run with source and target as they were keeps it; pgmig cutover --back takes it"));
-    }
-    if config.follow != found.follow {
-        let flag = if found.follow { "--follow" } else { "--no-follow" };
-        return Err(Error::usage(format!("migration `{}` was begun with {flag}", config.name))
-            .hint("go on with it as it was begun, or clean up first: pgmig cleanup"));
-    }
-    if let Some(wanted) = config.flavour.filter(|wanted| *wanted != flavour) {
-        return Err(Error::usage(format!(
-            "migration `{}` was begun with the {flavour} flavour, not {wanted}",
-            config.name
-        ))
-        .hint("leave --flavour out"));
-    }
-    if found.slot_name != config.slot_name {
-        return Err(Error::usage(format!("migration `{}` was begun with another slot name", config.name))
-            .hint(format!("go on with --slot-name {}", found.slot_name)));
-    }
-    Ok(())
-}
-
-/// Filters are resolved once, when the migration begins.
-fn check_filters(config: &Config, begun_with: Option<&Filters>) -> Result<()> {
-    let what = match (&config.filters, begun_with) {
-        (None, _) => return Ok(()),
-        (Some(given), Some(begun_with)) if given.same(begun_with) => return Ok(()),
-        (Some(_), Some(begun_with)) => format!("with other filters ({})", begun_with.file),
-        (Some(_), None) => "without --filters".into(),
-    };
-    Err(Error::usage(format!("migration `{}` was begun {what}", config.name))
-        .hint("what is migrated stays as it was resolved then: leave --filters out, or begin again (pgmig cleanup --force, empty the target, pgmig run)"))
 }
 
 impl Run {
@@ -354,6 +262,9 @@ impl Run {
             self.take_in_new_tables(&found).await?;
             if streaming.is_none() {
                 self.capture_ddl(&found.plugin).await?;
+                if phase >= Phase::Catchup {
+                    self.take_up_resyncs().await?;
+                }
                 *streaming = Some(self.resume_stream(&found).await?);
             }
             self.planned_event().await?;

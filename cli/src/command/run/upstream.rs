@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio_postgres::Client;
 
-use super::budget::{self, BEGIN_AGAIN};
+use super::budget::{self, BEGIN_AGAIN, COPY_AGAIN};
 use crate::config::Conninfo;
 use crate::connect::{self, Side};
 use crate::error::{Error, Exit, NotYet, Result};
@@ -199,7 +199,7 @@ pub(super) async fn check_slot(client: &Client, name: &str, have: Lsn) -> Result
                 ),
             )
             .hint(format!(
-                "was --dir changed or emptied, or the target restored from a backup? Put it back, or {again}"
+                "was --dir changed or emptied, or the target restored from a backup? Put it back; else {COPY_AGAIN}"
             )));
         }
         match slot.active_pid {
