@@ -2,8 +2,8 @@
 //! in `command/run/cutover.rs`.
 //!
 //! ```text
-//! check ─ prepare ─┬─ pause ─ freeze ─ endpos ─ drain ─ sequences ─ views ─ verify ─ finish ─ quiet ─ switch ─┬─ resume
-//!   writes go on   │            writes are stopped; too long, or a failure: all of it is undone              │ no way back
+//! check ─ prepare ─ verify ─┬─ pause ─ freeze ─ endpos ─ drain ─ sequences ─ views ─ finish ─ proof ─ quiet ─ switch ─┬─ resume
+//!       writes go on        │            writes are stopped; too long, or a failure: all of it is undone             │ no way back
 //! ```
 //!
 //! Each step is recorded on the target before it is begun, with what undoes it. Whoever finds a try that
@@ -44,6 +44,16 @@ impl FromStr for Freeze {
     }
 }
 
+/// How both sides are compared before writes are stopped: the catalogs and how many rows there are, or every row
+/// too. While they are, only the catalogs are, and where
+/// sequences stand: every row was counted when it was applied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Comparing {
+    // With words of their own clap would spread all of the help.
+    Quick,
+    Full,
+}
+
 /// Everything a cutover is told.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -52,6 +62,8 @@ pub struct Settings {
     pub spared: Vec<String>,
     /// How long writes may be stopped.
     pub max_downtime: Duration,
+    /// Whether both sides are compared, and how.
+    pub verify: Option<Comparing>,
     /// Bytes that apply may lag when writes are stopped.
     pub max_lag: u64,
     /// Command that points clients at the target, and back.
@@ -65,6 +77,7 @@ pub struct Settings {
 pub enum Step {
     Check,
     Prepare,
+    Verify,
     Pause,
     Freeze,
     Endpos,
@@ -72,15 +85,17 @@ pub enum Step {
     Sequences,
     Views,
     Finish,
+    Proof,
     Quiet,
     Switch,
     Resume,
 }
 
 impl Step {
-    pub const ALL: [Step; 12] = [
+    pub const ALL: [Step; 14] = [
         Step::Check,
         Step::Prepare,
+        Step::Verify,
         Step::Pause,
         Step::Freeze,
         Step::Endpos,
@@ -88,6 +103,7 @@ impl Step {
         Step::Sequences,
         Step::Views,
         Step::Finish,
+        Step::Proof,
         Step::Quiet,
         Step::Switch,
         Step::Resume,
@@ -97,6 +113,7 @@ impl Step {
         match self {
             Step::Check => "check",
             Step::Prepare => "prepare",
+            Step::Verify => "verify",
             Step::Pause => "pause",
             Step::Freeze => "freeze",
             Step::Endpos => "endpos",
@@ -104,6 +121,7 @@ impl Step {
             Step::Sequences => "sequences",
             Step::Views => "views",
             Step::Finish => "finish",
+            Step::Proof => "proof",
             Step::Quiet => "quiet",
             Step::Switch => "switch",
             Step::Resume => "resume",

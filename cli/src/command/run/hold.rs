@@ -56,7 +56,7 @@ impl Run {
                 asked = Instant::now();
                 let probe = self.target_client("pgmig run", &[]).await?;
                 if record::lock(&probe, &self.config.name).await? && !cuts {
-                    record::release(&self.target, &self.config.name).await?;
+                    record::release(&self.target, &self.config.name, None).await?;
                 } else if cuts && record::lock(&probe, &self.config.name).await? {
                     self.report.warning(
                         "nobody ends the cutover any more: run `pgmig cutover` again, or `pgmig cutover --undo`",

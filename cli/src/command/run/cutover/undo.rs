@@ -119,7 +119,8 @@ impl<'a> Cutover<'a> {
             Step::Freeze => self.unfreeze(detail).await,
             Step::Pause => self.opened().await?.resume().await,
             // Endpos is opened when all else is undone.
-            Step::Check | Step::Endpos | Step::Drain | Step::Sequences | Step::Quiet | Step::Resume => Ok(()),
+            Step::Check | Step::Verify | Step::Endpos | Step::Drain | Step::Sequences => Ok(()),
+            Step::Proof | Step::Quiet | Step::Resume => Ok(()),
         }
     }
 
