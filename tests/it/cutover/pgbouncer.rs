@@ -11,7 +11,7 @@ use super::writer::Clients;
 use crate::life::{EXTENSION, Life};
 
 /// A PgBouncer on the loopback interface; it dies with the test.
-struct PgBouncer {
+pub struct PgBouncer {
     child: Child,
     dir: tempfile::TempDir,
     port: u16,
@@ -24,14 +24,14 @@ impl Drop for PgBouncer {
     }
 }
 
-fn program() -> Option<&'static str> {
+pub fn program() -> Option<&'static str> {
     ["/usr/sbin/pgbouncer", "/usr/bin/pgbouncer", "/usr/local/bin/pgbouncer"]
         .into_iter()
         .find(|path| Path::new(path).exists())
 }
 
 impl PgBouncer {
-    async fn start(program: &str, to: &Cluster) -> std::io::Result<PgBouncer> {
+    pub async fn start(program: &str, to: &Cluster) -> std::io::Result<PgBouncer> {
         let dir = tempfile::Builder::new().prefix("pgmig-pgbouncer-").tempdir()?;
         let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         std::fs::write(dir.path().join("users.txt"), "\"app\" \"\"\n\"admin\" \"\"\n")?;
@@ -49,7 +49,7 @@ impl PgBouncer {
         }
         Ok(PgBouncer { child: command.spawn()?, dir, port })
     }
-    fn uri(&self, user: &str, database: &str) -> String {
+    pub fn uri(&self, user: &str, database: &str) -> String {
         format!("postgresql://{user}@127.0.0.1:{}/{database}", self.port)
     }
 }

@@ -55,12 +55,13 @@ impl Run {
             if asked.elapsed() >= ALIVE_EVERY {
                 asked = Instant::now();
                 let probe = self.target_client("pgmig run", &[]).await?;
-                if record::lock(&probe, &self.config.name).await? && !cuts {
-                    record::release(&self.target, &self.config.name, None).await?;
-                } else if cuts && record::lock(&probe, &self.config.name).await? {
+                let deserted = record::lock(&probe, &self.config.name).await?;
+                if deserted && cuts {
                     self.report.warning(
                         "nobody ends the cutover any more: run `pgmig cutover` again, or `pgmig cutover --undo`",
                     );
+                } else if deserted {
+                    record::release(&self.target, &self.config.name, None).await?;
                 }
             }
             tokio::select! {
