@@ -7,6 +7,7 @@ mod data;
 mod meter;
 mod servers;
 mod table;
+mod verify;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -29,6 +30,8 @@ enum Bench {
     Copy(copy::CopyArgs),
     /// Change data capture from a backlog and under load, beside the server's own replication
     Cdc(cdc::CdcArgs),
+    /// A comparison of two databases, beside reading both with hashtext
+    Verify(verify::VerifyArgs),
 }
 
 #[derive(Debug, Args)]
@@ -75,6 +78,7 @@ async fn main() -> std::process::ExitCode {
     let (json, report) = match cli.bench {
         Bench::Cdc(args) => (args.common.json, cdc::run(args).await),
         Bench::Copy(args) => (args.common.json, copy::run(args).await),
+        Bench::Verify(args) => (args.common.json, verify::run(args).await),
     };
     match report {
         Ok(report) => {

@@ -1,6 +1,10 @@
 //! `pgmig verify`: what was changed behind pgmig's back is found and named, while both sides are written
 //! to; and what is equal is never called different.
 
+mod quick;
+mod repair;
+mod values;
+
 use std::time::Duration;
 
 use harness::Outcome;

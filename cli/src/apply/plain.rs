@@ -23,22 +23,22 @@ use crate::model::wire::{Change, Kind, Shape, Value};
 const RUN: usize = 1000;
 
 /// A table of the target as statements need it.
-struct Target {
-    columns: Vec<Column>,
+pub struct Target {
+    pub columns: Vec<Column>,
     /// Columns of its usable unique indexes, the primary key first. One that is checked at the end of
     /// the transaction is none: until then it may hold a key twice.
     unique: Vec<Vec<String>>,
 }
 
-struct Column {
-    name: String,
+pub struct Column {
+    pub name: String,
     /// The type that a new value is cast to: no domain and no modifier, since an explicit cast to
     /// `varchar(3)` cuts where the assignment to the column refuses.
-    assigned: String,
+    pub assigned: String,
     /// The type that a value of a key is cast to: as the column rounds, but never cut.
-    compared: String,
+    pub compared: String,
     /// The server computes it.
-    computed: bool,
+    pub computed: bool,
 }
 
 #[derive(Default)]
@@ -263,7 +263,7 @@ impl Lookup {
 }
 
 impl Target {
-    async fn load(client: &Client, table: &TableName) -> Result<Target> {
+    pub async fn load(client: &Client, table: &TableName) -> Result<Target> {
         let doing = || format!("read the columns of {table} on the target");
         let rows = client
             .query(

@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::Args;
 
 use super::{SourceArg, TargetArg, duration, size};
-use crate::cutover::Freeze;
+use crate::cutover::{Comparing, Freeze};
 
 /// How writes are stopped and clients are switched.
 #[derive(Debug, Args)]
@@ -24,6 +24,11 @@ pub struct CutoverHow {
     /// Undo the cutover when writes were stopped for longer
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = duration, help_heading = "Cutover")]
     pub max_downtime: Duration,
+
+    /// Compare both sides before writes are stopped, and the catalogs and sequences once more before the switch; what
+    /// differs undoes the cutover
+    #[arg(long, value_name = "HOW", value_enum, num_args = 0..=1, require_equals = true, default_missing_value = "full", help_heading = "Cutover")]
+    pub verify: Option<Comparing>,
 
     /// Do not stop writes while more than this of the source's WAL is not applied
     #[arg(long, value_name = "SIZE", default_value = "16MB", value_parser = size, help_heading = "Cutover")]
@@ -67,7 +72,7 @@ pub struct CutoverArgs {
     pub dry_run: bool,
 
     /// Go back to the source after a cutover --reverse: the same steps in the other direction, with nothing lost
-    #[arg(long, conflicts_with = "reverse", help_heading = "Cutover")]
+    #[arg(long, conflicts_with_all = ["reverse", "verify"], help_heading = "Cutover")]
     pub back: bool,
 
     /// Only undo what a cutover that was killed has left

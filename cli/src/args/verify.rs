@@ -1,5 +1,7 @@
 //! The arguments of `verify`.
 
+use std::path::PathBuf;
+
 use clap::Args;
 
 use super::{SourceArg, TargetArg, size};
@@ -11,9 +13,33 @@ pub struct VerifyArgs {
     #[command(flatten)]
     pub target: TargetArg,
 
-    /// Only columns and counts of rows
+    /// Folder of the migration, as given to run: says what its filters and flags leave out
+    #[arg(long, env = "PGMIG_DIR", hide_env_values = true, value_name = "DIR", help_heading = "Databases")]
+    pub dir: Option<PathBuf>,
+
+    /// Compare the catalogs, where sequences stand and how many rows there are, not the rows themselves
     #[arg(long, help_heading = "How")]
     pub quick: bool,
+
+    /// Make the rows that differ on the target those of the source, after a question; then compare them again
+    #[arg(long, conflicts_with = "quick", help_heading = "How")]
+    pub repair: bool,
+
+    /// Repair without a question
+    #[arg(long, requires = "repair", help_heading = "How")]
+    pub yes: bool,
+
+    /// With --quick, do not compare owners
+    #[arg(long, requires = "quick", help_heading = "How")]
+    pub no_owner: bool,
+
+    /// With --quick, do not compare privileges
+    #[arg(long, requires = "quick", help_heading = "How")]
+    pub no_acl: bool,
+
+    /// With --quick, do not compare comments
+    #[arg(long, requires = "quick", help_heading = "How")]
+    pub no_comments: bool,
 
     /// How many tables are compared at once, with a session on each side
     #[arg(long, default_value_t = 4, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=128), help_heading = "Speed")]

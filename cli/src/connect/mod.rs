@@ -69,6 +69,7 @@ const SETTINGS: &[(&str, &str)] = &[
     ("search_path", ""),
     ("row_security", "off"),
     ("standard_conforming_strings", "on"),
+    ("quote_all_identifiers", "off"),
 ];
 
 /// For sessions that carry rows: a database in SQL_ASCII gives and takes the bytes that it holds, which

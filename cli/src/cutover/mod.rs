@@ -2,8 +2,8 @@
 //! in `command/run/cutover.rs`.
 //!
 //! ```text
-//! check ─ prepare ─ reverse ─┬─ pause ─ freeze ─ endpos ─ drain ─ turn ─ sequences ─ views ─ finish ─ quiet ─ switch ─┬─ open ─ resume
-//!       writes go on         │            writes are stopped; too long, or a failure: all of it is undone             │ only forward
+//! check ─ prepare ─ verify ─ reverse ─┬─ pause ─ freeze ─ endpos ─ drain ─ turn ─ sequences ─ views ─ finish ─ proof ─ quiet ─ switch ─┬─ open ─ resume
+//!          writes go on               │                writes are stopped; too long, or a failure: all of it is undone                 │ only forward
 //! ```
 //!
 //! `reverse` and `turn` are there with `--reverse`: they make the way back, and say at which position of the
@@ -48,6 +48,16 @@ impl FromStr for Freeze {
     }
 }
 
+/// How both sides are compared before writes are stopped: the catalogs and how many rows there are, or every row
+/// too. While they are, only the catalogs are, and where
+/// sequences stand: every row was counted when it was applied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Comparing {
+    // With words of their own clap would spread all of the help.
+    Quick,
+    Full,
+}
+
 /// Everything a cutover is told.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -56,6 +66,8 @@ pub struct Settings {
     pub spared: Vec<String>,
     /// How long writes may be stopped.
     pub max_downtime: Duration,
+    /// Whether both sides are compared, and how.
+    pub verify: Option<Comparing>,
     /// Bytes that apply may lag when writes are stopped.
     pub max_lag: u64,
     /// Command that points clients at the target, and back.
@@ -71,6 +83,7 @@ pub struct Settings {
 pub enum Step {
     Check,
     Prepare,
+    Verify,
     Reverse,
     Pause,
     Freeze,
@@ -80,6 +93,7 @@ pub enum Step {
     Sequences,
     Views,
     Finish,
+    Proof,
     Quiet,
     Switch,
     Open,
@@ -87,9 +101,10 @@ pub enum Step {
 }
 
 impl Step {
-    pub const ALL: [Step; 15] = [
+    pub const ALL: [Step; 17] = [
         Step::Check,
         Step::Prepare,
+        Step::Verify,
         Step::Reverse,
         Step::Pause,
         Step::Freeze,
@@ -99,6 +114,7 @@ impl Step {
         Step::Sequences,
         Step::Views,
         Step::Finish,
+        Step::Proof,
         Step::Quiet,
         Step::Switch,
         Step::Open,
@@ -109,6 +125,7 @@ impl Step {
         match self {
             Step::Check => "check",
             Step::Prepare => "prepare",
+            Step::Verify => "verify",
             Step::Reverse => "reverse",
             Step::Pause => "pause",
             Step::Freeze => "freeze",
@@ -118,6 +135,7 @@ impl Step {
             Step::Sequences => "sequences",
             Step::Views => "views",
             Step::Finish => "finish",
+            Step::Proof => "proof",
             Step::Quiet => "quiet",
             Step::Switch => "switch",
             Step::Open => "open",

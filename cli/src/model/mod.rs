@@ -2,6 +2,7 @@
 //! here uses another module of ours.
 
 pub mod column;
+pub mod difference;
 pub mod finding;
 pub mod key;
 pub mod leave;
@@ -17,6 +18,7 @@ pub mod status;
 pub mod wire;
 
 pub use column::{Column, Form};
+pub use difference::{ObjectDifference, RowDifference, TableDifference};
 pub use finding::{Finding, Place, Verdict};
 pub use key::{KeyRange, KeyValue};
 pub use leave::Leave;

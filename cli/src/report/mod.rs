@@ -2,6 +2,7 @@
 //! events and never works.
 
 pub mod bars;
+pub mod compared;
 pub mod findings;
 pub mod json;
 pub mod log;

@@ -9,11 +9,21 @@ use crate::model::TableName;
 
 /// Which of these relations the target already has.
 pub async fn existing(client: &Client, names: &[TableName]) -> Result<Vec<TableName>> {
+    Ok(kinds(client, names).await?.into_iter().map(|(name, _)| name).collect())
+}
+
+/// The first of these tables that is there as something else than an ordinary table.
+pub async fn no_ordinary_table(client: &Client, names: &[TableName]) -> Result<Option<TableName>> {
+    Ok(kinds(client, names).await?.into_iter().find(|(_, kind)| *kind != b'r' as i8).map(|(name, _)| name))
+}
+
+/// Those of these relations that the target has, in the order of their names, each with its kind.
+async fn kinds(client: &Client, names: &[TableName]) -> Result<Vec<(TableName, i8)>> {
     let schemas: Vec<&str> = names.iter().map(|name| name.schema.as_str()).collect();
     let tables: Vec<&str> = names.iter().map(|name| name.table.as_str()).collect();
     let rows = client
         .query(
-            "select w.s, w.t
+            "select w.s, w.t, c.relkind
                from unnest($1::text[], $2::text[]) w (s, t)
                     join pg_catalog.pg_namespace n on n.nspname = w.s
                     join pg_catalog.pg_class c on c.relnamespace = n.oid and c.relname = w.t
@@ -22,7 +32,7 @@ pub async fn existing(client: &Client, names: &[TableName]) -> Result<Vec<TableN
         )
         .await
         .on_target(|| "look for tables on the target".into())?;
-    Ok(rows.iter().map(|row| TableName::new(row.get::<_, String>(0), row.get::<_, String>(1))).collect())
+    Ok(rows.iter().map(|row| (TableName::new(row.get::<_, String>(0), row.get::<_, String>(1)), row.get(2))).collect())
 }
 
 /// What the target's role and server allow.
@@ -202,23 +212,4 @@ pub async fn not_applied(client: &Client) -> Result<Vec<TableName>> {
         .await
         .on_target(|| "read what is not applied on the target".into())?;
     Ok(rows.iter().map(|row| TableName::new(row.get::<_, String>(0), row.get::<_, String>(1))).collect())
-}
-
-/// The first of these tables that is there as something else than an ordinary table.
-pub async fn no_ordinary_table(client: &Client, names: &[TableName]) -> Result<Option<TableName>> {
-    let schemas: Vec<&str> = names.iter().map(|name| name.schema.as_str()).collect();
-    let tables: Vec<&str> = names.iter().map(|name| name.table.as_str()).collect();
-    let row = client
-        .query_opt(
-            "select w.s, w.t
-               from unnest($1::text[], $2::text[]) w (s, t)
-                    join pg_catalog.pg_namespace n on n.nspname = w.s
-                    join pg_catalog.pg_class c on c.relnamespace = n.oid and c.relname = w.t
-              where c.relkind <> 'r'
-              order by 1, 2 limit 1",
-            &[&schemas, &tables],
-        )
-        .await
-        .on_target(|| "look at the tables of the target".into())?;
-    Ok(row.map(|row| TableName::new(row.get::<_, String>(0), row.get::<_, String>(1))))
 }

@@ -27,6 +27,13 @@ impl State {
 }
 
 impl State {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            State::Requested => "requested",
+            State::Running => "running",
+            State::Verifying => "verifying",
+        }
+    }
     pub fn parse(text: Option<&str>) -> Option<State> {
         match text {
             Some("requested") => Some(State::Requested),
@@ -50,6 +57,11 @@ pub struct Record {
 /// Takes the lock that keeps a second cutover away; it is held until the session ends.
 pub async fn lock(client: &Client, migration: &str) -> Result<bool> {
     sentinel::lock(client, &format!("cutover {migration}")).await
+}
+
+/// Gives the lock back before the session ends.
+pub async fn unlock(client: &Client, migration: &str) -> Result<()> {
+    sentinel::unlock(client, &format!("cutover {migration}")).await
 }
 
 /// Begins a try: from here on a run that reaches endpos waits there. Its number.
@@ -162,13 +174,14 @@ pub async fn reopen(client: &Client, migration: &str) -> Result<()> {
     sentinel::event(client, migration, "warn", "cutover undone").await
 }
 
-/// Holds apply at a position, to compare.
-pub async fn hold(client: &Client, migration: &str, lsn: Lsn) -> Result<()> {
+/// Holds apply at a position, to compare; `within`: as a part of a cutover.
+pub async fn hold(client: &Client, migration: &str, lsn: Lsn, within: Option<State>) -> Result<()> {
     let held = client
         .execute(
             "update pgmig.sentinel set cutover = 'verifying', endpos = $2, held_lsn = null
-              where migration = $1 and phase = 'follow' and apply and endpos is null and cutover is null",
-            &[&migration, &lsn],
+              where migration = $1 and phase = 'follow' and apply and endpos is null
+                and cutover is not distinct from $3",
+            &[&migration, &lsn, &within.map(State::as_str)],
         )
         .await
         .on_target(|| "hold apply".into())?;
@@ -193,16 +206,16 @@ pub async fn hold_on(client: &Client, migration: &str, lsn: Lsn) -> Result<()> {
     if moved == 1 { Ok(()) } else { Err(Error::new(Exit::Phase, "apply was let go by somebody else")) }
 }
 
-/// Lets apply go on after a comparison.
-pub async fn release(client: &Client, migration: &str) -> Result<()> {
+/// Lets apply go on after a comparison, and a cutover that it was a part of.
+pub async fn release(client: &Client, migration: &str, then: Option<State>) -> Result<()> {
     client
         .execute(
             "update pgmig.sentinel
-                set endpos = null, cutover = null, held_lsn = null,
+                set endpos = null, cutover = $2, held_lsn = null,
                     phase = case phase when 'cutover' then 'follow' else phase end,
                     interrupted_phase = case interrupted_phase when 'cutover' then 'follow' else interrupted_phase end
               where migration = $1 and cutover = 'verifying'",
-            &[&migration],
+            &[&migration, &then.map(State::as_str)],
         )
         .await
         .on_target(|| "let apply go on".into())?;

@@ -18,7 +18,7 @@ use crate::model::{Lsn, Phase};
 use crate::source::replication::{ReplicationClient, Snapshot};
 use crate::source::slot;
 use crate::source::snapshot::SnapshotHolder;
-use crate::target::cutover as record;
+use crate::target::cutover::{self as record, State};
 use crate::target::sentinel::{self, Sentinel};
 
 const LOOK_EVERY: Duration = Duration::from_millis(10);
@@ -51,35 +51,87 @@ async fn begin(client: &Client, side: Side, exported: Option<&str>) -> Result<()
     client.batch_execute(&sql).await.during(side.exit(), || format!("open a snapshot on the {side}"))
 }
 
-/// Opens both snapshots. Whatever happens, apply goes on.
-pub async fn align(source: &Conninfo, target: &Conninfo, migration: &str, found: &Sentinel) -> Result<Aligned> {
-    let control = connect::client(target, Side::Target, "pgmig verify", &[]).await?;
-    if found.phase == Phase::Done {
-        let holder =
-            SnapshotHolder::new(connect::client(source, Side::Source, "pgmig verify", &[]).await?, None).await?;
-        let (target, target_exported) = open_target(target).await?;
-        return Ok(Aligned { lsn: holder.lsn, pause: None, source: holder, target, target_exported });
+/// Apply that is held at the position of both snapshots. It goes on when this is released, or when its session
+/// ends.
+pub struct Held<'a> {
+    control: &'a Client,
+    migration: &'a str,
+    began: Instant,
+    /// What the sentinel says of a cutover when apply goes on.
+    then: Option<State>,
+}
+
+impl Held<'_> {
+    /// Lets apply go on; how long it was held.
+    pub async fn release(self) -> Result<Duration> {
+        record::release(self.control, self.migration, self.then).await?;
+        Ok(self.began.elapsed())
     }
+}
+
+/// A session that may hold apply. It keeps a cutover, and another comparison, away.
+pub async fn control(target: &Conninfo, migration: &str) -> Result<Client> {
+    let control = connect::client(target, Side::Target, "pgmig verify", &[]).await?;
     if !record::lock(&control, migration).await? {
         return Err(Error::new(Exit::Phase, format!("migration `{migration}` is being cut over or compared already"))
             .hint("wait for the end of that"));
     }
-    if !record::is_fresh(&control, migration).await? {
+    Ok(control)
+}
+
+/// Opens both snapshots. Whatever happens, apply goes on.
+pub async fn align(source: &Conninfo, target: &Conninfo, migration: &str, found: &Sentinel) -> Result<Aligned> {
+    if found.phase == Phase::Done {
+        return as_they_are(source, target).await;
+    }
+    let control = control(target, migration).await?;
+    let (mut aligned, held) = hold(&control, source, target, migration, found).await?;
+    aligned.pause = Some(held.release().await?);
+    record::unlock(&control, migration).await?;
+    Ok(aligned)
+}
+
+/// Both sides now, where nothing is applied any more or nothing is written.
+pub async fn as_they_are(source: &Conninfo, target: &Conninfo) -> Result<Aligned> {
+    let client = connect::client(source, Side::Source, "pgmig verify", &[]).await?;
+    let holder = SnapshotHolder::new(client, None).await?;
+    let (target, target_exported) = open_target(target).await?;
+    Ok(Aligned { lsn: holder.lsn, pause: None, source: holder, target, target_exported })
+}
+
+/// Opens both snapshots, and holds apply on. If it fails apply goes on.
+pub async fn hold<'a>(
+    control: &'a Client,
+    source: &Conninfo,
+    target: &Conninfo,
+    migration: &'a str,
+    found: &Sentinel,
+) -> Result<(Aligned, Held<'a>)> {
+    if !record::is_fresh(control, migration).await? {
         return Err(Error::new(Exit::Phase, "no run applies changes: the two sides are at no common position")
-            .hint("start one beside it: pgmig run; then compare again"));
+            .hint("start one beside it: pgmig run; then compare again\none that ends where a row is missing goes on with: pgmig run --on-conflict warn"));
     }
     let lookout = connect::client(source, Side::Source, "pgmig verify", &[]).await?;
-    let began = Instant::now();
-    record::hold(&control, migration, slot::current_lsn(&lookout).await?).await?;
-    let opened = tokio::time::timeout(WITHIN, open_both(source, target, migration, found, &control)).await;
-    let released = record::release(&control, migration).await;
+    let then = found.cutover.filter(|state| *state == State::Running);
+    let held = Held { control, migration, began: Instant::now(), then };
+    record::hold(control, migration, slot::current_lsn(&lookout).await?, then).await?;
+    let opened = tokio::time::timeout(WITHIN, open_both(source, target, migration, found, control)).await;
     let opened = opened.unwrap_or_else(|_| {
         Err(Error::new(Exit::Phase, format!("apply was held for {} s, and no common position was found", WITHIN.as_secs()))
             .hint("a long transaction on the source may be in the way of a snapshot: see pg_stat_activity.xact_start; or apply lags: pgmig status"))
     });
-    let (holder, target, target_exported) = opened?;
-    released?;
-    Ok(Aligned { lsn: holder.lsn, pause: Some(began.elapsed()), source: holder, target, target_exported })
+    match opened {
+        Ok((source, target, target_exported)) => {
+            Ok((Aligned { lsn: source.lsn, pause: None, source, target, target_exported }, held))
+        }
+        Err(err) => {
+            // What failed is told, and not that apply could not be let go: a run sees for itself that nobody holds it.
+            if let Err(err) = held.release().await {
+                tracing::debug!(error = %err.chain(), "apply was not let go");
+            }
+            Err(err)
+        }
+    }
 }
 
 async fn open_both(

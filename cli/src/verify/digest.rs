@@ -8,15 +8,16 @@ use tokio_postgres::Client;
 
 use crate::connect::Side;
 use crate::error::{Context, Result};
-use crate::model::TableName;
 use crate::model::name::identifier;
+use crate::model::{RowDifference, TableName};
 
 /// Blocks that one query reads: what `--max-rate` and progress count.
 const PIECE_BLOCKS: i64 = 8192;
 /// Rows that a chunk should hold: so many are read again for each that differs.
 const CHUNK_ROWS: f64 = 1000.0;
-/// Chunks of one table that are narrowed to rows.
-const NARROWED: usize = 64;
+/// Chunks of one table that are narrowed to rows, to show some of them, or to repair all.
+pub const SHOWN: usize = 64;
+pub const REPAIRED: usize = 1024;
 
 /// A table as one side has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,8 +61,8 @@ pub async fn form(client: &Client, side: Side, table: &TableName) -> Result<Opti
 pub struct Reading {
     pub table: TableName,
     /// The hash of a row, as SQL.
-    hash: String,
-    key: Vec<String>,
+    pub hash: String,
+    pub key: Vec<String>,
     mask: i64,
 }
 
@@ -135,51 +136,48 @@ pub async fn digest(
     }
 }
 
-/// A row that is not the same on both sides.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
-pub struct Row {
-    /// Columns and values of its key; empty where the table has none.
-    pub key: Vec<(String, String)>,
-    pub what: &'static str,
-}
+/// The key of a row and its hash.
+type Found = (Vec<Option<String>>, i64);
 
-pub const MISSING: &str = "is missing on the target";
-pub const EXTRA: &str = "is on the target only";
-pub const OTHER: &str = "has other values on the target";
-
-/// The rows of differing chunks that differ. False if there are chunks that were not looked at.
-pub async fn narrow(source: &Client, target: &Client, reading: &Reading, chunks: &[i64]) -> Result<(Vec<Row>, bool)> {
-    let some = &chunks[..chunks.len().min(NARROWED)];
+/// The rows of differing chunks that differ, of at most so many chunks. False if there are more.
+pub async fn narrow(
+    source: &Client,
+    target: &Client,
+    reading: &Reading,
+    chunks: &[i64],
+    most: usize,
+) -> Result<(Vec<RowDifference>, bool)> {
+    let some = &chunks[..chunks.len().min(most)];
     let (here, there) =
         tokio::try_join!(rows(source, Side::Source, reading, some), rows(target, Side::Target, reading, some))?;
-    // By key: the hashes on either side that the other does not have.
-    let mut found: BTreeMap<Vec<String>, (i64, i64)> = BTreeMap::new();
-    for (row, count) in &here {
-        let more = count - there.get(row).copied().unwrap_or(0);
-        found.entry(row.0.clone()).or_default().0 += more.max(0);
-    }
-    for (row, count) in &there {
-        let more = count - here.get(row).copied().unwrap_or(0);
-        found.entry(row.0.clone()).or_default().1 += more.max(0);
+    // By key: the hashes on either side that the other does not have as often.
+    let mut found: BTreeMap<Vec<Option<String>>, [Vec<i64>; 2]> = BTreeMap::new();
+    for (side, (ours, theirs)) in [(&here, &there), (&there, &here)].into_iter().enumerate() {
+        for (row, count) in ours {
+            let more = count - theirs.get(row).copied().unwrap_or(0);
+            if more > 0 {
+                let hashes = &mut found.entry(row.0.clone()).or_default()[side];
+                hashes.extend(std::iter::repeat_n(row.1, more as usize));
+            }
+        }
     }
     let mut differing = Vec::new();
-    for (key, (on_source, on_target)) in found {
-        let key: Vec<(String, String)> = reading.key.iter().cloned().zip(key).collect();
-        let both = on_source.min(on_target);
-        for (count, what) in [(both, OTHER), (on_source - both, MISSING), (on_target - both, EXTRA)] {
-            differing.extend((0..count).map(|_| Row { key: key.clone(), what }));
+    for (key, [mut on_source, mut on_target]) in found {
+        let key: Vec<(String, Option<String>)> = reading.key.iter().cloned().zip(key).collect();
+        // Without a key nothing says which two rows were one.
+        while !key.is_empty() && !on_source.is_empty() && !on_target.is_empty() {
+            let hashes = on_source.pop().into_iter().chain(on_target.pop()).collect();
+            differing.push(RowDifference { key: key.clone(), what: RowDifference::OTHER, hashes });
         }
+        let one = |hash: i64, what: &'static str| RowDifference { key: key.clone(), what, hashes: vec![hash] };
+        differing.extend(on_source.into_iter().map(|hash| one(hash, RowDifference::MISSING)));
+        differing.extend(on_target.into_iter().map(|hash| one(hash, RowDifference::EXTRA)));
     }
     Ok((differing, some.len() == chunks.len()))
 }
 
 /// Rows of chunks, by key and hash, and how often each is there.
-async fn rows(
-    client: &Client,
-    side: Side,
-    reading: &Reading,
-    chunks: &[i64],
-) -> Result<HashMap<(Vec<String>, i64), i64>> {
+async fn rows(client: &Client, side: Side, reading: &Reading, chunks: &[i64]) -> Result<HashMap<Found, i64>> {
     let Reading { table, hash, key, mask } = reading;
     let key: Vec<String> = key.iter().map(|column| format!("{}::text", identifier(column))).collect();
     let sql = format!(
@@ -189,9 +187,7 @@ async fn rows(
         table.sql()
     );
     let found = client.query(&sql, &[&chunks]).await.during(side.exit(), || format!("read {table} on the {side}"))?;
-    let text =
-        |values: Vec<Option<String>>| values.into_iter().map(|value| value.unwrap_or_else(|| "null".into())).collect();
-    Ok(found.iter().map(|row| ((text(row.get(0)), row.get(1)), row.get(2))).collect())
+    Ok(found.iter().map(|row| ((row.get(0), row.get(1)), row.get(2))).collect())
 }
 
 #[cfg(test)]

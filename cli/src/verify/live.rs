@@ -1,39 +1,31 @@
 //! Compares the tables of a migration at one position, while both sides may be written to. A query that
 //! fails ends it: nothing counts as equal that was not read.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures_util::future::try_join_all;
-use serde::Serialize;
 use tokio_postgres::Client;
 
 use super::align::{self, Aligned};
-use super::digest::{self, Form, Reading, Row};
+use super::digest::{self, Form, Reading};
 use crate::config::Conninfo;
 use crate::connect::Side;
 use crate::error::{Context, Exit, Result};
-use crate::model::TableName;
+use crate::model::{RowDifference, TableDifference, TableName};
+use crate::target::{checks, queue};
 
 /// How it is compared.
 #[derive(Debug, Clone, Copy)]
 pub struct How {
     pub jobs: usize,
-    /// Only columns and counts.
+    /// Columns and counts in place of rows.
     pub quick: bool,
+    /// Chunks of a table that are narrowed to rows.
+    pub narrowed: usize,
     /// Bytes a second of each side; 0 is no limit.
     pub max_rate: u64,
-}
-
-/// What differs in one table.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct TableDifference {
-    pub table: TableName,
-    pub what: String,
-    pub rows: Vec<Row>,
-    /// Whether `rows` names all of them.
-    pub complete: bool,
 }
 
 /// What a comparison came to.
@@ -85,6 +77,24 @@ impl Shared {
     }
 }
 
+/// The tables whose rows are compared: those of extensions come with the extension.
+pub async fn tables(target: &Client, migration: &str) -> Result<Vec<TableName>> {
+    let apart: HashSet<TableName> = checks::not_applied(target).await?.into_iter().collect();
+    Ok(queue::tables(target, migration).await?.into_iter().filter(|table| !apart.contains(table)).collect())
+}
+
+/// Whether the databases are in two encodings.
+pub async fn recodes(source: &Client, target: &Client) -> Result<bool> {
+    let encoding = async |client: &Client, side: Side| {
+        let row = client.query_one("select current_setting('server_encoding')", &[]).await;
+        Ok::<_, crate::error::Error>(
+            row.during(side.exit(), || format!("ask the {side} what it is"))?.get::<_, String>(0),
+        )
+    };
+    let (here, there) = tokio::try_join!(encoding(source, Side::Source), encoding(target, Side::Target))?;
+    Ok(here != there)
+}
+
 /// Compares these tables under both snapshots.
 pub async fn compare(
     source: &Conninfo,
@@ -95,13 +105,9 @@ pub async fn compare(
     progress: Progress,
 ) -> Result<Compared> {
     let (here, there) = (&aligned.source.client, &aligned.target);
-    let facts = "select current_setting('server_encoding'), current_setting('block_size')::int8";
-    let ask = async |client: &Client, side: Side| {
-        let row = client.query_one(facts, &[]).await.during(side.exit(), || format!("ask the {side} what it is"))?;
-        Ok::<_, crate::error::Error>((row.get::<_, String>(0), row.get::<_, i64>(1) as u64))
-    };
-    let ((encoding, block), (other_encoding, _)) = tokio::try_join!(ask(here, Side::Source), ask(there, Side::Target))?;
-    let recode = encoding != other_encoding;
+    let recode = recodes(here, there).await?;
+    let block = here.query_one("select current_setting('block_size')::int8", &[]).await;
+    let block = block.on_source(|| "ask the source what it is".into())?.get::<_, i64>(0) as u64;
     let mut compared = Compared { tables: tables.len(), ..Compared::default() };
     let mut queue = Vec::new();
     let whole =
@@ -114,8 +120,8 @@ pub async fn compare(
             (Some(_), Some(_)) => {
                 compared.differences.push(whole(table, "has other columns: its rows are not compared"))
             }
-            (Some(_), None) => compared.differences.push(whole(table, digest::MISSING)),
-            (None, Some(_)) => compared.differences.push(whole(table, digest::EXTRA)),
+            (Some(_), None) => compared.differences.push(whole(table, RowDifference::MISSING)),
+            (None, Some(_)) => compared.differences.push(whole(table, RowDifference::EXTRA)),
             (None, None) => compared.differences.push(whole(table, "is on neither side any more")),
         }
     }
@@ -173,7 +179,7 @@ async fn worker(
         compared.rows += of_source.rows();
         let chunks = of_source.differing(&of_target);
         if !chunks.is_empty() {
-            let (rows, complete) = digest::narrow(&here, &there, &reading, &chunks).await?;
+            let (rows, complete) = digest::narrow(&here, &there, &reading, &chunks, shared.how.narrowed).await?;
             let what = format!(
                 "source {} rows, target {} rows; {} of them differ{}",
                 of_source.rows(),

@@ -6,6 +6,8 @@ pub mod align;
 mod catalog;
 pub mod digest;
 pub mod live;
+pub mod objects;
+pub mod repair;
 mod rows;
 mod schema;
 mod scratch;

@@ -192,6 +192,7 @@ pub fn cutover_settings(args: CutoverHow) -> Result<cutover::Settings> {
         freeze: args.freeze,
         spared: args.spare,
         max_downtime: args.max_downtime,
+        verify: args.verify,
         max_lag: args.max_lag,
         switch: args.switch,
         reverse: args.reverse,

@@ -61,7 +61,7 @@ impl Run {
                         "nobody ends the cutover any more: run `pgmig cutover` again, or `pgmig cutover --undo`",
                     );
                 } else if deserted {
-                    record::release(&self.target, &self.config.name).await?;
+                    record::release(&self.target, &self.config.name, None).await?;
                 }
             }
             tokio::select! {

@@ -5,6 +5,7 @@
 mod reverse;
 mod steps;
 mod undo;
+mod verify;
 
 use std::pin::Pin;
 use std::time::{Duration, Instant};
@@ -161,7 +162,9 @@ impl<'a> Cutover<'a> {
             let seconds = began.elapsed().as_secs_f64();
             run.report.info(format!("  {step:<10} {seconds:>7.3} s  {message}"));
         };
-        for step in [Step::Check, Step::Prepare] {
+        for step in
+            [Step::Check, Step::Prepare, Step::Verify].into_iter().filter(|step| cutover.has(*step)).collect::<Vec<_>>()
+        {
             let began = Instant::now();
             let message = cutover.act(step).await?;
             told(step, began, &message);
@@ -201,6 +204,7 @@ impl<'a> Cutover<'a> {
     fn has(&self, step: Step) -> bool {
         match step {
             Step::Pause | Step::Resume => self.settings.pgbouncer.is_some(),
+            Step::Verify | Step::Proof => self.settings.verify.is_some(),
             Step::Reverse | Step::Turn => self.settings.reverse && !self.run.config.is_back(),
             Step::Open => self.run.config.is_back(),
             Step::Freeze => self.settings.freeze != Freeze::None,

@@ -25,6 +25,7 @@ impl Cutover<'_> {
         match step {
             Step::Check => self.check().await,
             Step::Prepare => self.prepare().await,
+            Step::Verify => self.verify().await,
             Step::Reverse => self.reverse().await,
             Step::Turn => self.turn().await,
             Step::Pause => {
@@ -52,6 +53,7 @@ impl Cutover<'_> {
                 self.run.stage("finish").await?;
                 Ok(format!("{steps} objects that would have fired or forbidden"))
             }
+            Step::Proof => self.proof().await,
             Step::Quiet => {
                 if let Err(err) = slot::nudge(&self.source).await {
                     tracing::debug!(error = %err.chain(), "the source takes no message: its keepalives will do");

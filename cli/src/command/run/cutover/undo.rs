@@ -136,9 +136,8 @@ impl<'a> Cutover<'a> {
             Step::Reverse => self.undo_reverse(detail).await,
             Step::Turn => self.undo_turn().await,
             // Endpos is opened when all else is undone.
-            Step::Check | Step::Endpos | Step::Drain | Step::Sequences | Step::Quiet | Step::Open | Step::Resume => {
-                Ok(())
-            }
+            Step::Check | Step::Verify | Step::Endpos | Step::Drain | Step::Sequences => Ok(()),
+            Step::Proof | Step::Quiet | Step::Open | Step::Resume => Ok(()),
         }
     }
 

@@ -1,0 +1,117 @@
+//! Differences that are none: what the migration leaves out, and what it makes only at its end.
+
+use std::collections::HashSet;
+
+use tokio_postgres::Client;
+
+use super::read::{Object, Title};
+use crate::error::{Context, Result};
+use crate::selection::Selection;
+use crate::source::inventory::{Object as Id, class};
+
+/// What is not held against the target.
+#[derive(Debug, Default, Clone)]
+pub struct Excused {
+    left_out: HashSet<Id>,
+    unchecked: HashSet<u32>,
+    disowned: HashSet<u32>,
+    pub owners: bool,
+    pub privileges: bool,
+    pub comments: bool,
+    tablespaces: bool,
+    publications: bool,
+    collations: bool,
+    extensions: bool,
+    /// Stage, kind and name of the steps that are still to come.
+    pending: Vec<(String, String, String)>,
+    pending_names: HashSet<String>,
+    /// Sequences are kept ahead, and set to their value at the end.
+    pub follows: bool,
+}
+
+impl Excused {
+    /// What the flags and filters that the migration was begun with leave out.
+    pub fn of(selection: Option<&Selection>) -> Excused {
+        let Some(selection) = selection else { return Excused::default() };
+        let flag = |flag: &str| selection.left_out.iter().any(|left| left.why == flag);
+        Excused {
+            left_out: selection.objects.iter().copied().collect(),
+            unchecked: selection.unchecked.iter().copied().collect(),
+            disowned: selection.disowned.iter().copied().collect(),
+            owners: flag("--no-owner"),
+            privileges: flag("--no-acl"),
+            comments: flag("--no-comments"),
+            tablespaces: flag("--no-tablespaces"),
+            publications: flag("--skip-publications"),
+            collations: flag("--skip-collations"),
+            extensions: flag("--skip-extensions"),
+            ..Excused::default()
+        }
+    }
+
+    /// Takes in what comes only at the end of a migration that follows its source.
+    pub async fn until_the_end(&mut self, target: &Client, migration: &str) -> Result<()> {
+        let rows = target
+            .query("select stage, kind, name from pgmig.step where migration = $1 and state = 'pending'", &[&migration])
+            .await
+            .on_target(|| "read what is still to be made".into())?;
+        self.pending = rows.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect();
+        self.pending_names = self.pending.iter().map(|(_, _, name)| name.clone()).collect();
+        self.follows = true;
+        Ok(())
+    }
+
+    /// Whether flags leave out all objects of this kind.
+    pub fn leaves_kind(&self, kind: &str) -> bool {
+        match kind {
+            "collation" => self.collations,
+            "extension" => self.extensions,
+            "default acl" => self.privileges,
+            _ => self.publications && kind.starts_with("publication"),
+        }
+    }
+
+    /// Whether the migration leaves this object of the source out.
+    pub fn is_left_out(&self, (kind, _): &Title, object: &Object) -> bool {
+        self.leaves_kind(kind)
+            || self.left_out.contains(&object.id)
+            || self.left_out.contains(&(class::RELATION, object.relation))
+            || self.left_out.contains(&(class::CONSTRAINT, object.made_by))
+    }
+
+    /// Whether this property is not carried over.
+    pub fn leaves(&self, object: &Object, property: &str) -> bool {
+        match property {
+            "owner" => self.owners,
+            "tablespace" => self.tablespaces,
+            "validated" => self.unchecked.contains(&object.id.1),
+            "owned by" => self.disowned.contains(&object.id.1),
+            _ if property.starts_with("privileges of ") => self.privileges,
+            _ => self.comments && property.starts_with("comment"),
+        }
+    }
+
+    /// Whether this object of the source is made only at the end.
+    pub fn comes_later(&self, object: &Object) -> bool {
+        object.step.as_ref().is_some_and(|step| self.pending_names.contains(step))
+    }
+
+    /// Whether this property of it is set only at the end.
+    pub fn is_set_later(&self, object: &Object, property: &str) -> bool {
+        let pending = |stages: &[&str], kind: &str, name: Option<&str>| {
+            self.pending.iter().any(|(stage, of, named)| {
+                stages.contains(&stage.as_str())
+                    && (kind.is_empty() || kind == of)
+                    && name.is_none_or(|name| name == named)
+            })
+        };
+        match property {
+            "row security" => pending(&["finish"], "ROW SECURITY", object.step.as_deref()),
+            "populated" => pending(&["refresh"], "", None),
+            "validated" => pending(&["validate", "foreign_key"], "", object.step.as_deref()),
+            _ if property.starts_with("identity of ") => pending(&["finish"], "IDENTITY", None),
+            _ if property.starts_with("comment") => pending(&["finish"], "COMMENT", None),
+            _ => false,
+        }
+    }
+}
