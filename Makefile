@@ -62,7 +62,7 @@ soak: install-extension
 torture: install-extension
 	$(CARGO) build -p pgmig
 	PGMIG_KILLS=$(or $(KILLS),200) PGMIG_MINUTES=$(or $(MINUTES),60) $(if $(SEED),PGMIG_TEST_SEED=$(SEED)) \
-	  $(CARGO) test -p pgmig-tests --test it -- --ignored --nocapture life::points::torture life::torture::torture
+	  $(CARGO) test -p pgmig-tests --test it -- --ignored --nocapture life::points::torture life::torture::torture life::network::torture
 
 torture-cdc: install-extension
 	$(CARGO) build -p pgmig

@@ -127,6 +127,21 @@ impl Error {
             || self.find::<NotYet>().is_some()
             || self.sqlstate().is_some_and(|code| code.starts_with("40") || ["55P03", "53200", "53300"].contains(&code))
     }
+    /// With what to do about it, if a disk is full and nothing says so yet.
+    pub fn full_disk(self) -> Error {
+        let here = self.find().is_some_and(|err: &std::io::Error| err.kind() == std::io::ErrorKind::StorageFull)
+            || self.find().and_then(rusqlite::Error::sqlite_error_code) == Some(rusqlite::ErrorCode::DiskFull);
+        let place = match self.exit() {
+            Exit::Dir if here => "under --dir",
+            Exit::Source if self.sqlstate() == Some("53100") => "on the source's disk",
+            Exit::Target if self.sqlstate() == Some("53100") => "on the target's disk",
+            _ => return self,
+        };
+        match self.hint_text() {
+            Some(_) => self,
+            None => self.hint(format!("make room {place}, then run the same command again")),
+        }
+    }
     /// Every message from the outermost to the innermost, on one line.
     pub fn chain(&self) -> String {
         let mut text = self.to_string();

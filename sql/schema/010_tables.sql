@@ -41,7 +41,9 @@ create table pgmig.sentinel
     done_at            timestamptz,
     last_error         text,
     cutover            text        check (cutover in ('requested', 'running', 'verifying')),
-    held_lsn           pg_lsn
+    held_lsn           pg_lsn,
+    way_back           text        check (way_back in ('open', 'taken')),
+    is_way_back        boolean     not null default false
 );
 comment on table pgmig.sentinel is 'one row a migration: its phase, positions and switches';
 comment on column pgmig.sentinel.migration is 'name of the migration; keys every other table';
@@ -77,6 +79,9 @@ comment on column pgmig.sentinel.done_at is 'when the migration was done';
 comment on column pgmig.sentinel.last_error is 'the last error that stopped the run; cleared when it goes on';
 comment on column pgmig.sentinel.cutover is 'requested: the run cuts over as soon as it is level; running: endpos is held, and what comes after it waits for the steps in pgmig.cutover; verifying: apply is held for a moment, to compare both sides at one position; null otherwise';
 comment on column pgmig.sentinel.held_lsn is 'while endpos is held: nothing was committed on the source between it and here';
+
+comment on column pgmig.sentinel.way_back is 'open: since the cutover every change of this database is carried back to the old source, where the state of that is; taken: the cutover was gone back; null: there is no way back';
+comment on column pgmig.sentinel.is_way_back is 'true: this database is the old source of the migration of that name, and the source is its old target';
 
 create table pgmig.part
 (
@@ -228,6 +233,24 @@ comment on column pgmig.request.state is 'pending, running, done or refused';
 comment on column pgmig.request.message is 'why it was refused';
 comment on column pgmig.request.requested_at is 'when it was asked';
 comment on column pgmig.request.finished_at is 'when it was done or refused';
+
+create table pgmig.ddl
+(
+    migration    text        not null references pgmig.sentinel on delete cascade,
+    at           pg_lsn      not null,
+    tag          text        not null,
+    statement    text        not null,
+    state        text        not null check (state in ('pending', 'applied', 'done')),
+    told_at      timestamptz not null default clock_timestamp(),
+    primary key (migration, at)
+);
+comment on table pgmig.ddl is 'DDL that the source has told in its stream (run --ddl): what was run here, in the transaction of the changes beside it, and what waits for a person';
+comment on column pgmig.ddl.migration is 'migration it belongs to';
+comment on column pgmig.ddl.at is 'position of the source at which it was run';
+comment on column pgmig.ddl.tag is 'what it does, as ALTER TABLE';
+comment on column pgmig.ddl.statement is 'the statement as it was sent to the source';
+comment on column pgmig.ddl.state is 'pending: apply stops before it; applied: it was run here; done: a person has seen to it (pgmig.ddl_done)';
+comment on column pgmig.ddl.told_at is 'when apply came to it';
 
 create table pgmig.cutover_step
 (

@@ -237,6 +237,27 @@ set search_path = pg_catalog, pg_temp
 as $$ select pgmig.request_cutover(pgmig.only_migration()) $$;
 comment on function pgmig.request_cutover() is 'has the run of the only migration cut over; see request_cutover(text)';
 
+create function pgmig.ddl_done(migration text default null)
+returns bigint
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    name text := coalesce(migration, pgmig.only_migration());
+    seen bigint;
+begin
+    update pgmig.ddl d set state = 'done' where d.migration = name and d.state = 'pending';
+    get diagnostics seen = row_count;
+    if seen = 0 then
+        raise exception 'no DDL of migration % waits', quote_literal(name)
+              using errcode = 'object_not_in_prerequisite_state', hint = 'see: select * from pgmig.ddl';
+    end if;
+    insert into pgmig.event (migration, level, message) values (name, 'info', 'DDL of the source was seen to');
+    return seen;
+end
+$$;
+comment on function pgmig.ddl_done(text) is 'says that what apply stopped at was run on the target, or need not be: the next run goes on behind it; returns how many statements that are';
+
 -- Called last in the transaction that applied a Batch. The row lock puts it in one order with
 -- set_endpos and pause, so neither can slip in between the check and the commit.
 create function pgmig.advance(migration text, replay_lsn pg_lsn, commit_at timestamptz, transactions bigint, changes bigint)

@@ -62,7 +62,9 @@ select c.oid,
                                  -- on every server, and it is in what identifies a row. The primary key and what
                                  -- indexes of a parent are made of must be there before all Parts are of one moment.
                                  c.relpersistence = 'p'
-                                 and a.atttypid in ('int2'::regtype, 'int4'::regtype, 'int8'::regtype, 'uuid'::regtype)
+                                 and a.atttypid in ('int2'::regtype, 'int4'::regtype, 'int8'::regtype, 'uuid'::regtype,
+                                                    'numeric'::regtype, 'date'::regtype, 'timestamp'::regtype,
+                                                    'timestamptz'::regtype)
                                  and case c.relreplident
                                      when 'f' then true
                                      when 'n' then false

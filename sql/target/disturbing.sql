@@ -26,5 +26,6 @@ select format('drop publication %I', p.pubname)
 union all
 select format('drop event trigger %I', e.evtname)
   from pg_catalog.pg_event_trigger e
- where not exists (select from pg_catalog.pg_depend d
+ where e.evtname !~ '^pgmig_'
+   and not exists (select from pg_catalog.pg_depend d
                     where d.classid = 'pg_catalog.pg_event_trigger'::regclass and d.objid = e.oid and d.deptype = 'e')

@@ -3,14 +3,18 @@
 //! are equal; none trusts what pgmig says of itself.
 
 mod bad_copy;
+mod begins;
 mod control;
 mod crash;
+mod disk;
 mod encodings;
 mod ends;
 mod everything;
+mod failover;
 mod load;
 mod loss;
 mod lost;
+mod network;
 mod objects;
 mod parts;
 mod points;
@@ -26,6 +30,7 @@ mod watch;
 mod writers;
 
 use std::fmt::Display;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use harness::{Finished, Pair, Pgmig, assert_same};
@@ -59,6 +64,8 @@ pub struct Life {
     pub allowed: &'static [&'static str],
     /// Where `run` dies by itself, see `pgmig::crash`; nowhere if empty.
     pub crash: String,
+    /// PostgreSQL's programs that pgmig starts; None for those of the source.
+    pub tools: Option<PathBuf>,
     _turn: SemaphorePermit<'static>,
 }
 
@@ -80,7 +87,7 @@ impl Life {
         let pair = Pair::start_with(source, target).await.expect("two servers start");
         let (source, target) = (session(&pair.source_uri()).await, session(&pair.target_uri()).await);
         let dir = tempfile::tempdir().expect("a temporary folder can be made");
-        Life { pair, way, dir, source, target, allowed: &[], crash: String::new(), _turn: turn }
+        Life { pair, way, dir, source, target, allowed: &[], crash: String::new(), tools: None, _turn: turn }
     }
 
     /// `pgmig` with both databases in its environment.
@@ -91,7 +98,7 @@ impl Life {
         self.pgmig_between(source, &self.pair.target_uri(), args)
     }
     pub fn pgmig_between<S: AsRef<str>>(&self, source: &str, target: &str, args: &[S]) -> Pgmig {
-        let bin = self.pair.source.bin_dir().path().display().to_string();
+        let bin = self.tools.as_deref().unwrap_or(self.pair.source.bin_dir().path()).display().to_string();
         let mut env = vec![("PGMIG_SOURCE", source), ("PGMIG_TARGET", target), ("PGMIG_PG_BIN", &bin)];
         env.extend((!self.crash.is_empty()).then_some((pgmig::crash::VARIABLE, self.crash.as_str())));
         Pgmig::start(args, &env)
@@ -113,8 +120,12 @@ impl Life {
         args.extend(more);
         self.pgmig_between(source, target, &args)
     }
-    /// New sessions of the test's own, after a server was restarted.
+    /// New sessions of the test's own, after a server was restarted or while it recovers from a crash.
     pub async fn connect_again(&mut self) {
+        for uri in [self.pair.source_uri(), self.pair.target_uri()] {
+            let accepts = async || tokio_postgres::connect(&uri, NoTls).await.is_ok();
+            harness::wait_until(Duration::from_secs(60), "the server to accept connections", accepts).await;
+        }
         self.source = session(&self.pair.source_uri()).await;
         self.target = session(&self.pair.target_uri()).await;
     }

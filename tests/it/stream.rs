@@ -3,6 +3,7 @@
 
 mod budget;
 mod conflicts;
+mod ddl;
 mod differential;
 mod drift;
 mod merge;

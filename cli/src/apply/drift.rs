@@ -29,6 +29,12 @@ impl Drift {
         Drift { columns: HashMap::new(), fit: HashMap::new(), lists_all }
     }
 
+    /// Looks at the target anew.
+    pub fn forget(&mut self) {
+        self.columns.clear();
+        self.fit.clear();
+    }
+
     /// Whether `check` has found that it fits.
     pub fn fits(&self, shape: &Arc<Shape>, kind: Kind) -> bool {
         self.fit.contains_key(&(Arc::as_ptr(shape) as usize, self.is_whole(kind)))

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use tokio_postgres::Client;
 
 use super::batch::{Batch, Op};
+use super::ddl::{Ddl, Mode};
 use super::drift::Drift;
 use super::tags::{Clear, Copy, Tags, Verdict, Wanted};
 use crate::error::{Error, Exit, Result};
@@ -25,6 +26,8 @@ pub enum Gathered {
     LastPiece(Batch),
     /// Rows to be removed next, in the transaction of which pieces are given out.
     Clear(Vec<Clear>, Position),
+    /// DDL to be run next, in the same way.
+    Ddl(Box<Ddl>, Position),
     /// The next transaction changes a table that is being copied.
     Later,
     /// The table must be copied again: the stream lacks values of a row that moved from one of its Parts
@@ -44,6 +47,8 @@ pub enum Gathered {
 
 pub struct Gatherer {
     pub reader: SpoolReader,
+    /// What becomes of DDL.
+    pub ddl: Mode,
     /// Tables that are moved, each with the tags of its copy.
     tags: Arc<Tags>,
     /// Relations whose changes may be in the stream and are known not to be moved: what was left out,
@@ -81,7 +86,7 @@ impl Gatherer {
     pub fn new(reader: SpoolReader, tags: Arc<Tags>, ignored: HashSet<TableName>, drift: Drift) -> Gatherer {
         let begun = reader.position();
         let (passed, batch, skip) = (Lsn::ZERO, Batch::default(), Skip::default());
-        Gatherer { reader, tags, ignored, drift, passed, batch, begun, skip, large: false }
+        Gatherer { reader, ddl: Mode::Off, tags, ignored, drift, passed, batch, begun, skip, large: false }
     }
 
     /// Goes on with other tags, from where a Batch begins that was not written, or from where it is.
@@ -130,6 +135,7 @@ impl Gatherer {
             match item {
                 Item::Begin { .. } | Item::Abort => changed = false,
                 Item::Change(change) => changed |= self.tags.contains_key(&change.shape.table),
+                Item::Ddl(_) => {}
                 Item::Truncate(shapes) => changed |= shapes.iter().any(|shape| self.tags.contains_key(&shape.table)),
                 Item::Commit(_) => more |= changed,
             }
@@ -158,7 +164,7 @@ impl Gatherer {
                 });
             };
             match item {
-                Item::Change(_) | Item::Truncate(_) | Item::Commit(_) if !self.batch.open => {
+                Item::Change(_) | Item::Truncate(_) | Item::Ddl(_) | Item::Commit(_) if !self.batch.open => {
                     return Err(Error::new(Exit::Dir, "the spool lacks the beginning of a transaction")
                         .hint("was the target restored from a backup? Begin again: pgmig cleanup --force, empty the target, pgmig run"));
                 }
@@ -203,6 +209,22 @@ impl Gatherer {
                         self.large = true;
                         if self.batch.ops.is_empty() {
                             return Ok(Gathered::Clear(clear, self.batch.from));
+                        }
+                        self.reader.seek(at);
+                        return Ok(self.piece());
+                    }
+                },
+                Item::Ddl(text) => match self.wanted_ddl(&text)? {
+                    Err(later) => return Ok(self.before(later)),
+                    Ok(None) => {}
+                    Ok(Some(ddl)) => {
+                        // As with rows that are removed: what comes before it is written first.
+                        if !self.batch.ends.is_empty() {
+                            return Ok(self.whole_ones());
+                        }
+                        self.large = true;
+                        if self.batch.ops.is_empty() {
+                            return Ok(Gathered::Ddl(Box::new(ddl), self.batch.from));
                         }
                         self.reader.seek(at);
                         return Ok(self.piece());
@@ -337,6 +359,17 @@ impl Gatherer {
         batch.to = self.reader.position();
         self.passed = batch.last().map_or(self.passed, |commit| commit.end_lsn);
         batch
+    }
+
+    /// Forgets what the target's tables looked like.
+    pub fn forget(&mut self) {
+        self.drift.forget();
+        self.skip.known = None;
+    }
+
+    /// What becomes of changes of a table in the open transaction; None: it is no part of the migration.
+    pub(super) fn wanted_now(&self, table: &TableName) -> Option<Wanted> {
+        self.tags.get(table).map(|copy| copy.wanted(self.skip.xid, self.passed))
     }
 
     /// Whether a change to this relation is to be applied; None: not known yet. Looked up once per

@@ -42,6 +42,11 @@ impl Merger {
         Merger { keys, loud }
     }
 
+    /// The target's keys, after DDL.
+    pub fn renew(&mut self, keys: Keys) {
+        self.keys = keys;
+    }
+
     /// From now on the changes of this table stay as they are.
     pub fn keep_order(&mut self, schema: &str, table: &str) {
         self.keys.remove(&TableName::new(schema, table));

@@ -22,6 +22,7 @@
 mod ahead;
 pub mod batch;
 pub mod conflict;
+pub mod ddl;
 pub mod drift;
 pub mod extension;
 mod gather;
@@ -72,6 +73,8 @@ pub trait Writer {
     /// Changes as this writer sends them; made while the target still writes those before.
     type Work;
     fn work(ops: Vec<Op>) -> Self::Work;
+    /// The target's tables were altered.
+    fn forget(&mut self) {}
 
     /// Writes the changes and, if `advance` is given, moves `replay_lsn`: inside the session's open
     /// transaction, or in one of its own. Returns the rows changed. After an error an open
@@ -131,6 +134,8 @@ pub struct Apply<W: Writer> {
     /// What was gathered while the target wrote.
     ahead: Option<Result<Next<W::Work>>>,
     pieces: Option<Pieces>,
+    /// DDL was run in the open transaction.
+    altered: bool,
     /// Whether the session's commits wait for the disk, and when one last did.
     durable: bool,
     durable_at: Instant,
@@ -176,7 +181,7 @@ impl<W: Writer> Apply<W> {
         watched: Watched,
     ) -> Apply<W> {
         let (ahead, pieces, drifted, lacking) = (None, None, None, None);
-        let (durable, durable_at) = (true, Instant::now());
+        let (altered, durable, durable_at) = (false, true, Instant::now());
         Apply {
             client,
             writer,
@@ -187,6 +192,7 @@ impl<W: Writer> Apply<W> {
             watched,
             ahead,
             pieces,
+            altered,
             durable,
             durable_at,
             drifted,
@@ -232,6 +238,7 @@ impl<W: Writer> Apply<W> {
                 (Gathered::Piece(piece), Some(work)) => self.write_piece(piece, work, switches.endpos).await?,
                 (Gathered::LastPiece(piece), Some(work)) => self.write_last_piece(piece, work).await?,
                 (Gathered::Clear(clear, from), _) => self.clear(&clear, from).await?,
+                (Gathered::Ddl(ddl, from), _) => self.ddl(&ddl, from).await?,
                 (Gathered::Later, _) => {
                     self.copied().await?;
                     continue;
@@ -412,7 +419,7 @@ impl<W: Writer> Apply<W> {
                 crash::before(crash::LARGE);
                 self.client.batch_execute("commit").await.on_target(|| "commit a large transaction".into())?;
                 crash::after(crash::LARGE);
-                self.pieces = None;
+                (self.pieces, self.altered) = (None, false);
                 self.moved(&advance, rows + rows_before, Some(piece.to));
                 Ok(Ok(()))
             }
@@ -471,23 +478,23 @@ fn refused(err: Error, from: Position) -> Result<Written> {
 
 /// Says what a change that does not fit the target means and how to go on.
 fn explain(err: Error) -> Error {
-    let (exit, hint) = match err.sqlstate() {
-        Some(NO_ROW) => (
-            Exit::Differ,
-            "the target's row was changed or deleted by something else than pgmig; put it back as it is on the source, then run again",
+    let table = err.table().map_or("SCHEMA.TABLE".into(), |(schema, table)| TableName::new(schema, table).to_string());
+    let resync = format!("have the table copied again: pgmig table resync {table}, then run again");
+    let hint = match err.sqlstate() {
+        Some(NO_ROW) => format!(
+            "the target's row was changed or deleted by something else than pgmig; put it back as it is on the source, then run again, or {resync}"
         ),
         Some("23505" | "23P01") => {
-            (Exit::Differ, "the target holds a row that pgmig did not write; remove it, then run again")
+            format!("the target holds a row that pgmig did not write; remove it, then run again, or {resync}")
         }
         Some("42P01" | "42703") => {
-            (Exit::Differ, "the table was altered on the target: make it what it is on the source, then run again")
+            "the table was altered on the target: make it what it is on the source, then run again".into()
         }
-        Some("22021" | "22P05") => (
-            Exit::Differ,
-            "the source holds bytes that are no text in the target's encoding, and what is in the stream cannot be mended: \
-             mend the row there, then begin again (pgmig cleanup --force, empty the target, pgmig run)",
-        ),
+        Some("22021" | "22P05") => "\
+             the source holds bytes that are no text in the target's encoding, and what is in the stream cannot be mended: \
+             mend the row there, then begin again (pgmig cleanup --force, empty the target, pgmig run)"
+            .into(),
         _ => return Error::new(err.exit(), "cannot apply a batch").cause(err),
     };
-    Error::new(exit, "cannot apply a batch").cause(err).hint(hint)
+    Error::new(Exit::Differ, "cannot apply a batch").cause(err).hint(hint)
 }

@@ -57,6 +57,10 @@ struct Lookup {
 
 impl Writer for PlainWriter {
     type Work = Vec<Op>;
+    fn forget(&mut self) {
+        self.targets.clear();
+        self.statements.clear();
+    }
     fn work(ops: Vec<Op>) -> Vec<Op> {
         ops
     }

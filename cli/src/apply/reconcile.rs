@@ -35,7 +35,7 @@ impl<W: Writer> Apply<W> {
             }
             Some(Ok(next)) => match next.gathered {
                 Gathered::Batch(batch) | Gathered::Piece(batch) | Gathered::LastPiece(batch) => Some(batch.from),
-                Gathered::Clear(_, from) => Some(from),
+                Gathered::Clear(_, from) | Gathered::Ddl(_, from) => Some(from),
                 _ => None,
             },
             None => None,
@@ -87,7 +87,8 @@ impl<W: Writer> Apply<W> {
     pub(super) async fn rollback(&mut self) -> Result<()> {
         match self.pieces.take() {
             Some(_pieces) => {
-                self.client.batch_execute("rollback").await.on_target(|| "roll back a large transaction".into())
+                self.client.batch_execute("rollback").await.on_target(|| "roll back a large transaction".into())?;
+                if std::mem::take(&mut self.altered) { self.forget().await } else { Ok(()) }
             }
             None => Ok(()),
         }

@@ -135,7 +135,7 @@ impl Copied {
                 Value::Binary(bytes) => KeyValue::receive(&first.type_name, bytes)?,
                 Value::Null | Value::Unchanged => return None,
             };
-            ranges.iter().find(|(range, _)| range.holds(value)).map(|(_, tag)| tag.shows(xid, passed))
+            ranges.iter().find(|(range, _)| range.holds(&value)).map(|(_, tag)| tag.shows(xid, passed))
         };
         let Some(column) = ranges.first().map(|(range, _)| range.column.as_str()) else { return Verdict::NoKey };
         let in_row = change.shape.columns.iter().position(|name| name == column);

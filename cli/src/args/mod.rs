@@ -18,7 +18,7 @@ pub use cutover::{CutoverArgs, CutoverHow};
 pub use demo::DemoArgs;
 pub use ready::{CompletionsArgs, ManArgs, ParamsArgs, PreflightArgs, ReplicaIdentityArgs};
 pub use run::{
-    FlavourArg, OnConflictArg, PlanArgs, PluginArg, RunArgs, SplitArgs, SplitByArg, StreamFormatArg,
+    DdlArg, FlavourArg, OnConflictArg, PlanArgs, PluginArg, RunArgs, SplitArgs, SplitByArg, StreamFormatArg,
     WalBudgetPolicyArg, WhatArgs,
 };
 pub use stalls::StallsArgs;

@@ -30,6 +30,13 @@ pub enum StreamFormatArg {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum DdlArg {
+    Apply,
+    Stop,
+    Off,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum OnConflictArg {
     Stop,
     Warn,
@@ -142,7 +149,7 @@ pub struct SplitArgs {
     #[arg(long, value_enum, default_value = "auto", help_heading = "Speed")]
     pub split_by: SplitByArg,
 
-    /// Cut tables larger than this by a key, where an integer or uuid key identifies their rows: an interrupted copy
+    /// Cut tables larger than this by a key, where a number, uuid or time identifies their rows: an interrupted copy
     /// keeps the Parts that it has; 0 cuts none for that
     #[arg(long, default_value = "100GB", value_name = "SIZE", value_parser = size, help_heading = "Speed")]
     pub resume_parts_larger_than: u64,
@@ -264,6 +271,11 @@ pub struct RunArgs {
     /// When the WAL budget is spent: stop, or drop the slot too, so that the source survives and the migration does not
     #[arg(long, value_enum, default_value = "stop", help_heading = "Speed")]
     pub wal_budget_policy: WalBudgetPolicyArg,
+
+    /// DDL on tables of the migration, told by event triggers on the source: apply runs it on the target where it stood
+    /// between the changes, stop ends the run there with the statement, off tells nothing. Kept for later runs; at first off
+    #[arg(long, value_enum, value_name = "HOW", help_heading = "How")]
+    pub ddl: Option<DdlArg>,
 
     /// How long a server that cannot be reached any more is waited for, in seconds; 0 ends the run at once
     #[arg(long, default_value_t = 600, value_name = "SECONDS", help_heading = "How")]

@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use tokio_postgres::Client;
+
 use crate::args::{TableArgs, TableVerb};
 use crate::command::{conninfo, interrupted};
 use crate::connect::{self, Side};
@@ -13,22 +15,23 @@ use crate::target::{install, sentinel};
 const LOOK_EVERY: Duration = Duration::from_millis(300);
 
 pub async fn table(args: TableArgs) -> Result<Exit> {
-    let (verb, args) = match args.verb {
-        TableVerb::Add(args) => (Verb::Add, args),
-        TableVerb::Resync(args) => (Verb::Resync, args),
+    let (verb, table, target, no_wait) = match args.verb {
+        TableVerb::Add(args) => (Verb::Add, Some(args.table), args.target, args.no_wait),
+        TableVerb::Resync(args) => (Verb::Resync, args.table, args.target, args.no_wait),
     };
-    let client = connect::client(&conninfo(&args.target.target)?, Side::Target, "pgmig table", &[]).await?;
+    let client = connect::client(&conninfo(&target.target)?, Side::Target, "pgmig table", &[]).await?;
     if install::installed(&client).await?.is_none() {
         return Err(Error::new(Exit::Phase, "there is no migration on the target").hint("start one: pgmig run"));
     }
-    let name = &args.target.name;
-    let id = requests::ask(&client, name, verb, &args.table).await?;
-    let asked = format!("{} of {} is asked for", verb.as_str(), args.table);
+    let name = &target.name;
+    let Some(table) = table else { return every_table(&client, name).await };
+    let id = requests::ask(&client, name, verb, &table).await?;
+    let asked = format!("{} of {table} is asked for", verb.as_str());
     if sentinel::lock(&client, name).await? {
         eprintln!("{asked}; no run is following\nnext: pgmig run, which does it when it follows");
         return Ok(Exit::Done);
     }
-    if args.no_wait {
+    if no_wait {
         eprintln!("{asked}\nnext: select * from pgmig.request where request_id = {id}");
         return Ok(Exit::Done);
     }
@@ -53,12 +56,21 @@ pub async fn table(args: TableArgs) -> Result<Exit> {
         stopped = interrupted("see it with: select * from pgmig.request") => return Err(stopped),
     };
     match refused {
-        Some(why) => {
-            Err(Error::new(Exit::Phase, format!("the run did not {} {}", verb.as_str(), args.table)).cause(why))
-        }
+        Some(why) => Err(Error::new(Exit::Phase, format!("the run did not {} {table}", verb.as_str())).cause(why)),
         None => {
-            eprintln!("{} is copied and followed\nnext: pgmig status", args.table);
+            eprintln!("{table} is copied and followed\nnext: pgmig status");
             Ok(Exit::Done)
         }
     }
+}
+
+/// Asks for all of them. Only a run that begins copies them before it applies anything.
+async fn every_table(client: &Client, name: &str) -> Result<Exit> {
+    if !sentinel::lock(client, name).await? {
+        return Err(Error::new(Exit::Phase, "a run is following, which would copy one table after the other")
+            .hint("stop it first: pgmig stop"));
+    }
+    let count = requests::ask_all(client, name).await?;
+    eprintln!("{count} tables are to be copied again\nnext: pgmig run, which copies them before it goes on");
+    Ok(Exit::Done)
 }

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::target::sentinel::Asked;
+
 /// Sessions with the source that a run has beside its copy workers: for itself, the snapshot, the
 /// stream and what watches it.
 pub const OTHER_SESSIONS: usize = 6;
@@ -44,9 +46,14 @@ impl Throttle {
         self.change(|state| state.for_wal = bytes_per_second);
     }
 
-    /// What people allow: a rate of all workers together, and sessions with the source.
-    pub fn limit(&self, bytes_per_second: Option<u64>, connections: Option<usize>) {
-        self.change(|state| (state.max_rate, state.max_connections) = (bytes_per_second, connections));
+    /// What people allow: a rate of all workers together, and sessions with the source. Processes that copy
+    /// for one migration have equal shares of it.
+    pub fn limit(&self, asked: &Asked) {
+        let processes = asked.joined + 1;
+        let rate = asked.max_rate.map(|rate| (rate / processes as u64).max(1));
+        let workers = |most: usize| most.saturating_sub(OTHER_SESSIONS) / processes;
+        let connections = asked.max_source_connections.map(|most| OTHER_SESSIONS + workers(most));
+        self.change(|state| (state.max_rate, state.max_connections) = (rate, connections));
     }
 
     fn change(&self, change: impl FnOnce(&mut State)) {
@@ -126,9 +133,14 @@ mod tests {
     fn people_allow_no_more_sessions_than_they_said_and_one_worker_goes_on() {
         let throttle = Throttle::default();
         assert!(throttle.admits(250));
-        throttle.limit(None, Some(OTHER_SESSIONS + 2));
+        let limit = |most, joined| {
+            throttle.limit(&Asked { max_source_connections: Some(most), joined, ..Asked::default() });
+        };
+        limit(OTHER_SESSIONS + 2, 0);
         assert_eq!([0, 1, 2, 3].map(|worker| throttle.admits(worker)), [true, true, false, false]);
-        throttle.limit(None, Some(1));
+        limit(1, 0);
         assert_eq!([0, 1].map(|worker| throttle.admits(worker)), [true, false]);
+        limit(OTHER_SESSIONS + 7, 2);
+        assert_eq!([0, 1, 2, 3].map(|worker| throttle.admits(worker)), [true, true, false, false]);
     }
 }

@@ -141,7 +141,7 @@ impl Worker {
         if let Some(exported) = self.shared.exported.as_ref().filter(|_| self.shared.published)
             && !sentinel::is_exported(&self.target, &self.shared.migration, exported).await?
         {
-            return Err(Error::new(Exit::Phase, "the copy goes on under another snapshot, by another run"));
+            return Err(Error::new(Exit::Phase, "the copy goes on under another snapshot").cause(OtherSnapshot));
         }
         queue::finish_parts(&self.target, &bundle.copied, &bundle.tag.0, bundle.tag.1).await?;
         crash::before(crash::PART);
@@ -436,6 +436,11 @@ async fn release(source: &mut CopyClient, shared: &Shared) -> Result<()> {
 const UNDEFINED_TABLE: &str = "42P01";
 const UNDEFINED_SCHEMA: &str = "3F000";
 const LOCK_NOT_AVAILABLE: &str = "55P03";
+
+/// What was read under a snapshot that is the copy's no more is not stored.
+#[derive(Debug, thiserror::Error)]
+#[error("another run has begun it")]
+pub struct OtherSnapshot;
 
 /// A table of a bundle was replaced: the bundle is copied again, one by one.
 #[derive(Debug, thiserror::Error)]

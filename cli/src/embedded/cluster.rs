@@ -88,24 +88,13 @@ impl Builder {
     fn make(self) -> Result<Server> {
         let bin = BinDir::find(self.bin_dir.as_deref())?;
         let run_as = RunAs::choose()?;
-        let folder = tempfile::Builder::new().prefix("pgmig-").tempdir_in(temp_root());
-        let folder = folder.during(EXIT, || "make a folder for a throwaway server".to_string())?;
-        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o700))
-            .during(EXIT, || "close the folder of a throwaway server to others".to_string())?;
-        run_as.give(folder.path())?;
+        let folder = own_folder(run_as)?;
         template::make(&bin, run_as, &self.encoding, &folder.path().join("data"))?;
         self.configure(&bin, folder.path())?;
 
         let password = self.password.then(|| std::iter::repeat_with(fastrand::alphanumeric).take(20).collect());
-        let mut server = Server { bin, run_as, folder, port: free_port()?, password, child: Mutex::new(None) };
-        for attempt in 1.. {
-            match server.launch() {
-                Ok(()) => break,
-                Err(_) if attempt < 5 && server.log().contains("could not bind") => server.port = free_port()?,
-                Err(e) => return Err(e),
-            }
-        }
-        Ok(server)
+        let server = Server { bin, run_as, folder, port: free_port()?, password, child: Mutex::new(None) };
+        server.launch_somewhere()
     }
 
     fn configure(&self, bin: &BinDir, folder: &Path) -> Result<()> {
@@ -147,6 +136,16 @@ impl Builder {
             OpenOptions::new().write(true).truncate(true).open(folder.join("data/pg_hba.conf")).during(EXIT, doing)?;
         hba.write_all(rules.as_bytes()).during(EXIT, doing)
     }
+}
+
+/// A folder of the server's user that nobody else may read.
+fn own_folder(run_as: RunAs) -> Result<tempfile::TempDir> {
+    let folder = tempfile::Builder::new().prefix("pgmig-").tempdir_in(temp_root());
+    let folder = folder.during(EXIT, || "make a folder for a throwaway server".to_string())?;
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o700))
+        .during(EXIT, || "close the folder of a throwaway server to others".to_string())?;
+    run_as.give(folder.path())?;
+    Ok(folder)
 }
 
 /// Below the range that the system takes for outgoing connections: nobody takes the port while the
@@ -239,6 +238,13 @@ impl Cluster {
         let server = self.server.clone();
         blocking(move || server.stop(how)).await
     }
+    /// A standby of this server, with its settings and these, which streams from a slot that is there.
+    pub async fn standby(&self, slot: &str, settings: &[(&str, &str)]) -> Result<Cluster> {
+        let (primary, slot) = (self.server.clone(), slot.to_string());
+        let settings: String = settings.iter().map(|(name, value)| format!("{name} = '{value}'\n")).collect();
+        let server = blocking(move || primary.standby(&slot, &settings)).await?;
+        Ok(Cluster { server: Arc::new(server) })
+    }
     /// Starts a server that was stopped or killed, at the same address.
     pub async fn start(&self) -> Result<()> {
         let server = self.server.clone();
@@ -291,6 +297,39 @@ impl Server {
         fs::read(self.folder.path().join("log")).map(|b| String::from_utf8_lossy(&b).into_owned()).unwrap_or_default()
     }
 
+    fn standby(&self, slot: &str, settings: &str) -> Result<Server> {
+        let (bin, run_as, folder) = (self.bin.clone(), self.run_as, own_folder(self.run_as)?);
+        let (socket, data) = (self.folder.path().display().to_string(), folder.path().join("data"));
+        let port = self.port.to_string();
+        let mut copy = bin.tool("pg_basebackup");
+        copy.args(["--checkpoint=fast", "--no-sync", "-h", &socket, "-p", &port, "-U", "postgres", "-S", slot, "-D"]);
+        run(run_as.apply(copy.arg(&data)), "make a standby of a throwaway server")?;
+        let doing = || "configure a standby".to_string();
+        let mut conf = OpenOptions::new().append(true).open(data.join("postgresql.conf")).during(EXIT, doing)?;
+        let own = format!(
+            "unix_socket_directories = '{}'\nprimary_slot_name = '{slot}'\n\
+             primary_conninfo = 'host={socket} port={port} user=postgres dbname=postgres'\n{settings}",
+            folder.path().display()
+        );
+        conf.write_all(own.as_bytes()).during(EXIT, doing)?;
+        fs::write(data.join("standby.signal"), "").during(EXIT, doing)?;
+        run_as.give(&data.join("standby.signal"))?;
+        let password = self.password.clone();
+        Server { bin, run_as, folder, port: free_port()?, password, child: Mutex::new(None) }.launch_somewhere()
+    }
+
+    /// Starts it at a port that is free.
+    fn launch_somewhere(mut self) -> Result<Server> {
+        for attempt in 1.. {
+            match self.launch() {
+                Ok(()) => break,
+                Err(_) if attempt < 5 && self.log().contains("could not bind") => self.port = free_port()?,
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(self)
+    }
+
     /// Starts the postmaster and waits until it takes connections.
     fn launch(&self) -> Result<()> {
         let mut running = self.child();
@@ -308,11 +347,12 @@ impl Server {
         self.run_as.apply(&mut command);
         let mut child = process::spawn(command).during(EXIT, doing)?;
 
-        // Line 1 of postmaster.pid is the process, line 8 says "ready" once it takes connections.
+        // Line 1 of postmaster.pid is the process, line 8 says "ready" once it takes connections, or "standby".
         let pid = child.id().to_string();
         let ready = || {
             let text = fs::read_to_string(data.join("postmaster.pid")).unwrap_or_default();
-            text.lines().next() == Some(&pid) && text.lines().nth(7).is_some_and(|line| line.trim() == "ready")
+            let state = text.lines().nth(7).map(str::trim);
+            text.lines().next() == Some(&pid) && matches!(state, Some("ready" | "standby"))
         };
         let mut ended = false;
         process::until(START_TIMEOUT, || {

@@ -7,6 +7,7 @@
 //! 'I' u16 id, n x value                      'D' u16 id, k x value
 //! 'U' u16 id, k x value, n x value           'T' u16 m, m x u16 id
 //! 'B' u32 xid                                'C' u64 end_lsn, i64 commit_at     (spool only)
+//! 'L' u32 length, bytes: DDL, as JSON                                           (spool only)
 //! 'A' takes back what came since 'B': the source sends it again                 (spool only)
 //! value: i32 length (-1 null, -2 unchanged; bit 30: binary), bytes, NUL
 //! ```
@@ -119,6 +120,8 @@ pub enum Item {
     },
     Change(Change),
     Truncate(Vec<Arc<Shape>>),
+    /// DDL that the source has told, as JSON.
+    Ddl(Bytes),
     Commit(Commit),
     /// What came of the open transaction is to be forgotten: it comes again, whole.
     Abort,
@@ -215,6 +218,11 @@ impl Encoder {
         self.count(ids.len());
         ids.iter().for_each(|id| self.buffer.extend_from_slice(&id.to_le_bytes()));
     }
+    pub fn ddl(&mut self, text: &[u8]) {
+        self.buffer.push(b'L');
+        self.buffer.extend_from_slice(&(text.len() as u32).to_le_bytes());
+        self.buffer.extend_from_slice(text);
+    }
     pub fn begin(&mut self, xid: u32) {
         self.buffer.push(b'B');
         self.buffer.extend_from_slice(&xid.to_le_bytes());
@@ -283,6 +291,14 @@ impl Reader {
                     return Ok(Some(Item::Truncate(shapes)));
                 }
                 b'B' => return Ok(Some(Item::Begin { xid: u32::from_le_bytes(self.array()?) })),
+                b'L' => {
+                    let length = u32::from_le_bytes(self.array()?) as usize;
+                    let end = self.at.checked_add(length).filter(|&end| end <= self.body.len());
+                    let end = end.ok_or_else(|| self.damaged("DDL is cut short"))?;
+                    let text = self.body.slice(self.at..end);
+                    self.at = end;
+                    return Ok(Some(Item::Ddl(text)));
+                }
                 ABORT => return Ok(Some(Item::Abort)),
                 b'C' => {
                     let end_lsn = Lsn(u64::from_le_bytes(self.array()?));

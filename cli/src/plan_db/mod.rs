@@ -105,6 +105,15 @@ impl PlanDb {
         self.set("filters", &text)
     }
 
+    /// What becomes of DDL, as the last run was told.
+    pub fn ddl(&self) -> Result<Option<String>> {
+        self.get("ddl")
+    }
+
+    pub fn set_ddl(&self, mode: &str) -> Result<()> {
+        self.set("ddl", mode)
+    }
+
     /// The replica identities that were given and not taken back.
     pub fn given(&self) -> Result<Vec<Given>> {
         let text = self.get("given")?.unwrap_or_else(|| "[]".into());

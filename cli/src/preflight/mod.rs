@@ -106,6 +106,10 @@ pub async fn lasting_sessions(source: &Conninfo, target: &Conninfo) -> Result<Ve
 pub async fn new_migration(source: &Client, target: &Client, asked: &Asked) -> Result<(Facts, Checks)> {
     let mut checks = Checks::default();
     let facts = check(source, target, asked, &mut checks).await?;
+    // A session that was lost while something was tried says nothing about what was tried.
+    if let Some(lost) = checks.wrong.iter().position(Error::connection_lost) {
+        return Err(checks.wrong.swap_remove(lost));
+    }
     together(std::mem::take(&mut checks.wrong))?;
     Ok((facts, checks))
 }

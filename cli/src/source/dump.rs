@@ -14,6 +14,17 @@ use crate::config::conninfo::Conninfo;
 use crate::error::{Context, Error, Exit, Result};
 use crate::model::{Leave, TableName};
 
+/// What libpq says, in its own words and never in another language here, when a connection is lost or cannot
+/// be had: the tools tell no SQLSTATE. The last one is the server's, in English.
+const LOST: [&str; 6] = [
+    "server closed the connection unexpectedly",
+    "could not receive data from server",
+    "could not send data to server",
+    "Connection refused",
+    "timeout expired",
+    "the database system is ",
+];
+
 /// pg_dump and pg_restore of one version.
 #[derive(Debug, Clone)]
 pub struct Tools {
@@ -202,7 +213,17 @@ pub(super) async fn output(mut command: Command, name: &str) -> Result<String> {
     let output = command.output().await.on_source(|| format!("start {name}"))?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr).trim().to_string();
-        return Err(Error::new(Exit::Source, format!("{name} failed")).cause(said));
+        if said.contains("error: could not write") && said.contains("No space left on device") {
+            let full = std::io::Error::new(std::io::ErrorKind::StorageFull, said);
+            return Err(Error::new(Exit::Dir, format!("{name} failed")).cause(full));
+        }
+        let failed = Error::new(Exit::Source, format!("{name} failed"));
+        return Err(if LOST.iter().any(|text| said.contains(text)) {
+            let line = said.split_whitespace().collect::<Vec<_>>().join(" ");
+            failed.cause(std::io::Error::new(std::io::ErrorKind::ConnectionAborted, line))
+        } else {
+            failed.cause(said)
+        });
     }
     String::from_utf8(output.stdout).on_source(|| format!("read the output of {name}"))
 }

@@ -4,6 +4,7 @@ pub mod catalog;
 pub mod checks;
 pub mod columns;
 pub mod copy_out;
+pub mod ddl;
 pub mod dump;
 pub mod dump_ranges;
 pub mod extensions;

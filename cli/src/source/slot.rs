@@ -1,6 +1,7 @@
 //! The logical replication slot and its publications: how far the source may forget.
 
 use std::collections::HashSet;
+use std::time::{Duration, Instant};
 
 use tokio_postgres::Client;
 
@@ -8,6 +9,9 @@ use crate::error::{Context, Error, Exit, Result};
 use crate::model::name::{identifier, identifiers};
 use crate::model::{Lsn, TableName};
 use crate::source::catalog;
+
+/// How long the session that reads a slot may take to end.
+const FREE_WITHIN: Duration = Duration::from_secs(10);
 
 /// What pg_replication_slots says of a slot.
 #[derive(Debug, Clone)]
@@ -70,6 +74,24 @@ pub async fn drop(client: &Client, name: &str) -> Result<bool> {
         .await
         .on_source(|| format!("drop slot `{name}`"))?;
     Ok(row.is_some())
+}
+
+/// Drops the slot once the session that reads it has ended; with `end_it` that session is ended.
+pub async fn drop_when_free(client: &Client, name: &str, end_it: bool) -> Result<bool> {
+    let began = Instant::now();
+    loop {
+        match drop(client, name).await {
+            // Object in use.
+            Err(err) if err.sqlstate() == Some("55006") && began.elapsed() < FREE_WITHIN => {
+                let reader = find(client, name).await?.and_then(|slot| slot.active_pid);
+                if let Some(pid) = reader.filter(|_| end_it) {
+                    end_reader(client, name, pid).await?;
+                }
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+            dropped => return dropped,
+        }
+    }
 }
 
 /// The publications of a migration: one for tables whose rows can be identified, one that carries

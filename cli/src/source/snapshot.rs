@@ -31,6 +31,12 @@ impl SnapshotHolder {
         };
         Ok(SnapshotHolder { exported: row.get(0), client, lsn })
     }
+
+    /// What a failure comes to once the session has ended.
+    pub fn lost(&self, err: Error) -> Error {
+        let closed = std::io::Error::new(std::io::ErrorKind::ConnectionAborted, err.chain());
+        Error::new(Exit::Source, "the session that holds the snapshot was lost").cause(closed)
+    }
 }
 
 /// Whether a session could not read under the snapshot since the one that held it has ended.

@@ -74,6 +74,12 @@ impl Assembler {
         self.encoder.truncate(&ids);
     }
 
+    /// DDL, where it stands between the changes.
+    pub fn ddl(&mut self, text: &[u8]) {
+        self.ensure_begun();
+        self.encoder.ddl(text);
+    }
+
     pub fn commit(&mut self, commit: Commit) {
         if self.begun {
             self.encoder.commit(commit);

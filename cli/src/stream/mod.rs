@@ -48,3 +48,6 @@ pub trait Decoder: Send {
     /// `wal` is the position in the message's header: for a commit the end of its record.
     fn decode(&mut self, wal: Lsn, message: &[u8], into: &mut Assembler) -> Result<(), DecodeError>;
 }
+
+/// How the prefix of a logical message begins in which the source tells DDL; the name of the migration follows.
+pub(crate) const DDL_PREFIX: &str = "pgmig ddl ";

@@ -25,6 +25,8 @@ pub struct PgOutput {
     relations: HashMap<u32, Relation>,
     /// Types that may come in binary; None: all values come in text.
     binary: Option<HashSet<u32>>,
+    /// Whose DDL is listened to.
+    pub migration: String,
 }
 
 impl PgOutput {
@@ -41,7 +43,7 @@ impl PgOutput {
 
     /// A decoder for values of these types in binary; None: for values in text.
     pub fn new(binary: Option<HashSet<u32>>) -> PgOutput {
-        PgOutput { relations: HashMap::new(), binary }
+        PgOutput { binary, ..PgOutput::default() }
     }
 
     fn relation(&mut self, body: &mut Body<'_>, into: &mut Assembler) -> Result<(), DecodeError> {
@@ -139,8 +141,17 @@ impl Decoder for PgOutput {
                     (0..count).map(|_| Ok(self.known(body.u32()?)?.shape)).collect::<Result<_, DecodeError>>()?;
                 into.truncate(&shapes);
             }
-            // Type, origin, and logical messages of other tools.
-            b'Y' | b'O' | b'M' => {}
+            b'M' => {
+                let (flags, _lsn) = (body.u8()?, body.u64()?);
+                let prefix = body.string()?;
+                let length = body.u32()? as usize;
+                let told = prefix.strip_prefix(super::DDL_PREFIX).is_some_and(|migration| migration == self.migration);
+                if told && flags & 1 == 1 {
+                    into.ddl(body.take(length)?);
+                }
+            }
+            // Type and origin.
+            b'Y' | b'O' => {}
             other => return Err(DecodeError::new(format!("unknown message {:?}", char::from(other)))),
         }
         Ok(())

@@ -146,7 +146,7 @@ impl Receiver {
     /// # Errors
     /// The disk failed.
     pub fn take_back(&mut self) -> Result<Lsn> {
-        self.writer.take_back().during(Exit::Dir, || "write the spool".into()).map_err(make_room)?;
+        self.writer.take_back().during(Exit::Dir, || "write the spool".into())?;
         // Of what came with the last read, whole transactions may be in the spool that were not told yet.
         let whole = self.writer.provable();
         self.received.send_modify(|at| at.write_lsn = at.write_lsn.max(whole));
@@ -212,7 +212,7 @@ impl Receiver {
 
     fn append(&mut self, frame: &Frame) -> Result<()> {
         crash::before(crash::FRAME);
-        self.writer.append(frame).during(Exit::Dir, || "write the spool".into()).map_err(make_room)?;
+        self.writer.append(frame).during(Exit::Dir, || "write the spool".into())?;
         crash::after(crash::FRAME);
         Ok(())
     }
@@ -247,10 +247,6 @@ impl Receiver {
         crash::after(crash::FEEDBACK);
         Ok(())
     }
-}
-
-fn make_room(err: Error) -> Error {
-    err.hint("free some space under --dir, then run the same command again")
 }
 
 /// Reads from the source, after a rest if it is talking all the time. Cancel-safe.

@@ -68,6 +68,17 @@ pub struct Wal2Json {
     known: HashMap<String, HashMap<String, Known>>,
     /// A TRUNCATE of several tables comes as one message a table.
     truncated: Vec<ShapeId>,
+    /// Whose DDL is listened to.
+    pub migration: String,
+}
+
+#[derive(Deserialize)]
+struct Told<'a> {
+    transactional: bool,
+    #[serde(borrow)]
+    prefix: Cow<'a, str>,
+    #[serde(borrow)]
+    content: Cow<'a, str>,
 }
 
 impl Wal2Json {
@@ -80,6 +91,8 @@ impl Wal2Json {
             ("include-timestamp", "1"),
             ("include-types", "1"),
             ("include-typmod", "0"),
+            // The state of a migration is no part of one.
+            ("filter-tables", "pgmig.*"),
         ];
         if numbers_as_strings {
             options.push(("numeric-data-types-as-string", "1"));
@@ -134,6 +147,17 @@ impl Decoder for Wal2Json {
     fn decode(&mut self, wal: Lsn, message: &[u8], into: &mut Assembler) -> Result<(), DecodeError> {
         // A logical message, of ours or of another tool: what it says is of any form.
         if message.starts_with(br#"{"action":"M""#) {
+            // What is no JSON is not of ours.
+            let told = serde_json::from_slice::<Told<'_>>(message).ok().filter(|told| {
+                let of = told.prefix.strip_prefix(super::DDL_PREFIX);
+                told.transactional && of.is_some_and(|migration| migration == self.migration)
+            });
+            if let Some(told) = told {
+                if !self.truncated.is_empty() {
+                    into.truncate(&std::mem::take(&mut self.truncated));
+                }
+                into.ddl(told.content.as_bytes());
+            }
             return Ok(());
         }
         let text = std::str::from_utf8(message).map_err(|_| DecodeError::new("message is not UTF-8"))?;

@@ -45,7 +45,13 @@ pub async fn settings(client: &Client) -> Result<Tried> {
 }
 
 async fn undone(client: &Client, what: &'static str, statements: &str) -> Result<Tried> {
-    let tried = client.batch_execute(statements).await;
-    client.batch_execute("rollback").await.on_target(|| format!("undo {what}"))?;
-    Ok(Tried { what, refused: tried.on_target(|| format!("try {what}")).err() })
+    let refused = client.batch_execute(statements).await.on_target(|| format!("try {what}")).err();
+    match refused {
+        // It was undone with its session.
+        Some(lost) if lost.connection_lost() => Err(lost),
+        refused => {
+            client.batch_execute("rollback").await.on_target(|| format!("undo {what}"))?;
+            Ok(Tried { what, refused })
+        }
+    }
 }

@@ -46,7 +46,11 @@ pub async fn installed(client: &Client) -> Result<Option<Flavour>> {
     let row = client
         .query_one(
             "select to_regprocedure('pgmig.version()') is not null,
-                    exists (select from pg_catalog.pg_namespace where nspname = 'pgmig')",
+                    exists (select from pg_catalog.pg_namespace n
+                             where n.nspname = 'pgmig'
+                               -- A source that tells its DDL has one, too.
+                               and not exists (select from pg_catalog.pg_proc p
+                                                where p.pronamespace = n.oid and p.proname ~ '^tell_ddl_'))",
             &[],
         )
         .await

@@ -30,12 +30,8 @@ pub struct Request {
 /// Asks by the same function that people call in SQL.
 pub async fn ask(client: &Client, migration: &str, verb: Verb, table: &str) -> Result<i64> {
     let sql = format!("select pgmig.{}_table($1, $2)", verb.as_str());
-    let row = client.query_one(&sql, &[&table, &migration]).await.map_err(|cause| {
-        let hint = cause.as_db_error().and_then(|db| db.hint()).map(str::to_string);
-        let error = Error::new(Exit::Phase, format!("cannot {} {table}", verb.as_str())).cause(cause);
-        error.hint(hint.unwrap_or_else(|| "see where it is: pgmig status".into()))
-    })?;
-    Ok(row.get(0))
+    let row = client.query_one(&sql, &[&table, &migration]).await;
+    Ok(row.map_err(|cause| refused(cause, format!("{} {table}", verb.as_str())))?.get(0))
 }
 
 /// The oldest request that nobody has taken up.
@@ -48,11 +44,48 @@ pub async fn next(client: &Client, migration: &str) -> Result<Option<Request>> {
         )
         .await
         .on_target(|| "look for requests".into())?;
-    Ok(row.map(|row| Request {
+    Ok(row.as_ref().map(request))
+}
+
+/// The tables that are to be copied again, and that nobody has taken up.
+pub async fn resyncs(client: &Client, migration: &str) -> Result<Vec<Request>> {
+    let rows = client
+        .query(
+            "select request_id, verb, schema_name, table_name from pgmig.request
+              where migration = $1 and state = 'pending' and verb = 'resync' order by request_id",
+            &[&migration],
+        )
+        .await
+        .on_target(|| "look for requests".into())?;
+    Ok(rows.iter().map(request).collect())
+}
+
+fn request(row: &tokio_postgres::Row) -> Request {
+    Request {
         id: row.get(0),
         verb: if row.get::<_, String>(1) == "add" { Verb::Add } else { Verb::Resync },
         table: TableName::new(row.get::<_, String>(2), row.get::<_, String>(3)),
-    }))
+    }
+}
+
+/// Asks for every table to be copied again, all or none; how many there are.
+pub async fn ask_all(client: &Client, migration: &str) -> Result<i64> {
+    let row = client
+        .query_one(
+            "select count(pgmig.resync_table(format('%I.%I', schema_name, table_name), $1))
+               from (select distinct schema_name, table_name from pgmig.part
+                      where migration = $1 and schema_name <> 'pg_catalog') tables",
+            &[&migration],
+        )
+        .await
+        .map_err(|cause| refused(cause, "resync every table".into()))?;
+    Ok(row.get(0))
+}
+
+fn refused(cause: tokio_postgres::Error, doing: String) -> Error {
+    let hint = cause.as_db_error().and_then(|db| db.hint()).map(str::to_string);
+    let error = Error::new(Exit::Phase, format!("cannot {doing}")).cause(cause);
+    error.hint(hint.unwrap_or_else(|| "see where it is: pgmig status".into()))
 }
 
 /// Moves a request on: running in the transaction that makes its work pending, then done or refused.

@@ -24,6 +24,16 @@ pub struct Sentinel {
     pub replay_lsn: Option<Lsn>,
     pub last_error: Option<String>,
     pub cutover: Option<cutover::State>,
+    pub way_back: Option<WayBack>,
+    /// Whether it is the way back of a migration that goes the other way.
+    pub is_way_back: bool,
+}
+
+/// What became of the way back of a migration that was cut over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WayBack {
+    Open,
+    Taken,
 }
 
 /// What a new migration is begun with.
@@ -52,7 +62,7 @@ pub async fn load(client: &Client, migration: &str) -> Result<Option<Sentinel>> 
     let row = client
         .query_opt(
             "select phase, interrupted_phase, follow, apply, plugin, slot_name, source_identity,
-                    startpos, endpos, replay_lsn, last_error, cutover
+                    startpos, endpos, replay_lsn, last_error, cutover, way_back, is_way_back
                from pgmig.sentinel where migration = $1",
             &[&migration],
         )
@@ -78,6 +88,8 @@ pub async fn load(client: &Client, migration: &str) -> Result<Option<Sentinel>> 
         replay_lsn: row.get(9),
         last_error: row.get(10),
         cutover: cutover::State::parse(row.get(11)),
+        way_back: row.get::<_, Option<&str>>(12).map(|is| if is == "open" { WayBack::Open } else { WayBack::Taken }),
+        is_way_back: row.get(13),
     }))
 }
 
@@ -128,6 +140,18 @@ pub async fn apply_alone(client: &Client, migration: &str) -> Result<()> {
     Ok(())
 }
 
+/// Counts a process as one that copies beside the run, for as long as this session lasts.
+pub async fn count_in(client: &Client, migration: &str) -> Result<()> {
+    client
+        .execute(
+            "select pg_catalog.pg_advisory_lock_shared(pg_catalog.hashtextextended('pgmig join ' || $1, 0))",
+            &[&migration],
+        )
+        .await
+        .on_target(|| format!("join migration `{migration}`"))?;
+    Ok(())
+}
+
 /// Gives the lock back before the session ends.
 pub async fn unlock(client: &Client, migration: &str) -> Result<()> {
     client
@@ -166,6 +190,15 @@ pub async fn set_startpos(client: &Client, migration: &str, startpos: Lsn) -> Re
         .await
         .on_target(|| "store startpos".into())?;
     Ok(())
+}
+
+/// Moves `replay_lsn` over changes that are lost, and that the copies to come hold.
+pub async fn pass_over(client: &Client, migration: &str, lsn: Lsn) -> Result<()> {
+    client
+        .execute("update pgmig.sentinel set replay_lsn = $2 where migration = $1", &[&migration, &lsn])
+        .await
+        .on_target(|| "pass over changes that are lost".into())?;
+    event(client, migration, "warn", &format!("changes up to {lsn} were lost: every table is copied again")).await
 }
 
 /// Says under which snapshot Parts are read, or that none are read any more. Sessions that read under another
@@ -296,12 +329,20 @@ pub struct Asked {
     /// Bytes a second.
     pub max_rate: Option<u64>,
     pub max_source_connections: Option<usize>,
+    /// Processes that copy beside the run, and share with it what it is allowed.
+    pub joined: usize,
 }
 
 pub async fn asked(client: &Client, migration: &str) -> Result<Asked> {
     let row = client
         .query_opt(
-            "select stop, max_rate, max_source_connections from pgmig.sentinel where migration = $1",
+            "select stop, max_rate, max_source_connections,
+                    (select count(*)
+                       from pg_catalog.pg_locks l, pg_catalog.hashtextextended('pgmig join ' || $1, 0) as k (key)
+                      where l.locktype = 'advisory' and l.granted and l.objsubid = 1
+                        and l.database = (select oid from pg_catalog.pg_database where datname = current_database())
+                        and (l.classid::int8 << 32 | l.objid::int8) = k.key)
+               from pgmig.sentinel where migration = $1",
             &[&migration],
         )
         .await
@@ -310,6 +351,7 @@ pub async fn asked(client: &Client, migration: &str) -> Result<Asked> {
         stop: row.get::<_, Option<&str>>(0).map(|stop| if stop == "now" { Stop::Now } else { Stop::Border }),
         max_rate: row.get::<_, Option<i64>>(1).map(|rate| rate.max(1) as u64),
         max_source_connections: row.get::<_, Option<i32>>(2).map(|most| most.max(1) as usize),
+        joined: row.get::<_, i64>(3) as usize,
     }))
 }
 

@@ -134,7 +134,12 @@ fn host(host: &Host) -> String {
 }
 
 fn is_of_interest(statement: &str) -> bool {
-    let ours = ["EXTENSION pgmig_sentinel", "EXTENSION IF NOT EXISTS pgmig_sentinel", "PUBLICATION pgmig_"];
+    let ours = [
+        "EXTENSION pgmig_sentinel",
+        "EXTENSION IF NOT EXISTS pgmig_sentinel",
+        "PUBLICATION pgmig_",
+        "EVENT TRIGGER pgmig_",
+    ];
     !statement.starts_with("SET ")
         && !statement.starts_with("SELECT pg_catalog.set_config(")
         && !ours.iter().any(|name| statement.lines().next().is_some_and(|line| line.contains(name)))

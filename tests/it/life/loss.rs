@@ -18,6 +18,9 @@ fn copy(from: &Path, to: &Path) {
     assert!(done.is_ok_and(|done| done.success()), "copy {} to {}", from.display(), to.display());
 }
 
+/// All that was asked for is copied.
+const COPIED: &str = "select bool_and(state = 'done') from pgmig.request";
+
 /// The newest segment of the spool.
 fn segment(life: &Life) -> PathBuf {
     let mut segments: Vec<PathBuf> = std::fs::read_dir(life.dir.path().join("spool"))
@@ -108,5 +111,54 @@ async fn a_target_put_back_from_a_backup_gets_from_the_spool_what_it_has_lost() 
     let run = life.follow().await;
     life.end(run).await;
     assert_same(&life.pair).await;
+    Ok(())
+}
+
+/// What was received is gone with its disk: the rows are on the source all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn changes_that_are_lost_are_made_up_for_by_copying_every_table_again() -> Outcome {
+    for way in [EXTENSION, PLAIN_WAL2JSON] {
+        let mut life = Life::begin(way, TABLE).await;
+        life.on_source("create table parent (id int primary key); insert into parent select generate_series(1, 9); \
+                        create table child (id int primary key, of int references parent); insert into child values (1, 1)")
+            .await;
+        received_and_not_applied(&life).await;
+        life.on_target("select pgmig.resume()").await;
+        std::fs::remove_dir_all(life.dir.path().join("spool"))?;
+        let refused = life.run().finish(&["error: "]).await.expect_code(3);
+        assert!(refused.stderr.contains("pgmig table resync --all"), "{}", refused.stderr);
+        let asked = life.pgmig(&["table", "resync", "--all"]).finish(&[]).await.expect_code(0);
+        assert!(asked.stderr.contains("3 tables are to be copied again"), "{}", asked.stderr);
+        life.on_source("update t set note = 'changed' where id % 2 = 0; delete from t where id % 5 = 0; insert into child values (2, 2)").await;
+        for point in ["before part", "after part"] {
+            life.crash = point.into();
+            let died = life.run().wait(Duration::from_secs(90)).await;
+            assert_eq!(died.code(), 128 + 9, "{point}: {}", died.stderr);
+        }
+        life.crash = String::new();
+        let mut run = life.run();
+        life.wait_for(&mut run, "the tables", COPIED).await;
+        life.on_source("insert into t (note) values ('after all')").await;
+        life.end(run).await;
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_apply_stops_at_is_copied_again_before_the_next_run_applies() -> Outcome {
+    for way in [EXTENSION, PLAIN_WAL2JSON] {
+        let life = Life::begin(way, TABLE).await;
+        let run = life.follow().await;
+        life.on_target("delete from t where id = 7; insert into t values (1000, 'by hand')").await;
+        life.on_source("update t set note = 'changed' where id = 7").await;
+        let ended = run.finish(&["error: "]).await.expect_code(6);
+        assert!(ended.stderr.contains("update of public.t finds no row"), "{}", ended.stderr);
+        assert!(ended.stderr.contains("pgmig table resync"), "{}", ended.stderr);
+        life.on_source("delete from t where id = 8").await;
+        life.pgmig(&["table", "resync", "public.t"]).finish(&[]).await.expect_code(0);
+        let mut run = life.run();
+        life.wait_for(&mut run, "the table", COPIED).await;
+        life.end(run).await;
+    }
     Ok(())
 }

@@ -12,7 +12,7 @@ use super::{EXTENSION, EXTENSION_WAL2JSON, Life, PLAIN, PLAIN_WAL2JSON, Way};
 
 /// What a run says when a server is lost.
 pub const TOLD: &[&str] = &["lost the connection to the"];
-const TOLD_AND_INSERT_ONLY: &[&str] = &["lost the connection to the", writers::ALLOWED[0]];
+pub const TOLD_AND_INSERT_ONLY: &[&str] = &["lost the connection to the", writers::ALLOWED[0]];
 const INSERT_ONLY: &[&str] = &["--allow-insert-only"];
 
 const FOLLOW: &str = "select phase = 'follow' from pgmig.progress";

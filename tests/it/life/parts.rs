@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use harness::{Outcome, assert_same};
+use pgmig::model::KeyValue;
 
 use super::{EXTENSION, Life, PLAIN};
 
@@ -45,6 +46,19 @@ async fn tables_cut_by_keys_of_every_kind_arrive_whole() -> Outcome {
     let whole =
         "select count(*) from pgmig.part where table_name in ('one_value', 'without_key') and predicate is null";
     assert_eq!(life.on_target(whole).await, "2");
+    // The order that a change is held against is the server's own.
+    for (table, column, of) in [
+        ("extremes", "id", "bigint"),
+        ("by_uuid", "id", "uuid"),
+        ("by_time", "at", "timestamp with time zone"),
+        ("by_time", "at::date", "date"),
+        ("by_number", "n", "numeric(20,3)"),
+    ] {
+        let ordered = format!("select string_agg(v::text, ',' order by v) from (select {column} as v from {table}) t");
+        let ordered = life.on_source(&ordered).await;
+        let parsed: Vec<_> = ordered.split(',').map(|text| KeyValue::parse(of, text.as_bytes())).collect();
+        assert!(parsed.len() > 3000 && parsed.iter().all(Option::is_some) && parsed.is_sorted(), "{table}.{column}");
+    }
     // Keys that no range was made for, and one that moves from the first range to the last.
     life.on_source(
         "insert into negative values (-2147483648, 'least'), (2147483647, 'most');

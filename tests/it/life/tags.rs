@@ -28,6 +28,9 @@ const SCHEMA: &str = r#"
     alter table pairs replica identity full;
     alter table pairs alter body set storage external;
     insert into pairs select n / 10, n % 10, repeat(md5(n::text), 1 + 80 * (n % 30 / 29)) from generate_series(1, 12000) n;
+    create table by_time (at timestamptz not null, device int not null, v text, primary key (at, device));
+    insert into by_time select timestamptz '1999-12-20' + n * interval '0.123457 hours', n % 3, repeat('v', 150)
+      from generate_series(1, 12000) n;
     create table small (id int primary key, email text references ranged (email) on update cascade on delete cascade);
     insert into small select n, 'mail ' || n from generate_series(1, 500) n;
 "#;
@@ -86,7 +89,7 @@ fn statement(rng: &mut Rng) -> String {
     let id = rng.u32(1..24_000) * 10;
     let to = rng.u32(1..240_000);
     let salt = rng.u32(..);
-    match rng.u8(..14) {
+    match rng.u8(..17) {
         0 => format!("insert into ranged values ({to}, 'new {salt}', 0, repeat('{salt}', 500))"),
         1 | 2 => format!("update ranged set n = n + 1 where id between {id} and {id} + 200"),
         // To another Part: with all of the row in the stream, since what is in TOAST is changed too.
@@ -112,6 +115,20 @@ fn statement(rng: &mut Rng) -> String {
             "update pairs set b = b + 10 where a = {} and b < 5; delete from pairs where a = {}",
             id / 200,
             id / 230
+        ),
+        13 => format!(
+            "update by_time set at = at + interval '{} hours' where at between '1999-12-20'::timestamptz + interval '{} hours' and '1999-12-20'::timestamptz + interval '{} hours' and device = 1",
+            rng.i32(-900..900),
+            id / 200,
+            id / 200 + 1
+        ),
+        14 => format!(
+            "update by_time set v = '{salt}' where device = 2 and at > '1999-12-20'::timestamptz + interval '{} hours'",
+            rng.u32(1400..1480)
+        ),
+        15 => format!(
+            "insert into by_time values ('1999-12-20'::timestamptz + interval '{salt} seconds' / 1000, 7, 'new'); delete from by_time where at < '1999-12-20'::timestamptz + interval '{} minutes'",
+            rng.u32(..600)
         ),
         _ => format!("update small set id = -id where id = {}", rng.u32(1..500)),
     }
@@ -310,8 +327,8 @@ async fn what_a_run_that_died_was_helped_with_is_not_stored_beside_the_next_copy
     let begun = "select exists (select from pg_stat_activity where application_name = 'pgmig run' and wait_event_type = 'Lock')";
     life.wait_for(&mut run, "the next copy to begin", begun).await;
     other.go_on();
-    let refused = joined.finish(&["error: "]).await.expect_code(5);
-    assert!(refused.stderr.contains("snapshot"), "{}", refused.stderr);
+    // What it had in hand is not stored, and it joins the next run.
+    joined.finish(&[]).await.expect_code(0);
     life.wait_for(&mut run, "catchup", "select phase in ('catchup', 'follow') from pgmig.progress").await;
     movers.stop().await;
     life.end(run).await;
@@ -319,6 +336,47 @@ async fn what_a_run_that_died_was_helped_with_is_not_stored_beside_the_next_copy
         life.on_target("select count(distinct snapshot) from pgmig.part where table_name = 'ranged'").await,
         "1"
     );
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_that_joined_keeps_to_the_limits_and_waits_for_the_next_run_when_one_dies() -> Outcome {
+    let life = Life::begin(EXTENSION, SCHEMA).await;
+    let movers = Movers::start(&life.pair.source_uri(), seed()).await;
+    let proxy = Proxy::to(&life.pair.source).await?;
+    let jobs = ["--split-tables-larger-than", "600kB", "--table-jobs", "1"];
+    let done = "select count(*) from pgmig.part where state = 'done'";
+    let more = |than: &str| format!("select count(*) > {than} from pgmig.part where state = 'done'");
+    let mut run = life.run_from(&proxy.uri(&life.pair.source, DATABASE), &jobs);
+    life.wait_for(&mut run, "a Part", &more("0")).await;
+    stand_still(&life, &proxy, 1).await;
+    // At a byte a second it takes a Part and does not end it; the other one may not even have a session.
+    life.on_target("select pgmig.throttle(max_rate => 1, max_source_connections => 1)").await;
+    let before = life.on_target(done).await;
+    let mut joined = life.pgmig(&["run", "--join", "--table-jobs", "2"]);
+    let in_hand = "select count(*) = 2 from pg_stat_activity where application_name like 'pgmig part%'";
+    life.wait_for(&mut joined, "a Part in its hands", in_hand).await;
+    movers.write_more(30).await;
+    assert_eq!(life.on_target(done).await, before);
+    let reading = "select count(*) from pg_stat_activity where application_name = 'pgmig copy'";
+    assert_eq!(life.on_source(reading).await, "2", "a session of the run and one of the process that joined");
+    life.on_target("select pgmig.throttle(max_rate => 0)").await;
+    life.wait_for(&mut joined, "its Parts", &more(&before)).await;
+    life.kill(run).await;
+    drop(proxy);
+    let waits = async || joined.stderr().contains("waiting for the next one");
+    wait_until(Duration::from_secs(30), "it to wait for the next run", waits).await;
+    movers.write_more(20).await;
+    // So slow that there is something left to join.
+    life.on_target("select pgmig.throttle(max_rate => 1)").await;
+    let mut run = life.run_with(&jobs);
+    let again = async || joined.stderr().matches("copying for migration").count() == 2;
+    wait_until(Duration::from_secs(30), "it to join the next run", again).await;
+    life.on_target("select pgmig.throttle(max_rate => 0)").await;
+    joined.finish(&[]).await.expect_code(0);
+    life.wait_for(&mut run, "follow", "select phase = 'follow' from pgmig.progress").await;
+    movers.stop().await;
+    life.end(run).await;
     Ok(())
 }
 

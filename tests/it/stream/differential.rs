@@ -1,11 +1,12 @@
 //! Random schemas and random work, and PostgreSQL as the judge: several writers at once while the source
 //! is copied and followed, compared whole at the end. Each seed is another schema and another workload;
-//! plugin and flavour take turns. `make torture-cdc` runs many of them; `PGMIG_TEST_SEED` one again.
+//! plugin, flavour and the target's version take turns. `make torture-cdc` runs many of them; `PGMIG_TEST_SEED` one again.
 
 use std::time::Duration;
 
 use fastrand::Rng;
-use harness::{Outcome, assert_same, seed};
+use harness::{Outcome, assert_same, seed, versions};
+use pgmig::embedded::Cluster;
 
 use super::{Life, WAYS, do_all};
 use schema::Schema;
@@ -18,7 +19,17 @@ mod work;
 async fn random_work_on_random_schemas_arrives_whole() -> Outcome {
     let first = seed();
     for number in 0..4 {
-        one(first.wrapping_add(number), 100).await;
+        one(first.wrapping_add(number), 100, 0).await;
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn random_work_arrives_whole_in_newer_versions() -> Outcome {
+    let first = seed();
+    for newer in 1..versions().len() {
+        // An odd step: each version has the other plugin and the other flavour.
+        one(first.wrapping_add(3 * newer as u64), 100, newer).await;
     }
     Ok(())
 }
@@ -29,18 +40,21 @@ async fn torture() -> Outcome {
     let count: u64 = std::env::var("PGMIG_SEEDS").ok().and_then(|text| text.parse().ok()).unwrap_or(20);
     let first = seed();
     for number in 0..count {
-        one(first.wrapping_add(number), 600).await;
+        one(first.wrapping_add(number), 600, (number / 4) as usize).await;
     }
     Ok(())
 }
 
-/// One seed: schema, copy and stream under load, comparison.
-async fn one(seed: u64, transactions: u64) {
+/// One seed: schema, copy and stream under load, comparison. `newer` counts the versions from the oldest, which
+/// the source is of, to that of the target.
+async fn one(seed: u64, transactions: u64, newer: usize) {
+    let versions = versions();
+    let target = &versions[newer % versions.len()];
     let way = WAYS[(seed % 4) as usize];
     let mut rng = Rng::with_seed(seed);
-    println!("seed {seed}: {way:?}");
+    println!("seed {seed}: {way:?} to PostgreSQL {}", target.version());
     let schema = Schema::random(&mut rng, way.plugin == "pgoutput");
-    let mut life = Life::empty(way).await;
+    let mut life = Life::between(way, Cluster::builder(), Cluster::builder().bin_dir(target.path())).await;
     life.allowed = &["has no key: an UPDATE or DELETE"];
     for statement in schema.statements() {
         do_all(&life, &[&statement]).await;

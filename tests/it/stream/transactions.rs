@@ -163,17 +163,13 @@ async fn one_large_transaction(way: Way, rows: u32, small: u32) {
 #[ignore = "takes gigabytes: make soak"]
 async fn soak_a_value_of_300_megabytes() -> Outcome {
     for way in WAYS {
-        let life = Life::begin(way, "create table big (id int primary key, n int, body text)").await;
-        let run = life.follow().await;
-        do_all(
-            &life,
-            &[
-                "alter table big alter body set storage external",
-                "insert into big values (1, 0, repeat('0123456789', 30000000))",
-                "update big set n = 1",
-            ],
+        let life = Life::begin(
+            way,
+            "create table big (id int primary key, n int, body text); alter table big alter body set storage external",
         )
         .await;
+        let run = life.follow().await;
+        do_all(&life, &["insert into big values (1, 0, repeat('0123456789', 30000000))", "update big set n = 1"]).await;
         life.set_endpos(life.lsn().await).await;
         let done = run.wait(Duration::from_secs(900)).await.finish(&[]).expect_code(0);
         println!("{way:?}: {}", done.stderr);

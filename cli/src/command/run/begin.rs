@@ -116,6 +116,8 @@ impl Run {
                 published.iter().filter(|t| t.logged).map(|t| (t.name.clone(), t.identified)).collect();
             slot::create_publications(&self.source, &self.config.name, &tables).await?;
         }
+        // Before the slot: what is altered behind the snapshot is told.
+        self.capture_ddl(&found.plugin).await?;
         let mut client = ReplicationClient::connect(&self.config.source, Side::Source, "pgmig receive").await?;
         crash::before(crash::SLOT);
         let creating = client.create_slot(name, &found.plugin, false, Snapshot::Export);
@@ -179,7 +181,9 @@ impl Run {
             target_version: Some(self.target_version().await?),
             target_database: Some(self.config.target.dbname.clone()),
         };
-        let draft = draft(holder, &asked, &self.config.dir.join("schema.dump")).await?;
+        let drafted = draft(holder, &asked, &self.config.dir.join("schema.dump")).await;
+        // What pg_dump cannot do without the snapshot says nothing of why it is gone.
+        let draft = drafted.map_err(|err| if holder.client.is_closed() { holder.lost(err) } else { err })?;
         for warning in draft.warnings(&asked) {
             self.report.warning(warning);
         }

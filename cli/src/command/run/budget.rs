@@ -27,6 +27,10 @@ const LET_GO_WITHIN: Duration = Duration::from_secs(10);
 pub(super) const BEGIN_AGAIN: &str =
     "what changed since then cannot be had any more: begin again (pgmig cleanup --force, empty the target, pgmig run)";
 
+/// The same while the slot is still there.
+pub(super) const COPY_AGAIN: &str = "what changed since then cannot be had any more: have every table copied again \
+     (pgmig table resync --all, pgmig run), or begin again (pgmig cleanup --force, empty the target, pgmig run)";
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Policy {
     Stop,

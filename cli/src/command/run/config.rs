@@ -7,8 +7,9 @@ use tokio::sync::watch;
 
 use super::budget::Policy;
 use crate::apply::conflict::OnConflict;
+use crate::apply::ddl::Mode;
 use crate::args::{
-    CutoverHow, FlavourArg, OnConflictArg, PluginArg, RunArgs, SplitArgs, SplitByArg, StreamFormatArg,
+    CutoverHow, DdlArg, FlavourArg, OnConflictArg, PluginArg, RunArgs, SplitArgs, SplitByArg, StreamFormatArg,
     WalBudgetPolicyArg, WhatArgs,
 };
 use crate::command::conninfo;
@@ -65,6 +66,10 @@ pub struct Config {
     pub reconnect_for: Duration,
     /// How to cut over when that is asked for in SQL.
     pub cutover: cutover::Settings,
+    /// What becomes of DDL, if it is said.
+    pub ddl: Option<Mode>,
+    /// For a way back, which goes from the target of a migration to its source: the slot of that migration.
+    pub back_of: Option<String>,
     /// True while this process cuts over.
     pub cutting: watch::Sender<bool>,
 }
@@ -107,6 +112,12 @@ impl Config {
                 WalBudgetPolicyArg::Drop => Policy::Drop,
             },
             cutover: cutover_settings(args.cutover)?,
+            ddl: args.ddl.map(|ddl| match ddl {
+                DdlArg::Apply => Mode::Apply,
+                DdlArg::Stop => Mode::Stop,
+                DdlArg::Off => Mode::Off,
+            }),
+            back_of: None,
             cutting: watch::Sender::new(false),
             binary_stream: args.stream_format == StreamFormatArg::Auto,
             on_conflict: match args.on_conflict {
@@ -118,6 +129,28 @@ impl Config {
 }
 
 impl Config {
+    /// The way back: the same with source and target exchanged, and a folder of its own within that of the
+    /// migration.
+    pub fn back(&self) -> Config {
+        Config {
+            source: self.target.clone(),
+            target: self.source.clone(),
+            dir: self.dir.join("back"),
+            slot_name: slot_back(&self.name),
+            follow: true,
+            endpos: None,
+            flavour: None,
+            filters: None,
+            back_of: Some(self.slot_name.clone()),
+            cutting: watch::Sender::new(false),
+            ..self.clone()
+        }
+    }
+
+    pub fn is_back(&self) -> bool {
+        self.back_of.is_some()
+    }
+
     /// What preflight looks at, tried where that says more than reading.
     pub fn asked(&self) -> Asked {
         Asked {
@@ -140,6 +173,11 @@ impl Config {
     }
 }
 
+/// The slot of the way back, on the target.
+pub fn slot_back(migration: &str) -> String {
+    format!("pgmig_{migration}_back")
+}
+
 /// The plugin that was asked for by name.
 pub fn named(plugin: PluginArg) -> Option<&'static str> {
     match plugin {
@@ -156,6 +194,7 @@ pub fn cutover_settings(args: CutoverHow) -> Result<cutover::Settings> {
         max_downtime: args.max_downtime,
         max_lag: args.max_lag,
         switch: args.switch,
+        reverse: args.reverse,
         pgbouncer: match args.pgbouncer {
             Some(console) => Some((conninfo(&console)?, args.pgbouncer_database)),
             None => None,

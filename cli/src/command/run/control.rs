@@ -13,7 +13,7 @@ use crate::connect::{self, Side};
 use crate::copy::throttle::Throttle;
 use crate::error::{Error, Result};
 use crate::report::Reporter;
-use crate::target::sentinel::{self, Asked, Stop};
+use crate::target::sentinel::{self, Stop};
 
 /// How often the sentinel is asked.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -130,10 +130,10 @@ impl Listener {
             Some(session) => session,
             None => connect::client(&self.config.target, Side::Target, "pgmig control", &[]).await?,
         };
-        let Asked { stop, max_rate, max_source_connections } = sentinel::asked(&session, &self.config.name).await?;
+        let asked = sentinel::asked(&session, &self.config.name).await?;
         *client = Some(session);
-        self.throttle.limit(max_rate, max_source_connections);
-        Ok(stop)
+        self.throttle.limit(&asked);
+        Ok(asked.stop)
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio::sync::Semaphore;
 
 use super::{Config, Control, Run};
+use crate::connect::{self, Side};
 use crate::copy::board::Board;
 use crate::copy::builder::{self, Builder};
 use crate::copy::extension_data;
@@ -100,18 +101,7 @@ impl Run {
         let mut shared =
             shared(&self.config, (exported, holder.lsn), board, &self.report, &self.patience, &self.control);
         (shared.follow, shared.late, shared.published) = (follow, late, published);
-        let shared = Arc::new(shared);
-        let mut workers = Vec::new();
-        for number in 0..self.config.table_jobs {
-            let shared = Arc::clone(&shared);
-            workers.push(if self.control.throttle.admits(number) {
-                Hand::Worker(Box::new(Worker::connect(shared, number).await?))
-            } else {
-                let target = self.target_client("pgmig copy", &[]).await?;
-                Hand::Resting { shared, number, target }
-            });
-        }
-        Ok(workers)
+        workers(&self.config, shared).await
     }
 
     pub(super) async fn builders(&self, board: &Arc<Board>) -> Result<Vec<Builder>> {
@@ -167,6 +157,21 @@ pub(super) fn shared(
         stopping: control.stopping.clone(),
         patience: patience.clone(),
     }
+}
+
+pub(super) async fn workers(config: &Config, shared: Shared) -> Result<Vec<Hand>> {
+    let shared = Arc::new(shared);
+    let mut workers = Vec::new();
+    for number in 0..config.table_jobs {
+        let shared = Arc::clone(&shared);
+        workers.push(if shared.throttle.admits(number) {
+            Hand::Worker(Box::new(Worker::connect(shared, number).await?))
+        } else {
+            let target = connect::client(&config.target, Side::Target, "pgmig copy", &[]).await?;
+            Hand::Resting { shared, number, target }
+        });
+    }
+    Ok(workers)
 }
 
 pub(super) async fn builders(

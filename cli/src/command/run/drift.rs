@@ -76,7 +76,10 @@ impl Run {
             }
         }
         self.remember_origins(&same)?;
-        self.altered(altered, told).await?;
+        // What the stream tells comes in its place; at the end all of it was there.
+        if told.is_none() || !self.tells_ddl() {
+            self.altered(altered, told).await?;
+        }
         if plugin == "pgoutput" && !self.config.leave_new_tables {
             let ignored = self.ignored().await?;
             let unknown = |table: &TableName| !planned.contains(table) && !ignored.contains(table);

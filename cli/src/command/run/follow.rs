@@ -74,7 +74,8 @@ impl Run {
         let applied = streaming.applied.subscribe();
         let tables = Tables { tags, gate: Arc::clone(&gate), applied, busy: watch::channel(false).0 };
         let (lacking, lacked) = mpsc::channel(1);
-        let gatherer = Gatherer::new(streaming.spool.reader(), known, self.ignored().await?, drift);
+        let mut gatherer = Gatherer::new(streaming.spool.reader(), known, self.ignored().await?, drift);
+        gatherer.ddl = self.ddl()?;
         let mut apply = Apply::new(
             client,
             writer,

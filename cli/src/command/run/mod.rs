@@ -6,7 +6,9 @@ mod config;
 mod control;
 mod copy;
 mod cutover;
+mod ddl;
 mod drift;
+mod enter;
 mod finish;
 mod follow;
 mod hold;
@@ -19,7 +21,9 @@ mod stream;
 mod tables;
 mod told;
 mod upstream;
+mod way_back;
 
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use tokio_postgres::Client;
@@ -33,21 +37,22 @@ use crate::error::{Context, Error, Exit, Result};
 use crate::model::{Lsn, Phase};
 use crate::patience::Patience;
 use crate::plan_db::PlanDb;
-use crate::preflight;
 use crate::report::{self, Reporter, Style};
-use crate::selection::select;
-use crate::source::catalog::Sizes;
-use crate::source::{self, slot};
+use crate::source::slot;
 use crate::target::cutover::State;
 use crate::target::install::{self, Flavour};
 use crate::target::rounds::{self, Failed};
 use crate::target::{progress, queue, sentinel};
-pub use config::{Config, cutover_settings, cutting, default_dir, flavour, large_object_parts, leave, named};
+pub use config::{
+    Config, cutover_settings, cutting, default_dir, flavour, large_object_parts, leave, named, slot_back,
+};
 pub use control::Control;
 use control::{again, control, tell_stopped};
 pub use cutover::{Cutover, Outcome};
+use enter::{Entered, check_same};
 use regain::Kept;
 use told::Told;
+pub use way_back::lost as way_back_lost;
 
 /// What every phase needs: settings, a session with each side, and somebody to tell.
 pub struct Run {
@@ -65,6 +70,8 @@ pub struct Run {
     control: Control,
     /// With servers that are lost for a while.
     patience: Patience,
+    /// Whether the source tells its DDL in the stream.
+    told_ddl: AtomicBool,
 }
 
 /// How a run ended well.
@@ -72,6 +79,8 @@ pub struct Summary {
     endpos: Option<Lsn>,
     already: bool,
     failed: Vec<Failed>,
+    /// Of the way back.
+    back: bool,
     /// Changes that did not fit the target and were passed over.
     conflicts: i64,
 }
@@ -101,19 +110,7 @@ pub async fn run(args: RunArgs, quiet: bool) -> Result<Exit> {
         }
         return Ok(Exit::Done);
     }
-    let (control, listener) = control(&config, &report);
-    let again = again(&config);
-    let stopped = config.clone();
-    let mut done = tokio::select! {
-        done = migrate(config, report.clone(), control) => done,
-        stopped = listener.ended() => Err(stopped),
-    };
-    if let Err(err) = &done
-        && err.exit() == Exit::Stopped
-    {
-        tell_stopped(&stopped).await;
-        done = Err(Error::stopped().hint(again));
-    }
+    let done = way_back::there_and_back(config, &report).await;
     if let Err(err) = &done {
         let hint = err.hint_text().map(str::to_string);
         report.send(report::Event::Error { message: err.chain(), hint, exit_code: err.exit() as u8 });
@@ -132,12 +129,34 @@ pub async fn run(args: RunArgs, quiet: bool) -> Result<Exit> {
     Ok(Exit::Done)
 }
 
+/// Migrates until the end, or until somebody wants it to stop.
+async fn steered(config: Config, report: &Reporter) -> Result<Summary> {
+    let (control, listener) = control(&config, report);
+    let done = tokio::select! {
+        done = migrate(config.clone(), report.clone(), control) => done,
+        stopped = listener.ended() => Err(stopped),
+    };
+    match done {
+        Err(err) if err.exit() == Exit::Stopped => {
+            tell_stopped(&config).await;
+            Err(Error::stopped().hint(again(&config)))
+        }
+        done => done,
+    }
+}
+
 /// From where to where, for people; a conninfo prints no password.
 fn between(args: &RunArgs) -> Result<String> {
     Ok(format!("{} → {}", conninfo(&args.source.source)?, conninfo(&args.target.target)?))
 }
 
 fn tell(summary: &Summary) {
+    if summary.back {
+        eprintln!(
+            "done: the way back is taken, and every change of the target is on the source\nnext: remove what pgmig made with `pgmig cleanup`"
+        );
+        return;
+    }
     if summary.already {
         eprintln!("done already; nothing was changed");
     } else if let Some(lsn) = summary.endpos {
@@ -168,52 +187,14 @@ fn tell(summary: &Summary) {
 
 /// Finds out where the migration is, begins it if it is nowhere, and goes on.
 pub async fn migrate(config: Config, report: Reporter, control: Control) -> Result<Summary> {
-    let target = connect::client(&config.target, Side::Target, "pgmig run", &[]).await?;
-    let source = connect::client(&config.source, Side::Source, "pgmig run", &[]).await?;
-    for warning in preflight::lasting_sessions(&config.source, &config.target).await? {
-        report.warning(warning);
-    }
-    preflight::two_databases(&source, &target).await?;
-    if !sentinel::lock(&target, &config.name).await? {
-        return Err(Error::new(Exit::Phase, format!("another pgmig is running migration `{}`", config.name))
-            .hint("see it with `pgmig status`; stop it before you start another"));
-    }
-    let known = match install::installed(&target).await? {
-        Some(flavour) => sentinel::load(&target, &config.name).await?.map(|found| (flavour, found)),
-        None => None,
+    go_through(config, report, control).await.map_err(Error::full_disk)
+}
+
+async fn go_through(config: Config, report: Reporter, control: Control) -> Result<Summary> {
+    let mut run = match enter::enter(&config, &report, &control).await? {
+        Entered::Run(run) => run,
+        Entered::Over(summary) => return Ok(summary),
     };
-    let mut run = match known {
-        Some((flavour, found)) => {
-            check_same(&config, &source, flavour, &found).await?;
-            if found.phase == Phase::Done {
-                return Ok(Summary { endpos: found.endpos, already: true, failed: Vec::new(), conflicts: 0 });
-            }
-            let plan = PlanDb::open(&config.dir, &identity(&found.source_identity, &config.name))?;
-            if !plan.is_begun()? {
-                // Lost with its disk. The catalog says the same again, unless it was changed.
-                report.warning(format!("the plan in {} is lost and is made anew", config.dir.display()));
-                plan.begin(config.filters.as_ref())?;
-                let selected = select(&source, config.filters.as_ref(), found.follow, Sizes::Estimates).await?;
-                plan.store_selection(&selected.selection)?;
-            }
-            let filters = plan.filters()?;
-            check_filters(&config, filters.as_ref())?;
-            if let Some(endpos) = config.endpos.filter(|_| config.endpos != found.endpos) {
-                sentinel::set_endpos(&target, &config.name, Some(endpos)).await?;
-            }
-            report.info(format!("going on with migration `{}` in phase {}", config.name, found.phase));
-            // A phase that failed is entered again.
-            if !found.paused {
-                sentinel::set_phase(&target, &config.name, found.phase).await?;
-            }
-            Run::new(config, report, control, (source, target), flavour, plan, filters).await?
-        }
-        None => begin::begin(config, report, control, source, target).await?,
-    };
-    let (max_rate, connections) = (run.config.max_rate, run.config.max_source_connections);
-    sentinel::take_over(&run.target, &run.config.name, max_rate, connections).await?;
-    let asked = sentinel::asked(&run.target, &run.config.name).await?;
-    run.control.throttle.limit(asked.max_rate, asked.max_source_connections);
     run.control.listen();
     let mut done = run.go_on().await;
     if let Err(err) = done {
@@ -232,47 +213,6 @@ pub fn identity(source_identity: &str, name: &str) -> String {
     format!("{source_identity} {name}")
 }
 
-async fn check_same(config: &Config, source: &Client, flavour: Flavour, found: &sentinel::Sentinel) -> Result<()> {
-    let can = source::checks::abilities(source).await?;
-    let identity = can.identity;
-    if can.in_recovery {
-        return Err(Error::new(Exit::Source, "the source is a standby now").hint("give the primary"));
-    }
-    if identity != found.source_identity {
-        return Err(Error::usage(format!("migration `{}` on the target is of another source", config.name))
-            .hint("give the source it was begun with, or another --name"));
-    }
-    if config.follow != found.follow {
-        let flag = if found.follow { "--follow" } else { "--no-follow" };
-        return Err(Error::usage(format!("migration `{}` was begun with {flag}", config.name))
-            .hint("go on with it as it was begun, or clean up first: pgmig cleanup"));
-    }
-    if let Some(wanted) = config.flavour.filter(|wanted| *wanted != flavour) {
-        return Err(Error::usage(format!(
-            "migration `{}` was begun with the {flavour} flavour, not {wanted}",
-            config.name
-        ))
-        .hint("leave --flavour out"));
-    }
-    if found.slot_name != config.slot_name {
-        return Err(Error::usage(format!("migration `{}` was begun with another slot name", config.name))
-            .hint(format!("go on with --slot-name {}", found.slot_name)));
-    }
-    Ok(())
-}
-
-/// Filters are resolved once, when the migration begins.
-fn check_filters(config: &Config, begun_with: Option<&Filters>) -> Result<()> {
-    let what = match (&config.filters, begun_with) {
-        (None, _) => return Ok(()),
-        (Some(given), Some(begun_with)) if given.same(begun_with) => return Ok(()),
-        (Some(_), Some(begun_with)) => format!("with other filters ({})", begun_with.file),
-        (Some(_), None) => "without --filters".into(),
-    };
-    Err(Error::usage(format!("migration `{}` was begun {what}", config.name))
-        .hint("what is migrated stays as it was resolved then: leave --filters out, or begin again (pgmig cleanup --force, empty the target, pgmig run)"))
-}
-
 impl Run {
     async fn new(
         config: Config,
@@ -285,7 +225,8 @@ impl Run {
     ) -> Result<Run> {
         let patience = Patience::new(config.reconnect_for, report.clone());
         let target_pid = queue::session_pid(&target).await?;
-        Ok(Run { config, report, target, target_pid, source, flavour, plan, filters, control, patience })
+        let told_ddl = AtomicBool::new(false);
+        Ok(Run { config, report, target, target_pid, source, flavour, plan, filters, control, patience, told_ddl })
     }
 
     /// Beside the run that applies changes: for what is done on both servers meanwhile. It takes no lock.
@@ -320,6 +261,10 @@ impl Run {
             self.check_origins(&found).await?;
             self.take_in_new_tables(&found).await?;
             if streaming.is_none() {
+                self.capture_ddl(&found.plugin).await?;
+                if phase >= Phase::Catchup {
+                    self.take_up_resyncs().await?;
+                }
                 *streaming = Some(self.resume_stream(&found).await?);
             }
             self.planned_event().await?;
@@ -359,6 +304,7 @@ impl Run {
         Ok(Summary {
             endpos: found.endpos.filter(|_| found.follow),
             already: false,
+            back: self.config.is_back(),
             failed: rounds::failed(&self.target, &self.config.name).await?,
             conflicts: progress::progress(&self.target, Some(&self.config.name))
                 .await?

@@ -78,9 +78,9 @@ impl Run {
     /// Opens the run's own sessions again, and finds out what is left of the others.
     async fn regain(&mut self, lost: Error, kept: &mut Kept) -> Result<Stage> {
         let snapshot_gone = snapshot::is_gone(&lost);
-        let (target, source) = self.patience.again(lost, || self.sessions()).await?;
-        (self.target, self.source) = (target, source);
-        self.target_pid = queue::session_pid(&self.target).await?;
+        // All that is asked of the new sessions is asked there: they may be lost at once, too.
+        let (target, target_pid, source, stage) = self.patience.again(lost, || self.sessions()).await?;
+        (self.target, self.target_pid, self.source) = (target, target_pid, source);
         kept.streaming.take_if(|streaming| streaming.dead);
         if let Some(holder) = &kept.holder
             && (snapshot_gone || !is_alive(&holder.client).await)
@@ -88,12 +88,10 @@ impl Run {
             self.report.info("the snapshot of the copy ended with its session: what is left is copied under a new one");
             kept.holder = None;
         }
-        let found = self.sentinel().await?;
-        let left = queue::parts_left(&self.target, &self.config.name).await?;
-        Ok(Some((found.phase, found.replay_lsn, left)))
+        Ok(stage)
     }
 
-    async fn sessions(&self) -> Result<(Client, Client)> {
+    async fn sessions(&self) -> Result<(Client, i32, Client, Stage)> {
         let name = &self.config.name;
         let target = self.target_client("pgmig run", &[]).await?;
         // The server may not have noticed that its connection is broken, and the lock is its.
@@ -106,8 +104,10 @@ impl Run {
         let Some(found) = found else {
             return Err(Error::new(Exit::Phase, format!("migration `{name}` was removed while it ran")));
         };
+        let target_pid = queue::session_pid(&target).await?;
+        let left = queue::parts_left(&target, name).await?;
         let source = upstream::client(&self.config.source, &found.source_identity, "pgmig run").await?;
-        Ok((target, source))
+        Ok((target, target_pid, source, Some((found.phase, found.replay_lsn, left))))
     }
 }
 

@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use tokio_postgres::Client;
 
 use super::Run;
-use super::budget::{BEGIN_AGAIN, Budget};
+use super::budget::{Budget, COPY_AGAIN};
 use super::rates::Rates;
 use super::upstream::{self, Upstream};
 use crate::apply::{Applied, Switches};
@@ -27,6 +27,7 @@ use crate::stream::receive::{Link, Received, Receiver};
 use crate::stream::spool::{Spool, SpoolWriter};
 use crate::target::cutover::State;
 use crate::target::install::Flavour;
+use crate::target::queue;
 use crate::target::sentinel::{self, Sentinel, StreamPositions};
 
 /// How often the sentinel is read and written. Setting endpos reaches a waiting run within a second.
@@ -101,13 +102,16 @@ impl Run {
             tracing::debug!(bytes = opened.cut_bytes, "cut an unfinished tail off the spool");
         }
         let startpos = found.startpos.unwrap_or_default();
-        let replay_lsn = found.replay_lsn.unwrap_or_default();
+        let mut replay_lsn = found.replay_lsn.unwrap_or_default();
+        if let Some(lsn) = self.pass_over_what_is_lost(found, opened.base, opened.durable).await? {
+            replay_lsn = lsn;
+        }
         if opened.base > replay_lsn.max(startpos) {
             return Err(Error::new(
                 Exit::Target,
                 format!("the target has applied up to {replay_lsn}, and the spool begins behind {}", opened.base),
             )
-            .hint(format!("was the target restored from a backup, or failed over? {BEGIN_AGAIN}")));
+            .hint(format!("was the target restored from a backup, or failed over? {COPY_AGAIN}")));
         }
         let have = opened.durable.max(replay_lsn).max(startpos);
         let upstream = self.upstream(found).await?;
@@ -119,9 +123,30 @@ impl Run {
         self.stream(upstream, link, found, opened.spool, opened.writer, have, applied).await
     }
 
+    /// Where every table is to be copied again, changes that neither spool nor target hold are not missed:
+    /// the position up to which they are passed over, if there are any.
+    async fn pass_over_what_is_lost(&self, found: &Sentinel, base: Lsn, durable: Lsn) -> Result<Option<Lsn>> {
+        let name = &self.config.name;
+        let held = found.replay_lsn.max(found.startpos).unwrap_or_default();
+        let slot = slot::find(&self.source, &found.slot_name).await?;
+        let confirmed =
+            slot.and_then(|slot| slot.confirmed_flush_lsn).filter(|confirmed| *confirmed > durable.max(held));
+        let Some(lsn) = confirmed.max(Some(base)).filter(|lsn| *lsn > held) else { return Ok(None) };
+        let is_past_end = found.endpos.is_some_and(|endpos| endpos < lsn);
+        if is_past_end || !queue::all_tables_pending(&self.target, name).await? {
+            return Ok(None);
+        }
+        // A transaction may be in the WAL for a while before a snapshot shows it.
+        self.wait_for_writers().await?;
+        sentinel::pass_over(&self.target, name, lsn).await?;
+        self.report.info(format!("changes up to {lsn} are passed over: every table is copied again"));
+        Ok(Some(lsn))
+    }
+
     async fn upstream(&self, found: &Sentinel) -> Result<Upstream> {
         let binary = if found.plugin == "pgoutput" { self.binary_types().await? } else { None };
-        Ok(Upstream::new(&self.config.source, &self.config.name, found, binary, &self.patience))
+        let upstream = Upstream::new(&self.config.source, &self.config.name, found, binary, &self.patience);
+        Ok(Upstream { messages: self.tells_ddl(), ..upstream })
     }
 
     #[expect(clippy::too_many_arguments, reason = "two callers, which have them all")]

@@ -113,12 +113,43 @@ impl Run {
         }
     }
 
+    /// Takes up what was asked for while nobody followed: these tables are copied again before apply begins,
+    /// which one of them may have stopped.
+    pub(super) async fn take_up_resyncs(&self) -> Result<()> {
+        let asked = requests::resyncs(&self.target, &self.config.name).await?;
+        if asked.is_empty() {
+            return Ok(());
+        }
+        let client = self.target_client("pgmig table", &[]).await?;
+        for request in asked {
+            match self.may_copy_again(&client, &request.table).await {
+                Ok(()) => self.mark_for_copy(&client, &request.table, Some(&request)).await?,
+                Err(err) if err.exit() == Exit::Usage => {
+                    self.report.warning(err.chain());
+                    requests::set(&self.target, request.id, "refused", Some(&err.chain())).await?;
+                }
+                Err(err) => return Err(err),
+            }
+        }
+        Ok(())
+    }
+
     /// Copies a table again, under a snapshot of its own.
     async fn resync(&self, tables: &Tables, table: &TableName, request: Option<&Request>) -> Result<()> {
+        let client = self.target_client("pgmig table", &[]).await?;
+        self.may_copy_again(&client, table).await?;
+        {
+            let _closed = tables.gate.write().await;
+            tables.set(table, Copy::Running(None));
+            self.mark_for_copy(&client, table, request).await?;
+        }
+        self.copy_late(tables, table).await
+    }
+
+    async fn may_copy_again(&self, client: &tokio_postgres::Client, table: &TableName) -> Result<()> {
         let name = std::slice::from_ref(table);
         let there = source::columns::forms(&self.source_client("pgmig table").await?).await?;
-        let client = self.target_client("pgmig table", &[]).await?;
-        let here = crate::target::columns::forms(&client).await?;
+        let here = crate::target::columns::forms(client).await?;
         match (there.get(table), here.get(table)) {
             (Some(there), Some(here)) if there.columns == here.columns => {}
             (Some(_), Some(_)) => {
@@ -126,21 +157,25 @@ impl Run {
             }
             _ => return Err(refused(format!("{table} is not on both sides"))),
         }
-        self.ordinary_tables(name).await?;
-        {
-            let _closed = tables.gate.write().await;
-            tables.set(table, Copy::Running(None));
-            let doing = || format!("begin the copy of {table}");
-            client.batch_execute("begin").await.on_target(doing)?;
-            queue::copy_again(&client, &self.config.name, table).await?;
-            queue::renew_columns(&client, &self.config.name, table).await?;
-            if let Some(request) = request {
-                requests::set(&client, request.id, "running", None).await?;
-            }
-            client.batch_execute("commit").await.on_target(doing)?;
+        self.ordinary_tables(name).await
+    }
+
+    async fn mark_for_copy(
+        &self,
+        client: &tokio_postgres::Client,
+        table: &TableName,
+        request: Option<&Request>,
+    ) -> Result<()> {
+        let doing = || format!("begin the copy of {table}");
+        client.batch_execute("begin").await.on_target(doing)?;
+        queue::copy_again(client, &self.config.name, table).await?;
+        queue::renew_columns(client, &self.config.name, table).await?;
+        if let Some(request) = request {
+            requests::set(client, request.id, "running", None).await?;
         }
+        client.batch_execute("commit").await.on_target(doing)?;
         self.report.info(format!("{table} is copied again"));
-        self.copy_late(tables, table).await
+        Ok(())
     }
 
     /// Copies the pending Parts of a table that is marked as being copied, and lets apply go on with it.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio_postgres::Client;
 
-use super::budget::{self, BEGIN_AGAIN};
+use super::budget::{self, BEGIN_AGAIN, COPY_AGAIN};
 use crate::config::Conninfo;
 use crate::connect::{self, Side};
 use crate::error::{Error, Exit, NotYet, Result};
@@ -32,6 +32,8 @@ pub(super) struct Upstream {
     pub plugin: String,
     /// Types whose values may come in binary; None if all come as text.
     pub binary: Option<HashSet<u32>>,
+    /// Whether the source tells its DDL.
+    pub messages: bool,
     pub patience: Patience,
 }
 
@@ -50,6 +52,7 @@ impl Upstream {
             slot_name: found.slot_name.clone(),
             plugin: found.plugin.clone(),
             binary,
+            messages: false,
             patience: patience.clone(),
         }
     }
@@ -123,8 +126,12 @@ impl Upstream {
     pub async fn start(&self, mut client: ReplicationClient, from: Lsn) -> Result<Link> {
         client.decode_in_memory().await?;
         if self.plugin == "pgoutput" {
-            let decoder = PgOutput::new(self.binary.clone());
-            let options = decoder.options(&slot::publications(&self.migration));
+            let mut decoder = PgOutput::new(self.binary.clone());
+            decoder.migration.clone_from(&self.migration);
+            let mut options = decoder.options(&slot::publications(&self.migration));
+            if self.messages {
+                options.push(("messages", "true".to_string()));
+            }
             let options: Vec<(&str, &str)> = options.iter().map(|(name, value)| (*name, value.as_str())).collect();
             client.rows_as_stored().await?;
             client.start(&self.slot_name, from, &options).await?;
@@ -144,7 +151,9 @@ impl Upstream {
             }
             Err(err) => return Err(err),
         }
-        Ok(Link { client, decoder: Box::new(Wal2Json::default()) })
+        let mut decoder = Wal2Json::default();
+        decoder.migration.clone_from(&self.migration);
+        Ok(Link { client, decoder: Box::new(decoder) })
     }
 }
 
@@ -190,7 +199,7 @@ pub(super) async fn check_slot(client: &Client, name: &str, have: Lsn) -> Result
                 ),
             )
             .hint(format!(
-                "was --dir changed or emptied, or the target restored from a backup? Put it back, or {again}"
+                "was --dir changed or emptied, or the target restored from a backup? Put it back; else {COPY_AGAIN}"
             )));
         }
         match slot.active_pid {

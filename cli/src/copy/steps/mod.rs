@@ -138,7 +138,8 @@ pub fn relax_identity(columns: &[(TableName, String)]) -> Vec<Step> {
 
 /// Entries that are pgmig's own, or that say nothing.
 pub fn ours(entry: &Entry) -> bool {
-    (entry.kind.starts_with("PUBLICATION") && entry.tag.starts_with("pgmig_"))
+    (entry.kind == "EVENT TRIGGER" && entry.tag.starts_with("pgmig_"))
+        || (entry.kind.starts_with("PUBLICATION") && entry.tag.starts_with("pgmig_"))
         || (entry.tag.starts_with("PUBLICATION pgmig_") && entry.kind == "COMMENT")
         || (matches!(entry.kind.as_str(), "EXTENSION" | "COMMENT") && entry.tag.ends_with("pgmig_sentinel"))
         || entry.sql.is_empty()

@@ -41,7 +41,8 @@ impl SpoolError {
         match lost {
             true => error.hint(
                 "put the file back as it was, if it can be had; else the changes in it that the target does not have yet \
-                 are lost: begin again (pgmig cleanup --force, empty the target, pgmig run)",
+                 are lost: remove the folder spool under --dir and have every table copied again (pgmig table resync --all, \
+                 pgmig run), or begin again (pgmig cleanup --force, empty the target, pgmig run)",
             ),
             false => error,
         }

@@ -279,6 +279,19 @@ pub async fn parts_done(client: &Client, migration: &str) -> Result<i64> {
     Ok(row.get(0))
 }
 
+/// Whether no table has a Part that is done. Large objects are none: the stream does not have them.
+pub async fn all_tables_pending(client: &Client, migration: &str) -> Result<bool> {
+    let row = client
+        .query_one(
+            "select not exists (select from pgmig.part
+                                 where migration = $1 and state = 'done' and schema_name <> 'pg_catalog')",
+            &[&migration],
+        )
+        .await
+        .on_target(|| "look whether a table is copied".into())?;
+    Ok(row.get(0))
+}
+
 /// Begins tables again whose copy cannot go on where it stopped: half copied ones whose Parts would come
 /// from two snapshots, which only a table as a whole can be reconciled with, unless every change says by
 /// its key to which Part it belongs (`keep_ranges`); and those that are to be copied again. They are emptied.

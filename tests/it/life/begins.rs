@@ -1,0 +1,60 @@
+//! Connections that are lost while a migration begins: in the checks, while the schema pgmig is installed,
+//! inside pg_dump. The run opens them again and begins as if nothing had been.
+
+use std::fmt::Write;
+use std::os::unix::fs::PermissionsExt;
+
+use harness::Outcome;
+
+use super::lost::TOLD_AND_INSERT_ONLY;
+use super::{EXTENSION, Life, PLAIN, writers};
+
+/// Ends the session that makes something, once for each of two things that a run makes on the target.
+const ENDS_SESSIONS: &str = "
+    create schema faults; create sequence faults.checks; create sequence faults.install;
+    create function faults.end_session() returns event_trigger language plpgsql as $$ begin
+      if current_query() ~ 'pgmig_preflight_' and nextval('faults.checks') = 1
+         or current_query() ~* 'create (schema pgmig;|extension pgmig_sentinel)' and nextval('faults.install') = 1 then
+        perform pg_terminate_backend(pg_backend_pid());
+      end if; end $$;
+    create event trigger end_session on ddl_command_end execute function faults.end_session()";
+
+/// Ends the session of pg_dump as soon as it is there.
+const ENDS_DUMP: &str = "do $$ begin loop
+    perform pg_stat_clear_snapshot();
+    perform pg_terminate_backend(pid) from pg_stat_activity where application_name = 'pg_dump';
+    exit when found; end loop; end $$";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_that_are_lost_while_a_migration_begins_are_opened_again() -> Outcome {
+    for way in [EXTENSION, PLAIN] {
+        let mut life = Life::begin(way, writers::SCHEMA).await;
+        life.allowed = TOLD_AND_INSERT_ONLY;
+        life.target.batch_execute(ENDS_SESSIONS).await?;
+        // PostgreSQL's own programs, the first two calls of pg_dump with something in their way.
+        let (tools, real) = (tempfile::tempdir()?, life.pair.source.bin_dir().path().display().to_string());
+        let count = tools.path().join("count").display().to_string();
+        let socket = life.pair.source.socket_uri("postgres");
+        let mut dump = format!("#!/bin/sh\ncase \"$*\" in *--version*) exec {real}/pg_dump \"$@\";; esac\n");
+        write!(dump, "echo >> {count}\ncase $(wc -l < {count}) in\n1) PGPORT=1 exec {real}/pg_dump \"$@\";;\n")?;
+        write!(dump, "2) {real}/psql -Xqd '{socket}' -c \"{}\" & ", ENDS_DUMP.replace('$', "\\$"))?;
+        write!(dump, "{real}/pg_dump \"$@\"; code=$?; wait; exit $code;;\n*) exec {real}/pg_dump \"$@\";;\nesac\n")?;
+        for (name, script) in [("pg_dump", dump), ("pg_restore", format!("#!/bin/sh\nexec {real}/pg_restore \"$@\"\n"))]
+        {
+            std::fs::write(tools.path().join(name), script)?;
+            std::fs::set_permissions(tools.path().join(name), std::fs::Permissions::from_mode(0o755))?;
+        }
+        life.tools = Some(tools.path().to_path_buf());
+        let run = life.follow_with(&["--allow-insert-only"]).await;
+        for ended in ["checks", "install"] {
+            assert_eq!(life.on_target(&format!("select last_value > 1 from faults.{ended}")).await, "t", "{ended}");
+        }
+        assert_eq!(std::fs::read_to_string(&count)?.lines().count(), 3);
+        let said = run.stderr();
+        assert!(said.contains("lost the connection to the target") && said.contains("the target is back"), "{said}");
+        assert!(said.contains("lost the connection to the source") && said.contains("the source is back"), "{said}");
+        life.target.batch_execute("drop event trigger end_session; drop schema faults cascade").await?;
+        life.end(run).await;
+    }
+    Ok(())
+}

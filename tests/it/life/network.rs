@@ -1,0 +1,60 @@
+//! A network that is cut for a while, in the copy and while changes are followed, with connections that
+//! live through it and with connections that do not. `make torture` cuts it for two minutes each time.
+
+use std::time::Duration;
+
+use harness::faults::Proxy;
+use harness::{DATABASE, Outcome, seed};
+
+use super::lost::TOLD_AND_INSERT_ONLY;
+use super::writers::{self, Writers};
+use super::{EXTENSION, Life, PLAIN_WAL2JSON, Way};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_network_that_is_cut_for_a_while_loses_nothing() -> Outcome {
+    let cut = Duration::from_secs(2);
+    tokio::try_join!(cut_for(cut, EXTENSION, true), cut_for(cut, PLAIN_WAL2JSON, false))?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes minutes: make torture"]
+async fn torture_network() -> Outcome {
+    let cut = Duration::from_secs(120);
+    tokio::try_join!(cut_for(cut, EXTENSION, true), cut_for(cut, PLAIN_WAL2JSON, false))?;
+    Ok(())
+}
+
+/// `die`: whether the connections are found broken when the network is back.
+async fn cut_for(time: Duration, way: Way, die: bool) -> Outcome {
+    let mut life = Life::begin(way, writers::SCHEMA).await;
+    life.allowed = TOLD_AND_INSERT_ONLY;
+    life.on_source("insert into log select repeat(md5(n::text), 10), null from generate_series(1, 60000) n").await;
+    let writers = Writers::start(&life.pair.source_uri(), 2, seed()).await;
+    let (source, target) = (Proxy::to(&life.pair.source).await?, Proxy::to(&life.pair.target).await?);
+    let uris = (source.uri(&life.pair.source, DATABASE), target.uri(&life.pair.target, DATABASE));
+    let mut run = life.run_between(&uris.0, &uris.1, &["--allow-insert-only"]);
+    life.wait_for(&mut run, "the copy", "select copied_rows > 0 or phase <> 'copy' from pgmig.progress").await;
+    for phase in ["copy", "follow"] {
+        for proxy in [&source, &target] {
+            proxy.stall();
+        }
+        writers.write_more(30).await;
+        tokio::time::sleep(time).await;
+        assert!(run.is_running(), "{phase}: {}", run.stderr());
+        for proxy in [&source, &target] {
+            if die {
+                proxy.cut();
+            }
+            proxy.go_on();
+        }
+        life.wait_for(&mut run, "follow", "select phase = 'follow' from pgmig.progress").await;
+        let lsn = life.lsn().await;
+        life.on_source("insert into log values ('behind', null)").await;
+        let applied = format!("select coalesce(replay_lsn >= '{lsn}', false) from pgmig.progress");
+        life.wait_for(&mut run, "changes to be applied", &applied).await;
+    }
+    writers.stop().await;
+    life.end(run).await;
+    Ok(())
+}
