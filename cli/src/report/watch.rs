@@ -55,8 +55,8 @@ impl Screen<'_> {
         let head = self.head();
         let sections = [
             ("copy", self.copy(area.width)),
-            ("objects", self.objects()),
-            ("stream", self.stream()),
+            ("objects", self.objects(area.width)),
+            ("stream", self.stream(area.width)),
             ("servers", self.servers()),
             ("errors", self.errors()),
         ];
@@ -179,7 +179,7 @@ impl Screen<'_> {
         lines
     }
 
-    fn objects(&self) -> Vec<Line<'static>> {
+    fn objects(&self, width: u16) -> Vec<Line<'static>> {
         let p = &self.status.progress;
         let of = |stages: &[&str]| {
             let (mut done, mut total) = (0, 0);
@@ -206,7 +206,9 @@ impl Screen<'_> {
             return Vec::new();
         }
         let all = p.steps_done >= p.steps_total;
-        let mut lines = vec![self.line(if all { Tone::Faint } else { Tone::Plain }, format!(" {}", parts.join("   ")))];
+        let tone = if all { Tone::Faint } else { Tone::Plain };
+        let mut lines: Vec<Line<'static>> =
+            wrapped(&parts, width).into_iter().map(|text| self.line(tone, text)).collect();
         for step in &self.status.building {
             let done = step.done.map_or(String::new(), |done| format!("{:>3.0} %  ", done * 100.0));
             let waits =
@@ -224,7 +226,7 @@ impl Screen<'_> {
         lines
     }
 
-    fn stream(&self) -> Vec<Line<'static>> {
+    fn stream(&self, width: u16) -> Vec<Line<'static>> {
         let p = &self.status.progress;
         if !p.follow {
             return Vec::new();
@@ -235,39 +237,43 @@ impl Screen<'_> {
             Some(false) if p.phase == "follow" => Tone::Warn,
             _ => Tone::Plain,
         };
-        vec![
-            self.line(
+        let late = p.lag_seconds.map_or("-".into(), seconds);
+        let lines = [
+            (
                 tone,
-                format!(
-                    " backlog {}, {}   to catch up {}   spool {}   endpos {}",
-                    p.lag_bytes.map_or("-".into(), bytes),
-                    p.lag_seconds.map_or("-".into(), seconds),
-                    p.catch_up_seconds.map_or("-".into(), seconds),
-                    bytes(p.spool_bytes),
-                    p.endpos.map_or("open".into(), |endpos| endpos.to_string())
-                ),
+                vec![
+                    format!("backlog {}, {late}", p.lag_bytes.map_or("-".into(), bytes)),
+                    format!("to catch up {}", p.catch_up_seconds.map_or("-".into(), seconds)),
+                    format!("spool {}", bytes(p.spool_bytes)),
+                    format!("endpos {}", p.endpos.map_or("open".into(), |endpos| endpos.to_string())),
+                ],
             ),
-            self.line(
+            (
                 Tone::Plain,
-                format!(
-                    " last minute: applied {}, written on the source {}   {} rows in {} transactions applied",
-                    rate(p.replay_bytes_per_second),
-                    rate(p.source_bytes_per_second),
-                    units::count(p.applied_rows.max(0) as u64),
-                    units::count(p.applied_transactions.max(0) as u64)
-                ),
+                vec![
+                    format!("last minute: applied {}", rate(p.replay_bytes_per_second)),
+                    format!("written on the source {}", rate(p.source_bytes_per_second)),
+                    format!(
+                        "{} rows in {} transactions applied",
+                        units::count(p.applied_rows.max(0) as u64),
+                        units::count(p.applied_transactions.max(0) as u64)
+                    ),
+                ],
             ),
-            self.line(
+            (
                 Tone::Faint,
-                format!(
-                    " source {}   write {}   flush {}   replay {}",
-                    lsn(p.source_lsn),
-                    lsn(p.write_lsn),
-                    lsn(p.flush_lsn),
-                    lsn(p.replay_lsn)
-                ),
+                vec![
+                    format!("source {}", lsn(p.source_lsn)),
+                    format!("write {}", lsn(p.write_lsn)),
+                    format!("flush {}", lsn(p.flush_lsn)),
+                    format!("replay {}", lsn(p.replay_lsn)),
+                ],
             ),
-        ]
+        ];
+        let lines = lines
+            .into_iter()
+            .flat_map(|(tone, parts)| wrapped(&parts, width).into_iter().map(move |text| (tone, text)));
+        lines.map(|(tone, text)| self.line(tone, text)).collect()
     }
 
     fn servers(&self) -> Vec<Line<'static>> {
@@ -341,6 +347,21 @@ fn bar(share: f64, width: usize) -> String {
     format!("{}{}", "█".repeat(full), "░".repeat(width - full))
 }
 
+/// Parts that belong together on as few lines as the width allows; none is cut in two.
+fn wrapped(parts: &[String], width: u16) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for part in parts {
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + 3 + part.chars().count() <= usize::from(width) => {
+                line.push_str("   ");
+                line.push_str(part);
+            }
+            _ => lines.push(format!(" {part}")),
+        }
+    }
+    lines
+}
+
 fn shortened(text: &str, most: usize) -> String {
     if text.chars().count() <= most {
         return text.to_string();
@@ -359,5 +380,8 @@ mod tests {
         assert_eq!(heights(&[3, 10, 4], 4), [2, 2, 0]);
         assert_eq!(bar(0.5, 4), "██░░");
         assert_eq!(shortened("a_long_name", 6), "a_lon…");
+        let parts = ["one".to_string(), "two".to_string(), "three".to_string()];
+        assert_eq!(wrapped(&parts, 80), [" one   two   three"]);
+        assert_eq!(wrapped(&parts, 12), [" one   two", " three"]);
     }
 }

@@ -150,7 +150,13 @@ fn slow(watched: &Watched) -> Option<Diagnosis> {
         "catchup" | "follow" | "cutover" if behind_source(p) > LITTLE => stream(watched),
         _ => None,
     }
-    .or_else(|| watched.target.of(Work::Build).map(|waits| on_target(watched, "objects are being made", waits)))
+    .or_else(|| build(watched))
+}
+
+/// Many small objects are made one after the other: most of that time nobody waits for a server.
+fn build(watched: &Watched) -> Option<Diagnosis> {
+    let waits = watched.target.of(Work::Build)?;
+    (waits.share(&["Client: ClientRead", "idle"]) < MOSTLY).then(|| on_target(watched, "objects are being made", waits))
 }
 
 fn copy(watched: &Watched, waits: &Waits) -> Diagnosis {
