@@ -3,6 +3,7 @@
 
 mod cdc;
 mod copy;
+mod cutover;
 mod data;
 mod meter;
 mod servers;
@@ -29,6 +30,8 @@ enum Bench {
     Copy(copy::CopyArgs),
     /// Change data capture from a backlog and under load, beside the server's own replication
     Cdc(cdc::CdcArgs),
+    /// How long clients wait for a cutover, and how long many sequences take in it
+    Cutover(cutover::CutoverArgs),
 }
 
 #[derive(Debug, Args)]
@@ -74,6 +77,7 @@ async fn main() -> std::process::ExitCode {
     let cli = Cli::parse();
     let (json, report) = match cli.bench {
         Bench::Cdc(args) => (args.common.json, cdc::run(args).await),
+        Bench::Cutover(args) => (args.common.json, cutover::run(args).await),
         Bench::Copy(args) => (args.common.json, copy::run(args).await),
     };
     match report {
