@@ -9,6 +9,7 @@ mod layers;
 mod life;
 mod preflight;
 mod ready;
+mod report;
 mod rights;
 mod schema;
 mod secrets;

@@ -10,10 +10,11 @@ use crate::args::VerifyArgs;
 use crate::command::conninfo;
 use crate::connect::{self, Side};
 use crate::error::{Error, Exit, Result};
+use crate::model::history::{Difference, Verification};
 use crate::model::{Phase, TableName};
 use crate::report::{json, units};
 use crate::source;
-use crate::target::{checks, install, queue, sentinel};
+use crate::target::{checks, history, install, queue, sentinel};
 use crate::verify::align::align;
 use crate::verify::live::{Compared, How, Progress, compare};
 
@@ -56,6 +57,24 @@ pub async fn verify(args: VerifyArgs, quiet: bool) -> Result<Exit> {
     let (lsn, pause, took) = (aligned.lsn, aligned.pause, began.elapsed());
     drop(aligned);
     let equal = compared.differences.is_empty();
+    let noted = Verification {
+        at: jiff::Timestamp::now(),
+        lsn: pause.map(|_| lsn),
+        quick: args.quick,
+        tables: compared.tables as i64,
+        rows: compared.rows,
+        bytes: compared.bytes as i64,
+        seconds: took.as_secs_f64(),
+        held_seconds: pause.map(|pause| pause.as_secs_f64()),
+        differences: compared
+            .differences
+            .iter()
+            .map(|difference| Difference { table: difference.table.to_string(), what: difference.what.clone() })
+            .collect(),
+    };
+    // The session may have been idle for long: a new one.
+    let client = connect::client(&target, Side::Target, "pgmig verify", &[]).await?;
+    history::verified(&client, name, &noted).await?;
     if args.json {
         let object = json!({
             "format": json::FORMAT, "equal": equal, "quick": args.quick, "lsn": lsn.to_string(),

@@ -3,6 +3,7 @@
 
 pub mod column;
 pub mod finding;
+pub mod history;
 pub mod key;
 pub mod leave;
 pub mod left_out;

@@ -4,6 +4,7 @@
 pub mod bars;
 pub mod findings;
 pub mod json;
+pub mod page;
 pub mod params;
 pub mod plain;
 pub mod plan;

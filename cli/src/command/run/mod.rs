@@ -29,6 +29,7 @@ use crate::config::filters::Filters;
 use crate::connect::{self, Side};
 use crate::crash::{self, Point};
 use crate::error::{Context, Error, Exit, Result};
+use crate::model::history::RunStart;
 use crate::model::{Lsn, Phase};
 use crate::patience::Patience;
 use crate::plan_db::PlanDb;
@@ -194,6 +195,7 @@ pub async fn migrate(config: Config, report: Reporter, control: Control) -> Resu
         }
         None => begin::begin(config, report, control, source, target).await?,
     };
+    run.note_begun().await?;
     let (max_rate, connections) = (run.config.max_rate, run.config.max_source_connections);
     sentinel::take_over(&run.target, &run.config.name, max_rate, connections).await?;
     let asked = sentinel::asked(&run.target, &run.config.name).await?;
@@ -368,6 +370,16 @@ impl Run {
             }
             _ => err,
         }
+    }
+
+    /// Remembers that this run has begun, and how it was told to work.
+    async fn note_begun(&self) -> Result<()> {
+        let asked = "select pg_catalog.current_setting('server_version')";
+        let source = self.source.query_one(asked, &[]).await.on_source(|| "read the version of the source".into())?;
+        let mut settings = self.config.settings();
+        settings.insert(0, ("PostgreSQL of the source".into(), source.get(0)));
+        let version = env!("CARGO_PKG_VERSION").to_string();
+        self.plan.run_begun(&RunStart { at: jiff::Timestamp::now(), version, settings })
     }
 
     async fn sentinel(&self) -> Result<sentinel::Sentinel> {
