@@ -13,6 +13,7 @@ use tokio_postgres::Client;
 
 use super::Run;
 use crate::command::interrupted;
+use crate::crash;
 use crate::cutover::pgbouncer::Console;
 use crate::cutover::{Freeze, Settings, Step};
 use crate::error::{Error, Exit, Result};
@@ -48,6 +49,8 @@ pub struct Cutover<'a> {
     endpos: Option<Lsn>,
     /// What the source's materialized views stood at before ours were refreshed.
     views: Vec<(String, String)>,
+    /// What no stream holds, written to since the copy, and named already.
+    told_changed: Vec<String>,
     /// Listens from the beginning: a signal between two steps counts.
     interrupt: Pin<Box<dyn Future<Output = Error> + Send>>,
 }
@@ -73,7 +76,21 @@ impl<'a> Cutover<'a> {
         }
         let (console, stopped, endpos, views) = (None, None, None, Vec::new());
         let interrupt = Box::pin(interrupted(""));
-        Ok(Cutover { run, settings, target, source, attempt: 0, broken, console, stopped, endpos, views, interrupt })
+        let told_changed = Vec::new();
+        Ok(Cutover {
+            run,
+            settings,
+            target,
+            source,
+            attempt: 0,
+            broken,
+            console,
+            stopped,
+            endpos,
+            views,
+            told_changed,
+            interrupt,
+        })
     }
 
     /// Every step in its order. On a failure all is undone.
@@ -109,6 +126,7 @@ impl<'a> Cutover<'a> {
                 ),
             });
         }
+        crash::after(crash::SWITCH);
         // From here on clients may have written to the target: there is no way back but forward.
         self.resume().await?;
         let downtime = self.stopped.map_or(Duration::ZERO, |at| at.elapsed());
