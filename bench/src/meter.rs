@@ -2,6 +2,7 @@
 //! Read from the system's own accounts, so that a process that has ended is counted too.
 
 use std::fs;
+use std::io::Read;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, killpg};
+use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
 use pgmig::embedded::Cluster;
 use serde::Serialize;
@@ -24,6 +26,8 @@ const TICKS_PER_SECOND: f64 = 100.0;
 pub struct Cost {
     pub wall: f64,
     pub tool_cpu: f64,
+    /// Of that, of the processes that the bench started, without the helpers that they started.
+    pub own_cpu: f64,
     pub source_cpu: f64,
     pub target_cpu: f64,
     /// Highest sum of the proportional set sizes of the tool's processes.
@@ -43,6 +47,8 @@ impl Cost {
 pub struct Tool {
     roots: Mutex<Vec<u32>>,
     peak: Mutex<(f64, f64)>,
+    /// CPU seconds of the roots that have ended.
+    own: Mutex<f64>,
 }
 
 impl Tool {
@@ -59,7 +65,7 @@ impl Tool {
         let doing = format!("{:?}", command.get_program());
         command.stdout(Stdio::null()).stderr(Stdio::piped());
         let child = self.spawn(command)?;
-        ended(&doing, child)
+        self.ended(&doing, child)
     }
 
     /// Runs `from | to`.
@@ -69,8 +75,27 @@ impl Tool {
         let output = from.stdout.take().ok_or("a pipe without an end")?;
         to.stdin(output).stdout(Stdio::null()).stderr(Stdio::piped());
         let to = self.spawn(to)?;
-        ended("the reading end of a pipe", to)?;
-        ended("the writing end of a pipe", from)
+        self.ended("the reading end of a pipe", to)?;
+        self.ended("the writing end of a pipe", from)
+    }
+
+    fn ended(&self, doing: &str, mut child: Child) -> Outcome<()> {
+        let mut said = String::new();
+        if let Some(mut stderr) = child.stderr.take() {
+            stderr.read_to_string(&mut said)?;
+        }
+        // Its account is there until it is waited for.
+        let id = Id::Pid(Pid::from_raw(child.id() as i32));
+        waitid(id, WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT)?;
+        let [user, system, ..] = cpu_times(child.id());
+        *self.own.lock().unwrap_or_else(PoisonError::into_inner) += user + system;
+        let status = child.wait()?;
+        if status.success() {
+            return Ok(());
+        }
+        let last: Vec<&str> = said.lines().rev().take(4).collect();
+        let last: Vec<&str> = last.into_iter().rev().collect();
+        Err(format!("{doing} ended with {status}: {}", last.join(" / ")).into())
     }
 
     /// Those that we started and have not waited for.
@@ -102,17 +127,6 @@ impl Tool {
         let mut peak = self.peak.lock().unwrap_or_else(PoisonError::into_inner);
         *peak = (peak.0.max(tree), peak.1.max(largest));
     }
-}
-
-fn ended(doing: &str, child: Child) -> Outcome<()> {
-    let output = child.wait_with_output()?;
-    if output.status.success() {
-        return Ok(());
-    }
-    let said = String::from_utf8_lossy(&output.stderr);
-    let last: Vec<&str> = said.lines().rev().take(4).collect();
-    let last: Vec<&str> = last.into_iter().rev().collect();
-    Err(format!("{doing} ended with {}: {}", output.status, last.join(" / ")).into())
 }
 
 /// Measures what is done between now and `finish`.
@@ -153,8 +167,9 @@ impl<'a> Meter<'a> {
         self.over.store(true, Ordering::Relaxed);
         let _ = self.watcher.join();
         let (peak_mb, rss_mb) = *self.tool.peak.lock().unwrap_or_else(PoisonError::into_inner);
+        let own_cpu = *self.tool.own.lock().unwrap_or_else(PoisonError::into_inner);
         let (source_cpu, target_cpu) = (after.0 - self.before.1, after.1 - self.before.2);
-        Ok(Cost { wall, tool_cpu, source_cpu, target_cpu, peak_mb, rss_mb })
+        Ok(Cost { wall, tool_cpu, own_cpu, source_cpu, target_cpu, peak_mb, rss_mb })
     }
 }
 

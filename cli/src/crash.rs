@@ -29,8 +29,6 @@ pub const FEEDBACK: Point = Point("feedback");
 pub const PRUNE: Point = Point("prune");
 /// The door that is closed behind endpos.
 pub const CUTOVER: Point = Point("cutover");
-/// The switch, which is recorded; what comes behind it is not done.
-pub const SWITCH: Point = Point("switch");
 /// What sequences are set to.
 pub const SEQUENCES: Point = Point("sequences");
 

@@ -72,63 +72,37 @@ impl Error {
     pub fn exit(&self) -> Exit {
         self.0.exit
     }
+    /// This error and every cause below it, outermost first.
+    fn trail(&self) -> impl Iterator<Item = &(dyn StdError + 'static)> {
+        std::iter::successors(Some(self as &(dyn StdError + 'static)), |&err| err.source())
+    }
     /// The innermost hint that was given.
     pub fn hint_text(&self) -> Option<&str> {
-        let mut hint = self.0.hint.as_deref();
-        let mut next = self.source();
-        while let Some(err) = next {
-            if let Some(ours) = err.downcast_ref::<Error>()
-                && let Some(text) = ours.0.hint.as_deref()
-            {
-                hint = Some(text);
-            }
-            next = err.source();
-        }
-        hint
+        self.trail().filter_map(|err| err.downcast_ref::<Error>()?.0.hint.as_deref()).last()
     }
     /// The server's SQLSTATE, if a server's answer is among the causes.
     pub fn sqlstate(&self) -> Option<&str> {
-        let mut next: Option<&(dyn StdError + 'static)> = Some(self);
-        while let Some(err) = next {
-            if let Some(code) = err.downcast_ref::<tokio_postgres::Error>().and_then(|e| e.code()) {
-                return Some(code.code());
-            }
-            if let Some(server) = err.downcast_ref::<ServerError>() {
-                return Some(&server.sqlstate);
-            }
-            next = err.source();
-        }
-        None
+        self.trail().find_map(|err| {
+            let code = err.downcast_ref::<tokio_postgres::Error>().and_then(|e| e.code());
+            let ours = || err.downcast_ref::<ServerError>().map(|server| server.sqlstate.as_str());
+            code.map(|code| code.code()).or_else(ours)
+        })
     }
     /// The cause of this type, if there is one.
     pub fn find<E: StdError + 'static>(&self) -> Option<&E> {
-        let mut next: Option<&(dyn StdError + 'static)> = Some(self);
-        while let Some(err) = next {
-            if let Some(found) = err.downcast_ref() {
-                return Some(found);
-            }
-            next = err.source();
-        }
-        None
+        self.trail().find_map(|err| err.downcast_ref())
     }
     /// Schema and table that the server's answer is about, if it names them.
     pub fn table(&self) -> Option<(&str, &str)> {
-        let mut next: Option<&(dyn StdError + 'static)> = Some(self);
-        while let Some(err) = next {
-            if let Some(db) = err.downcast_ref::<tokio_postgres::Error>().and_then(|e| e.as_db_error()) {
-                return db.schema().zip(db.table());
-            }
-            next = err.source();
-        }
-        None
+        let db = self.trail().find_map(|err| err.downcast_ref::<tokio_postgres::Error>()?.as_db_error())?;
+        db.schema().zip(db.table())
     }
     /// Whether the connection went away, rather than the server said no.
     pub fn connection_lost(&self) -> bool {
         if !matches!(self.0.exit, Exit::Source | Exit::Target) {
             return false;
         }
-        let mut next: Option<&(dyn StdError + 'static)> = Some(self);
-        while let Some(err) = next {
+        for err in self.trail() {
             if err.downcast_ref::<Error>().is_some_and(|ours| ours.0.for_good) {
                 return false;
             }
@@ -136,7 +110,6 @@ impl Error {
             if closed || err.is::<std::io::Error>() || err.is::<Network>() {
                 return true;
             }
-            next = err.source();
         }
         // Connection exceptions, and a server that ends the session or shuts down (manual, appendix A).
         // 08P01 is no loss: it says that what was sent is malformed, as `pgmig.apply` does of a Batch.
@@ -151,18 +124,8 @@ impl Error {
             return false;
         }
         self.connection_lost()
-            || self.is_not_yet()
+            || self.find::<NotYet>().is_some()
             || self.sqlstate().is_some_and(|code| code.starts_with("40") || ["55P03", "53200", "53300"].contains(&code))
-    }
-    fn is_not_yet(&self) -> bool {
-        let mut next: Option<&(dyn StdError + 'static)> = Some(self);
-        while let Some(err) = next {
-            if err.is::<NotYet>() {
-                return true;
-            }
-            next = err.source();
-        }
-        false
     }
     /// Every message from the outermost to the innermost, on one line.
     pub fn chain(&self) -> String {

@@ -5,18 +5,14 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use pgmig::args::Cli;
-use tracing_subscriber::EnvFilter;
+use pgmig::report::log::TARGET;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let level = match (cli.quiet, cli.verbose) {
-        (true, _) => "error",
-        (false, 0) => "pgmig=warn",
-        (false, 1) => "pgmig=debug",
-        (false, _) => "pgmig=trace",
-    };
-    let filter = EnvFilter::try_from_env("PGMIG_LOG").unwrap_or_else(|_| EnvFilter::new(level));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
+    if let Err(error) = pgmig::logging::start(&cli) {
+        eprint!("{}", pgmig::command::render(&error));
+        return ExitCode::from(error.exit() as u8);
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(err) => {
@@ -30,7 +26,9 @@ fn main() -> ExitCode {
     match done {
         Ok(exit) => ExitCode::from(exit as u8),
         Err(error) => {
-            eprint!("{}", pgmig::command::render(&error));
+            let text = pgmig::command::render(&error);
+            tracing::error!(target: TARGET, exit_code = error.exit() as u8, "{}", text.trim_start_matches("error: ").trim_end());
+            eprint!("{text}");
             ExitCode::from(error.exit() as u8)
         }
     }

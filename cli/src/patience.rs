@@ -150,7 +150,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_passes_is_tried_again_and_nothing_else() {
-        let (report, _) = report::start(Style::Quiet);
+        let (report, _) = report::start(Style::Quiet, Vec::new());
         let patience = Patience::new(Duration::from_secs(5), report.clone());
         let mut tries = 0;
         let opened = patience.again(lost(), || {

@@ -78,7 +78,7 @@ impl<'a> Applier<'a> {
                 }
             }
             for (_, table) in self.tables.drain() {
-                table.close();
+                table.close(self.watch);
             }
             self.watch.rest();
             // What the caller runs next sees these rows.
@@ -93,7 +93,7 @@ impl<'a> Applier<'a> {
             let oid = self.bind(id);
             if oid != self.last {
                 if let Some(last) = self.tables.get_mut(&self.last) {
-                    last.rest();
+                    last.rest(self.watch);
                 }
                 self.last = oid;
             }
@@ -140,7 +140,7 @@ impl<'a> Applier<'a> {
     /// Closes a table; the next change of it opens it again.
     unsafe fn close(&mut self, oid: pg_sys::Oid) {
         if let Some(table) = self.tables.remove(&oid) {
-            unsafe { table.close() };
+            unsafe { table.close(self.watch) };
         }
         for shape in self.shapes.iter_mut().flatten() {
             shape.bound.take_if(|bound| bound.table == oid);
@@ -252,15 +252,15 @@ impl Row<'_, '_> {
         self.watch.column(None);
     }
 
-    /// Reads the new row into the slot `new`; returns the attributes that are unchanged.
-    unsafe fn read_new(&mut self, table: &mut Table) -> Vec<usize> {
+    /// Reads the new row into `slot`; returns the attributes that are unchanged.
+    unsafe fn read_new(&mut self, table: &mut Table, slot: *mut pg_sys::TupleTableSlot) -> Vec<usize> {
         // Allocates only for rows that have an unchanged value.
         let mut unchanged = Vec::new();
         unsafe {
-            pg_sys::ExecClearTuple(table.new);
+            pg_sys::ExecClearTuple(slot);
             let count = table.attributes.len();
-            let values = std::slice::from_raw_parts_mut((*table.new).tts_values, count);
-            let nulls = std::slice::from_raw_parts_mut((*table.new).tts_isnull, count);
+            let values = std::slice::from_raw_parts_mut((*slot).tts_values, count);
+            let nulls = std::slice::from_raw_parts_mut((*slot).tts_isnull, count);
             // Dropped and generated columns, above all.
             nulls.fill(true);
             values.fill(pg_sys::Datum::null());
@@ -295,20 +295,26 @@ impl Table {
             self.require(pg_sys::ACL_INSERT);
             row.watch.change(c"insert into", &self.label_c);
             row.bound.require_whole_row(self);
-            if !row.read_new(self).is_empty() {
+            let slot = if self.gathers { self.slot_to_gather(row.reader.at()) } else { self.new };
+            if !row.read_new(self, slot).is_empty() {
                 refuse(Malformed { at: row.reader.at(), what: "before this byte: an unchanged value in an insert" });
             }
-            pg_sys::ExecStoreVirtualTuple(self.new);
-            self.insert();
+            pg_sys::ExecStoreVirtualTuple(slot);
+            if self.gathers {
+                self.gather(slot, row.reader.at(), row.watch);
+            } else {
+                self.insert();
+            }
         }
     }
 
     unsafe fn update_next(&mut self, row: &mut Row<'_, '_>) {
         unsafe {
             self.require(pg_sys::ACL_UPDATE | pg_sys::ACL_SELECT);
+            self.flush(row.watch);
             row.watch.change(c"update of", &self.label_c);
             row.read_key(self);
-            let unchanged = row.read_new(self);
+            let unchanged = row.read_new(self, self.new);
             // NoKeyExclusive leaves foreign key checks of other sessions alone, and yet keeps every
             // writer out.
             row.find(self, "update", pg_sys::LockTupleMode::LockTupleNoKeyExclusive);
@@ -328,6 +334,7 @@ impl Table {
     unsafe fn delete_next(&mut self, row: &mut Row<'_, '_>) {
         unsafe {
             self.require(pg_sys::ACL_DELETE | pg_sys::ACL_SELECT);
+            self.flush(row.watch);
             row.watch.change(c"delete from", &self.label_c);
             row.read_key(self);
             row.find(self, "delete", pg_sys::LockTupleMode::LockTupleExclusive);

@@ -3,6 +3,7 @@
 //! whatever the bytes, the answer is rows or an error, not a crash.
 
 mod apply;
+mod gather;
 mod lookup;
 mod relation;
 mod report;

@@ -3,7 +3,7 @@
 //! its scans open. Must never settle for a row that another transaction is still changing.
 
 use crate::relation::Table;
-use crate::report::fail;
+use crate::report::{Watch, fail};
 use crate::shape::{Bound, KeyColumn};
 use pgrx::pg_sys;
 use pgrx::pg_sys::errcodes::PgSqlErrorCode;
@@ -272,9 +272,11 @@ impl Table {
         }
     }
 
-    /// Lets go of the pages that the scans hold, before another table has its turn.
-    pub unsafe fn rest(&mut self) {
+    /// Stores what is gathered and lets go of the pages that the scans hold, before another table has its
+    /// turn.
+    pub unsafe fn rest(&mut self, watch: &Watch) {
         unsafe {
+            self.flush(watch);
             let caller = self.enter();
             pg_sys::ExecClearTuple(self.found);
             for index in self.unique.iter_mut().filter(|index| !index.scan.is_null()) {

@@ -2,8 +2,9 @@
 //! them up. Opened once a call and shared by every relation id that names it.
 //! Must refuse whatever the executor's simple calls would crash on, or would not check themselves.
 
+use crate::gather::Gathered;
 use crate::lookup::UniqueIndex;
-use crate::report::fail;
+use crate::report::{Watch, fail};
 use crate::value::{Encoding, Input, Receive, Storage};
 use pgrx::pg_sys;
 use pgrx::pg_sys::errcodes::PgSqlErrorCode;
@@ -37,6 +38,8 @@ pub struct Table {
     pub attributes: Vec<Attribute>,
     /// For values in binary: attribute, type on the source, and what reads it once the first has come.
     pub receivers: Vec<(usize, pg_sys::Oid, Option<Receive>)>,
+    /// For the bytes of one value.
+    buffer: pg_sys::StringInfoData,
     pub unique: Vec<UniqueIndex>,
     pub(crate) relation: pg_sys::Relation,
     pub(crate) estate: *mut pg_sys::EState,
@@ -50,7 +53,11 @@ pub struct Table {
     /// A trigger that fires in a replica session may look at earlier rows.
     pub(crate) fires: bool,
     has_triggers: bool,
-    result: *mut pg_sys::ResultRelInfo,
+    /// Rows are stored together where nothing looks at each as it comes: no trigger that fires, no
+    /// generated column (`ExecComputeStoredGenerated` belongs to the executor's own inserts).
+    pub gathers: bool,
+    pub(crate) gathered: Gathered,
+    pub(crate) result: *mut pg_sys::ResultRelInfo,
     plan_quals: Box<pg_sys::EPQState>,
     granted: pg_sys::AclMode,
 }
@@ -100,9 +107,13 @@ impl Table {
             #[cfg(not(feature = "pg15"))]
             pg_sys::EvalPlanQualInit(&mut *plan_quals, estate, ptr::null_mut(), ptr::null_mut(), -1, ptr::null_mut());
 
+            let mut buffer = pg_sys::StringInfoData::default();
+            pg_sys::initStringInfo(&mut buffer);
             let new = pg_sys::ExecInitExtraTupleSlot(estate, descriptor, &raw const pg_sys::TTSOpsVirtual);
             let found = pg_sys::table_slot_create(relation, &mut (*estate).es_tupleTable);
             let triggers = (*result).ri_TrigDesc;
+            let fires = triggers.as_ref().is_some_and(|t| fires_in_replica(t));
+            let is_heap = ptr::eq((*found).tts_ops, &raw const pg_sys::TTSOpsBufferHeapTuple);
             let table = Table {
                 oid,
                 label_c: CString::new(label.as_str()).expect("names of the catalogs hold no NUL"),
@@ -111,8 +122,11 @@ impl Table {
                 row_memory: (*pg_sys::MakePerTupleExprContext(estate)).ecxt_per_tuple_memory,
                 new,
                 found,
+                gathers: is_heap && !fires && !attributes.iter().any(|a| a.generated),
+                gathered: Gathered::default(),
                 attributes,
                 receivers: Vec::new(),
+                buffer,
                 unique: UniqueIndex::all(result),
                 relation,
                 estate,
@@ -121,9 +135,9 @@ impl Table {
                     snapshot_type: pg_sys::SnapshotType::SNAPSHOT_DIRTY,
                     ..Default::default()
                 }),
-                is_heap: ptr::eq((*found).tts_ops, &raw const pg_sys::TTSOpsBufferHeapTuple),
+                is_heap,
                 lock_always: triggers.as_ref().is_some_and(|t| t.trig_update_before_row || t.trig_delete_before_row),
-                fires: triggers.as_ref().is_some_and(|t| fires_in_replica(t)),
+                fires,
                 has_triggers: !triggers.is_null(),
                 result,
                 plan_quals,
@@ -135,8 +149,9 @@ impl Table {
     }
 
     /// Ends what `open` began; the lock stays until the transaction ends.
-    pub unsafe fn close(mut self) {
+    pub unsafe fn close(mut self, watch: &Watch) {
         unsafe {
+            self.flush(watch);
             pg_sys::EvalPlanQualEnd(&mut *self.plan_quals);
             self.end_scans();
             pg_sys::ExecCloseIndices(self.result);
@@ -215,7 +230,7 @@ impl Table {
             let input = self.attributes[*attribute].input.as_mut().expect("no dropped column is bound");
             let receive = receive.get_or_insert_with(|| Receive::of(*source_type, input));
             pg_sys::MemoryContextSwitchTo(caller);
-            receive.read(bytes, input)
+            receive.read(bytes, &mut self.buffer, input)
         }
     }
 

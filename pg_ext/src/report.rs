@@ -33,7 +33,17 @@ pub struct Watch {
 impl Watch {
     /// Counts a change and names what it does to which table. `table` must outlive the change.
     pub fn change(&self, action: &'static CStr, table: &CStr) {
-        self.change.set(self.change.get() + 1);
+        self.again(self.changes() + 1, action, table);
+    }
+
+    /// How many changes were counted.
+    pub fn changes(&self) -> u64 {
+        self.change.get()
+    }
+
+    /// Goes back to an earlier change, which is carried out only now.
+    pub fn again(&self, change: u64, action: &'static CStr, table: &CStr) {
+        self.change.set(change);
         self.action.set(action.as_ptr());
         self.table.set(table.as_ptr());
         self.column.set(ptr::null());

@@ -41,7 +41,9 @@ create table pgmig.sentinel
     done_at            timestamptz,
     last_error         text,
     cutover            text        check (cutover in ('requested', 'running', 'verifying')),
-    held_lsn           pg_lsn
+    held_lsn           pg_lsn,
+    way_back           text        check (way_back in ('open', 'taken')),
+    is_way_back        boolean     not null default false
 );
 comment on table pgmig.sentinel is 'one row a migration: its phase, positions and switches';
 comment on column pgmig.sentinel.migration is 'name of the migration; keys every other table';
@@ -77,6 +79,9 @@ comment on column pgmig.sentinel.done_at is 'when the migration was done';
 comment on column pgmig.sentinel.last_error is 'the last error that stopped the run; cleared when it goes on';
 comment on column pgmig.sentinel.cutover is 'requested: the run cuts over as soon as it is level; running: endpos is held, and what comes after it waits for the steps in pgmig.cutover; verifying: apply is held for a moment, to compare both sides at one position; null otherwise';
 comment on column pgmig.sentinel.held_lsn is 'while endpos is held: nothing was committed on the source between it and here';
+
+comment on column pgmig.sentinel.way_back is 'open: since the cutover every change of this database is carried back to the old source, where the state of that is; taken: the cutover was gone back; null: there is no way back';
+comment on column pgmig.sentinel.is_way_back is 'true: this database is the old source of the migration of that name, and the source is its old target';
 
 create table pgmig.part
 (

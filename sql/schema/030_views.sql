@@ -204,7 +204,9 @@ select k.migration,
        end as catch_up,
        k.max_rate,
        k.max_source_connections,
-       k.stop
+       k.stop,
+       k.way_back,
+       k.is_way_back
   from calc k;
 comment on view pgmig.progress is 'one row a migration: how far it is';
 comment on column pgmig.progress.migration is 'name of the migration';
@@ -245,3 +247,5 @@ comment on column pgmig.progress.catch_up is 'time until nothing waits, at the r
 comment on column pgmig.progress.max_rate is 'bytes a second that the copy may read from the source; null sets no limit';
 comment on column pgmig.progress.max_source_connections is 'sessions with the source that a run may have; null sets no limit';
 comment on column pgmig.progress.stop is 'how the run that is alive was asked to stop: border, now; null if it was not';
+comment on column pgmig.progress.way_back is 'open: since the cutover every change of this database is carried back to the old source, whose pgmig.progress says how far; taken: the cutover was gone back; null: there is no way back';
+comment on column pgmig.progress.is_way_back is 'true: this is the way back of a migration that was cut over, into its old source';

@@ -14,8 +14,14 @@ select current_setting('server_version_num')::int as version,
        current_setting('superuser_reserved_connections')::bigint
        + coalesce(current_setting('reserved_connections', true)::bigint, 0) as reserved,
        (select count(*) from pg_catalog.pg_stat_activity where backend_type = 'client backend') as used,
+       oldest.datname::text as oldest_database,
+       oldest.transactions,
+       current_setting('autovacuum_freeze_max_age')::bigint as freeze_max_age,
        nullif(least(nullif(r.rolconnlimit, -1), nullif((d.facts ->> 'datconnlimit')::int, -1)), -1)::bigint as own_limit,
        case when pg_catalog.has_database_privilege(d.oid, 'connect') then pg_catalog.pg_database_size(d.oid) end as bytes
   from (select oid, to_jsonb(d) as facts from pg_catalog.pg_database d where datname = current_database()) d,
-       pg_catalog.pg_roles r
+       pg_catalog.pg_roles r,
+       -- Transactions and multixacts run out alike.
+       lateral (select datname, greatest(age(datfrozenxid), mxid_age(datminmxid))::bigint as transactions
+                  from pg_catalog.pg_database order by 2 desc limit 1) oldest
  where r.rolname = current_user

@@ -1,14 +1,14 @@
 -- The types that travel in binary in the stream: their binary form means the same on two servers of one
--- major version (the same rule as for a copy: tables.sql). Null if a column of the published tables is of
+-- major version (the same rule as for a copy). Null if a column of the published tables is of
 -- another, if the database holds bytes of no known encoding, or if the servers differ. $1: the
--- publications; $2: the target's major version. pgoutput knows binary from 14 on.
+-- publications; $2: the target's major version; $3: names of types that never do. pgoutput knows binary from 14 on.
 with safe as (
     select t.oid
       from pg_catalog.pg_type t
      where t.oid < 10000
        and t.typtype in ('b', 'r', 'm')
        and t.typsend <> 0
-       and t.typname !~ '^_?(reg.*|oid|oidvector|int2vector|aclitem|xid|cid|tid|xid8|pg_snapshot|txid_snapshot|xml|money|char|tsvector|tsquery|gtsvector|refcursor)$'
+       and t.typname !~ $3
 )
 select case
            when pg_catalog.current_setting('server_encoding') <> 'SQL_ASCII'

@@ -1,6 +1,6 @@
 -- Every table whose rows pgmig moves: ordinary tables and leaf partitions, of no extension.
 -- $1: sizes are taken from pg_class as the last VACUUM or ANALYZE left them; asking the files takes long
--- where tables are many.
+-- where tables are many. $2: names of types that never travel in binary.
 select c.oid,
        n.nspname::text as schema_name,
        c.relname::text as table_name,
@@ -31,7 +31,7 @@ select c.oid,
                     where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped and a.attgenerated = ''
                       and (a.atttypid >= 10000
                            or a.atttypid in (select t.oid from pg_catalog.pg_type t
-                                              where t.typname ~ '^_?(reg.*|oid|oidvector|int2vector|aclitem|xid|cid|tid|xid8|pg_snapshot|txid_snapshot|xml|money|char|tsvector|tsquery|gtsvector|refcursor)$'
+                                              where t.typname ~ $2
                                                 and t.oid < 10000))) as binary_safe,
        -- wal2json before 2.6 prints NaN and infinities of these as null.
        (select a.attname::text

@@ -1,6 +1,7 @@
 //! The cutover: writes stop, the last change goes through, clients are switched; or all of it is undone.
 //! Clients that write all the time are the judges: what was answered is there, and how long they waited.
 
+mod back;
 mod carried;
 mod died;
 mod pgbouncer;

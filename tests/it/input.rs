@@ -19,7 +19,7 @@ fn role(uri: &str, name: &str) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn help_is_as_people_should_read_it() -> Outcome {
     let mut transcript = Transcript::new("help.txt");
-    let cases: [&[&str]; 20] = [
+    let cases: [&[&str]; 23] = [
         &[],
         &["--help"],
         &["run", "--help"],
@@ -28,6 +28,7 @@ async fn help_is_as_people_should_read_it() -> Outcome {
         &["replica-identity", "--help"],
         &["plan", "--help"],
         &["status", "--help"],
+        &["stalls", "--help"],
         &["set-endpos", "--help"],
         &["pause", "--help"],
         &["resume", "--help"],
@@ -36,7 +37,9 @@ async fn help_is_as_people_should_read_it() -> Outcome {
         &["reset-target", "--help"],
         &["verify", "--help"],
         &["cutover", "--help"],
+        &["report", "--help"],
         &["cleanup", "--help"],
+        &["notify", "--help"],
         &["demo", "--help"],
         &["completions", "--help"],
         &["man", "--help"],

@@ -15,6 +15,7 @@ mod objects;
 mod parts;
 mod points;
 mod removed;
+mod stalls;
 mod steered;
 mod stop;
 mod tables;

@@ -2,7 +2,7 @@
 //! nothing behind. What it prints is in `expected/`, whole.
 
 use harness::{Outcome, Pgmig};
-use pgmig::embedded::Cluster;
+use pgmig::embedded::{Cluster, PgBouncer};
 use serde_json::Value;
 
 use crate::bench::{Bench, to_the_end};
@@ -224,5 +224,66 @@ async fn only_what_the_filters_keep_is_checked() -> Outcome {
     let answer = Pgmig::start(&filtered, &[]).finish(&[]).await.expect_code(0);
     let findings: Value = serde_json::from_str(&answer.stdout)?;
     assert_eq!(found(&findings, "here", "filters")["message"], "every entry matches; they leave 1 table");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pooler_in_between_is_seen_and_one_that_lends_transactions_is_refused() -> Outcome {
+    let Some(program) = PgBouncer::program() else {
+        println!("skipped: PgBouncer is not installed");
+        return Ok(());
+    };
+    let pair = harness::Pair::start().await?;
+    pair.on_source("create role app login superuser; create table t (id int primary key)").await?;
+    pair.on_target("create role app login superuser").await?;
+    let bouncer = PgBouncer::start(program, &pair.source, harness::DATABASE, "app").await?;
+    let pooled = bouncer.uri();
+    let target = pair.target_uri();
+    let folder = tempfile::tempdir()?;
+    let dir = folder.path().join("dir").display().to_string();
+    let args = ["--source", &pooled, "--target", &target, "--dir", &dir];
+    let answer = Pgmig::start(&[&["preflight", "--json"], &args[..]].concat(), &[]).finish(&[]).await.expect_code(1);
+    let findings: Value = serde_json::from_str(&answer.stdout)?;
+    let pooler = found(&findings, "source", "pooler");
+    assert_eq!(pooler["verdict"], "FAIL", "{pooler}");
+    assert!(pooler["mend"].as_str().is_some_and(|mend| mend.contains("own address and port")), "{pooler}");
+    assert_eq!(found(&findings, "target", "pooler")["verdict"], "PASS");
+    let run = Pgmig::start(&[&["run"], &args[..]].concat(), &[]).finish(&["error: "]).await.expect_code(3);
+    assert!(run.stderr.contains("behind a pooler that lends sessions for a transaction"), "{}", run.stderr);
+    assert_eq!(pair.on_source("select count(*) from pg_replication_slots").await?, [[Some("0".to_string())]]);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_runs_out_of_transaction_numbers_is_told_before_a_long_copy() -> Outcome {
+    // Nothing is frozen meanwhile by autovacuum.
+    let builder = Cluster::builder().setting("autovacuum_freeze_max_age", "2000000000").setting("autovacuum", "off");
+    let pair = harness::Pair::start_with(builder, Cluster::builder()).await?;
+    pair.on_source("create table t (id int primary key)").await?;
+    // (page of pg_xact that is made, its first transaction, verdict)
+    for (segment, verdict) in [(950_u32, "WARN"), (1930, "FAIL")] {
+        pair.source.stop(pgmig::embedded::Stop::Fast).await?;
+        let data = pair.source.data_dir();
+        let path = data.join(format!("pg_xact/{segment:04X}"));
+        std::fs::write(&path, vec![0_u8; 256 * 1024])?;
+        let run_as = pgmig::embedded::RunAs::choose()?;
+        run_as.give(&path)?;
+        let mut reset = pair.source.bin_dir().tool("pg_resetwal");
+        reset.args(["-x", &(segment * (1 << 20)).to_string(), "-D"]).arg(&data);
+        let done = run_as.apply(&mut reset).output()?;
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        pair.source.start().await?;
+        let (source, target) = (pair.source_uri(), pair.target_uri());
+        let args = ["preflight", "--source", &source, "--target", &target, "--json"];
+        let answer = Pgmig::start(&args, &[]).finish(&[]).await.expect_code(i32::from(verdict == "FAIL"));
+        let findings: Value = serde_json::from_str(&answer.stdout)?;
+        let wraparound = found(&findings, "source", "wraparound");
+        assert_eq!(wraparound["verdict"], verdict, "{wraparound}");
+        assert!(
+            wraparound["mend"].as_str().is_some_and(|mend| mend.ends_with("vacuum (freeze, verbose);")),
+            "{wraparound}"
+        );
+        assert_eq!(found(&findings, "target", "wraparound")["verdict"], "PASS");
+    }
     Ok(())
 }

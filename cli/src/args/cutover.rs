@@ -33,6 +33,11 @@ pub struct CutoverHow {
     #[arg(long, value_name = "CMD", help_heading = "Cutover")]
     pub switch: Option<String>,
 
+    /// Make a way back: from the switch on every change of the target is carried back to the source by `pgmig run`,
+    /// until `pgmig cutover --back` goes back to it
+    #[arg(long, help_heading = "Cutover")]
+    pub reverse: bool,
+
     /// Admin console of a PgBouncer: clients wait there while writes are stopped, and it reads its configuration
     /// again after --switch
     #[arg(long, value_name = "URI", env = "PGMIG_PGBOUNCER", hide_env_values = true, help_heading = "Cutover")]
@@ -60,6 +65,10 @@ pub struct CutoverArgs {
     /// Do all but stop writes and switch, and say how long writes would be stopped
     #[arg(long, conflicts_with = "undo", help_heading = "Cutover")]
     pub dry_run: bool,
+
+    /// Go back to the source after a cutover --reverse: the same steps in the other direction, with nothing lost
+    #[arg(long, conflicts_with = "reverse", help_heading = "Cutover")]
+    pub back: bool,
 
     /// Only undo what a cutover that was killed has left
     #[arg(long, help_heading = "Cutover")]

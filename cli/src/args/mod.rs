@@ -6,8 +6,10 @@ mod demo;
 mod ready;
 mod report;
 mod run;
+mod stalls;
 mod state;
 mod table;
+mod told;
 mod verify;
 
 use clap::{ArgAction, Args, Parser, Subcommand};
@@ -21,8 +23,10 @@ pub use run::{
     FlavourArg, OnConflictArg, PlanArgs, PluginArg, RunArgs, SplitArgs, SplitByArg, StreamFormatArg,
     WalBudgetPolicyArg, WhatArgs,
 };
+pub use stalls::StallsArgs;
 pub use state::{CleanupArgs, ResetTargetArgs, SetEndposArgs, StatusArgs};
 pub use table::{TableArgs, TableVerb};
+pub use told::{LogArgs, LogFormatArg, LogLevelArg, NotifyArgs, NotifyFormatArg, Rotate, WatchedArgs};
 pub use verify::VerifyArgs;
 
 use crate::model::Lsn;
@@ -79,6 +83,8 @@ pub enum Verb {
     Plan(Box<PlanArgs>),
     /// Show how far each migration into the target is
     Status(StatusArgs),
+    /// Say why a copy or apply is slow now, who is in the way, and the statement that mends it; changes nothing
+    Stalls(StallsArgs),
     /// Set the WAL position at which a migration stops
     SetEndpos(SetEndposArgs),
     /// Hold back what is applied; copying and receiving go on
@@ -101,6 +107,8 @@ pub enum Verb {
     Report(ReportArgs),
     /// Remove what pgmig made: slot and publications on the source, its state on the target
     Cleanup(CleanupArgs),
+    /// Send a test event to the webhook that run --notify would tell
+    Notify(NotifyArgs),
     /// Migrate a sample database between two throwaway servers, under load, and compare both
     Demo(DemoArgs),
     /// Print the completions of a shell

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Command, FromArgMatches, ValueEnum};
 
 use super::cutover::CutoverHow;
-use super::{SourceArg, TargetArg, lsn, migration, size, slot};
+use super::{LogArgs, SourceArg, TargetArg, WatchedArgs, lsn, migration, size, slot};
 use crate::error::{Error, Result};
 use crate::model::Lsn;
 
@@ -271,6 +271,12 @@ pub struct RunArgs {
 
     #[command(flatten)]
     pub cutover: CutoverHow,
+
+    #[command(flatten)]
+    pub watched: WatchedArgs,
+
+    #[command(flatten)]
+    pub log: LogArgs,
 
     /// Print one JSON object a line on stdout
     #[arg(long, help_heading = "Output")]

@@ -35,7 +35,7 @@ pub struct StatusArgs {
     pub json: bool,
 }
 
-fn caught_up_at(text: &str) -> Result<CaughtUpAt, String> {
+pub(super) fn caught_up_at(text: &str) -> Result<CaughtUpAt, String> {
     let mut at = CaughtUpAt::default();
     for part in text.split(',').map(str::trim) {
         match part.strip_suffix('s').and_then(|seconds| seconds.trim().parse::<f64>().ok()) {

@@ -1,13 +1,11 @@
 //! `pgmig cleanup`: removes what pgmig made and nothing else. Safe to run again; with --force it goes on
 //! where one side cannot be reached, and says what is left there.
 
-use std::time::{Duration, Instant};
-
 use tokio_postgres::Client;
 
 use crate::args::CleanupArgs;
 use crate::command::conninfo;
-use crate::command::run::{default_dir, identity};
+use crate::command::run::{default_dir, identity, slot_back};
 use crate::connect::{self, Side};
 use crate::error::{Error, Exit, Result};
 use crate::model::Phase;
@@ -15,10 +13,7 @@ use crate::plan_db;
 use crate::source::{self, slot};
 use crate::target::install::Flavour;
 use crate::target::sentinel::Sentinel;
-use crate::target::{history, install, sentinel};
-
-/// How long the session that reads a slot may take to end once it was told to.
-const FREE_WITHIN: Duration = Duration::from_secs(10);
+use crate::target::{history, install, sentinel, way_back};
 
 /// What was removed, and what could not be.
 #[derive(Default)]
@@ -71,7 +66,13 @@ pub async fn cleanup(args: CleanupArgs) -> Result<Exit> {
             )
             .hint("if it is left over: pgmig cleanup --force"));
         }
-        if drop_slot(source, &slot_name, args.force).await? {
+        if let Some(client) = source_state(source, name).await?.map(|_| source)
+            && !sentinel::lock(client, name).await?
+        {
+            return Err(Error::new(Exit::Phase, format!("the way back of migration `{name}` is running"))
+                .hint("stop it first: pgmig stop, given the source as target; or Ctrl-C where pgmig run is"));
+        }
+        if slot::drop_when_free(source, &slot_name, args.force).await? {
             done.removed.push(format!("slot `{slot_name}` on the source"));
         }
         match slot::drop_publications(source, name).await? {
@@ -79,6 +80,7 @@ pub async fn cleanup(args: CleanupArgs) -> Result<Exit> {
             count => done.removed.push(format!("{count} publications on the source")),
         }
     }
+    way_back_gone(&mut done, &args, source.as_ref(), target.as_ref()).await?;
     if let (Some(target), Some(flavour)) = (&target, flavour) {
         if let Some(found) = &found {
             let facts = history::facts(target, name).await?;
@@ -102,6 +104,51 @@ pub async fn cleanup(args: CleanupArgs) -> Result<Exit> {
     }
     tell(&done);
     Ok(if source.is_none() || target.is_none() { Exit::No } else { Exit::Done })
+}
+
+/// The flavour of the schema `pgmig` on the old source, if the state of a way back is in it.
+async fn source_state(source: &Client, name: &str) -> Result<Option<(Flavour, Sentinel)>> {
+    let Some(flavour) = install::installed(source).await? else { return Ok(None) };
+    let found = sentinel::load(source, name).await?.filter(|found| found.is_way_back);
+    Ok(found.map(|found| (flavour, found)))
+}
+
+/// Removes the way back: its slot and publications on the target, and its state on the old source, which gets
+/// back what was quiet for it.
+async fn way_back_gone(
+    done: &mut Done,
+    args: &CleanupArgs,
+    source: Option<&Client>,
+    target: Option<&Client>,
+) -> Result<()> {
+    let (name, slot_name) = (&args.target.name, slot_back(&args.target.name));
+    let state = match source {
+        Some(source) => source_state(source, name).await?,
+        None => None,
+    };
+    if let Some(target) = target
+        && (state.is_some() || slot::find(target, &slot_name).await?.is_some())
+    {
+        if slot::drop_when_free(target, &slot_name, true).await? {
+            done.removed.push(format!("slot `{slot_name}` of the way back on the target"));
+        }
+        match slot::drop_publications(target, name).await? {
+            0 => {}
+            count => done.removed.push(format!("{count} publications of the way back on the target")),
+        }
+    } else if target.is_none() && state.is_some() {
+        done.left.push(format!("slot `{slot_name}` on the target: select pg_drop_replication_slot('{slot_name}')"));
+    }
+    let (Some(source), Some((flavour, found))) = (source, state) else { return Ok(()) };
+    if found.phase != Phase::Done && way_back::restore(source, name).await? > 0 {
+        done.removed.push("the quiet of triggers and rules on the source".into());
+    }
+    sentinel::remove(source, name).await?;
+    if sentinel::migrations(source).await?.is_empty() {
+        install::uninstall(source, flavour).await?;
+    }
+    done.removed.push("state of the way back on the source".into());
+    Ok(())
 }
 
 fn tell(done: &Done) {
@@ -142,11 +189,19 @@ fn reached(
 /// What the target knows of the migration; refused while it is alive, or before its end.
 async fn known(target: &Client, args: &CleanupArgs) -> Result<(Option<Flavour>, Option<Sentinel>)> {
     let name = &args.target.name;
+    let flavour = install::installed(target).await?;
+    let found = match flavour {
+        Some(_) => sentinel::load(target, name).await?,
+        None => None,
+    };
+    if found.as_ref().is_some_and(|found| found.is_way_back) {
+        return Err(Error::usage(format!("this is the way back of migration `{name}`"))
+            .hint("give source and target as they were when it was begun"));
+    }
     if !sentinel::lock(target, name).await? {
         return Err(Error::new(Exit::Phase, format!("migration `{name}` is running")).hint("stop it first: pgmig stop"));
     }
-    let Some(flavour) = install::installed(target).await? else { return Ok((None, None)) };
-    let found = sentinel::load(target, name).await?;
+    let Some(flavour) = flavour else { return Ok((None, None)) };
     if let Some(found) = &found
         && found.phase != Phase::Done
         && !args.force
@@ -155,23 +210,4 @@ async fn known(target: &Client, args: &CleanupArgs) -> Result<(Option<Flavour>, 
             .hint("go on with it: pgmig run; or give it up, with all that it has received: pgmig cleanup --force"));
     }
     Ok((Some(flavour), found))
-}
-
-/// With `force` a session that still reads the slot is ended: its run is not alive, as far as the target
-/// knows.
-async fn drop_slot(source: &Client, name: &str, force: bool) -> Result<bool> {
-    let began = Instant::now();
-    loop {
-        match slot::drop(source, name).await {
-            // Object in use.
-            Err(err) if err.sqlstate() == Some("55006") && began.elapsed() < FREE_WITHIN => {
-                let reader = slot::find(source, name).await?.and_then(|slot| slot.active_pid);
-                if let Some(pid) = reader.filter(|_| force) {
-                    slot::end_reader(source, name, pid).await?;
-                }
-                tokio::time::sleep(Duration::from_millis(200)).await;
-            }
-            dropped => return dropped,
-        }
-    }
 }

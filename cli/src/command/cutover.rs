@@ -8,14 +8,15 @@ use tokio::sync::watch;
 
 use crate::args::{CutoverArgs, RunArgs};
 use crate::command::conninfo;
-use crate::command::run::{Config, Control, Cutover, Outcome, Run, cutover_settings, migrate};
+use crate::command::run::{Config, Control, Cutover, Outcome, Run, cutover_settings, migrate, way_back_lost};
 use crate::connect::{self, Side};
 use crate::cutover::Settings;
 use crate::error::{Error, Exit, Result};
 use crate::model::Phase;
 use crate::report::{self, Style};
 use crate::target::cutover::State;
-use crate::target::{install, sentinel};
+use crate::target::sentinel::WayBack;
+use crate::target::{install, sentinel, way_back};
 
 pub async fn cutover(args: CutoverArgs, quiet: bool) -> Result<Exit> {
     let name = args.target.name.clone();
@@ -24,10 +25,38 @@ pub async fn cutover(args: CutoverArgs, quiet: bool) -> Result<Exit> {
         Some(_) => sentinel::load(&target, &name).await?,
         None => None,
     };
-    let Some(found) = found else {
+    let Some(mut found) = found else {
         return Err(Error::new(Exit::Phase, format!("there is no migration `{name}` on the target"))
             .hint("start one: pgmig run"));
     };
+    let begun = RunArgs::begun(&args.source.source, &args.target.target, &name, &found.slot_name, args.dir.as_deref())?;
+    let mut config = Config::new(begun)?;
+    let mut target = target;
+    if args.back {
+        match found.way_back {
+            Some(WayBack::Open) => {}
+            Some(WayBack::Taken) => {
+                eprintln!("done already; nothing was changed");
+                return Ok(Exit::Done);
+            }
+            None => {
+                return Err(Error::new(Exit::Phase, format!("migration `{name}` has no way back"))
+                    .hint("one is made by a cutover with --reverse, before it switches"));
+            }
+        }
+        config = config.back();
+        let source = connect::client(&config.target, Side::Source, "pgmig cutover", &[]).await?;
+        let there = match install::installed(&source).await? {
+            Some(_) => sentinel::load(&source, &name).await?,
+            None => None,
+        };
+        found = there.ok_or_else(|| way_back_lost(&config))?;
+        if found.phase == Phase::Done {
+            // It ended between the two records of that.
+            way_back::set(&target, &name, Some("taken")).await?;
+        }
+        target = source;
+    }
     if found.phase == Phase::Done {
         eprintln!("done already; nothing was changed");
         return Ok(Exit::Done);
@@ -49,10 +78,10 @@ pub async fn cutover(args: CutoverArgs, quiet: bool) -> Result<Exit> {
         sentinel::unlock(&target, &name).await?;
     }
     drop(target);
+    let reverse = args.how.reverse;
     let settings = cutover_settings(args.how)?;
-    let begun = RunArgs::begun(&args.source.source, &args.target.target, &name, &found.slot_name, args.dir.as_deref())?;
-    let (report, reporter) = report::start(if quiet { Style::Quiet } else { Style::Lines });
-    let run = Run::join(Config::new(begun)?, report.clone(), &found).await?;
+    let (report, reporter) = report::start(if quiet { Style::Quiet } else { Style::Lines }, Vec::new());
+    let run = Run::join(config, report.clone(), &found).await?;
     let done = if args.undo {
         if !Cutover::undo_left_over(&run, &settings).await? {
             report.info("no cutover has left anything to undo");
@@ -71,10 +100,31 @@ pub async fn cutover(args: CutoverArgs, quiet: bool) -> Result<Exit> {
     let _ = tokio::time::timeout(Duration::from_secs(2), reporter).await;
     let Some(done) = done? else { return Ok(Exit::Done) };
     if args.dry_run {
-        eprintln!("next: pgmig cutover");
+        eprintln!(
+            "next: pgmig cutover{}",
+            if args.back {
+                " --back"
+            } else if reverse {
+                " --reverse"
+            } else {
+                ""
+            }
+        );
         return Ok(Exit::Done);
     }
     println!("writes were stopped for {:.2} s", done.downtime.as_secs_f64());
+    if args.back {
+        eprintln!(
+            "done: every change of the target is on the source, which takes writes again\nnext: remove what pgmig made with `pgmig cleanup`"
+        );
+        return Ok(Exit::Done);
+    }
+    if reverse {
+        eprintln!(
+            "done: every change of the source is on the target\nnext: keep `pgmig run` running, which carries the target's changes back; `pgmig cutover --back` goes back, `pgmig cleanup` gives the way back up"
+        );
+        return Ok(Exit::Done);
+    }
     eprintln!(
         "done: every change of the source is on the target\nnext: remove what pgmig made with `pgmig cleanup`, once you need no way back"
     );
@@ -94,7 +144,7 @@ async fn go(run: &Run, settings: &Settings, broken: watch::Receiver<Option<Strin
 /// Applies changes beside the cutover, in this process.
 async fn with_a_run(run: &Run, settings: &Settings, dry_run: bool) -> Result<Outcome> {
     let (tell, broken) = watch::channel(None);
-    let (quiet, reporter) = report::start(Style::Quiet);
+    let (quiet, reporter) = report::start(Style::Quiet, Vec::new());
     let mut applying = pin!(migrate(run.config().clone(), quiet, Control::alone()));
     let mut cutting = pin!(go(run, settings, broken, dry_run));
     let mut ended = None;

@@ -5,6 +5,7 @@ pub mod cleanup;
 pub mod control;
 pub mod cutover;
 pub mod demo;
+pub mod notify;
 pub mod params;
 pub mod plan;
 pub mod preflight;
@@ -14,6 +15,7 @@ pub mod reset_target;
 pub mod run;
 pub mod set_endpos;
 pub mod shell;
+pub mod stalls;
 pub mod status;
 pub mod table;
 pub mod verify;
@@ -33,6 +35,7 @@ pub async fn dispatch(cli: Cli) -> Result<Exit> {
         Verb::ReplicaIdentity(args) => replica_identity::replica_identity(args).await,
         Verb::Plan(args) => plan::plan(*args).await,
         Verb::Status(args) => status::status(args).await,
+        Verb::Stalls(args) => stalls::stalls(args).await,
         Verb::SetEndpos(args) => set_endpos::set_endpos(args).await,
         Verb::Pause(args) => control::switch(args, false).await,
         Verb::Resume(args) => control::switch(args, true).await,
@@ -44,6 +47,7 @@ pub async fn dispatch(cli: Cli) -> Result<Exit> {
         Verb::Verify(args) => verify::verify(*args, cli.quiet).await,
         Verb::Report(args) => report::report(args).await,
         Verb::Cleanup(args) => cleanup::cleanup(args).await,
+        Verb::Notify(args) => notify::notify(args).await,
         Verb::Demo(args) => demo::demo(args).await,
         Verb::Completions(args) => shell::completions(args),
         Verb::Man(args) => shell::man(args),

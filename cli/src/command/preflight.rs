@@ -20,6 +20,7 @@ pub async fn preflight(args: PreflightArgs) -> Result<Exit> {
     let mut checks = Checks::default();
     let source = connected(&config.source, Side::Source, &mut checks).await;
     let target = connected(&config.target, Side::Target, &mut checks).await;
+    preflight::poolers(&config.source, &config.target, &mut checks).await;
     match (&source, &target) {
         (Some(source), Some(target)) => {
             preflight::two_databases(source, target).await?;

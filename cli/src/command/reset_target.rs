@@ -18,13 +18,17 @@ pub async fn reset_target(args: ResetTargetArgs) -> Result<Exit> {
     let name = &args.target.name;
     let database = conninfo(&args.target.target)?.dbname;
     let client = control::target(&args.target.target, "pgmig reset-target").await?;
-    if !sentinel::lock(&client, name).await? {
-        return Err(Error::new(Exit::Phase, format!("migration `{name}` is running")).hint("stop it first: pgmig stop"));
-    }
     let Some(found) = sentinel::load(&client, name).await? else {
         return Err(Error::new(Exit::Phase, format!("there is no migration `{name}` on the target"))
             .hint("see them all: pgmig status"));
     };
+    if found.is_way_back {
+        return Err(Error::new(Exit::Phase, format!("this is the way back of migration `{name}`, into its source"))
+            .hint("its tables were there before: pgmig cleanup, with source and target as they were, removes the way back"));
+    }
+    if !sentinel::lock(&client, name).await? {
+        return Err(Error::new(Exit::Phase, format!("migration `{name}` is running")).hint("stop it first: pgmig stop"));
+    }
     if found.phase == Phase::Done && !args.force {
         return Err(Error::new(Exit::Phase, format!("migration `{name}` is done: an application may use the target"))
             .hint("if nobody needs it any more: pgmig reset-target --force"));

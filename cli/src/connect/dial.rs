@@ -17,8 +17,8 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpStream, UnixStream, lookup_host};
 use tokio_postgres::tls::{ChannelBinding, TlsConnect, TlsStream};
 
+use super::flow::Flow;
 use super::lane::{Ear, Hearing, Lane};
-use super::low_water::LowWater;
 use super::{Side, explain, tls};
 use crate::config::conninfo::{Conninfo, Endpoint, Host, SessionAttrs, SslMode};
 use crate::error::{Error, Network, Result};
@@ -242,10 +242,10 @@ impl Attempt<'_> {
     async fn tcp(&self, address: SocketAddr, encrypted: bool) -> Result<Wire, Failure> {
         let mut stream = TcpStream::connect(address).await.map_err(Failure::network)?;
         self.tune(&stream).map_err(Failure::network)?;
-        let low_water = LowWater::of(&stream);
+        let flow = Flow::of(&stream);
         let direct = SockRef::from(&stream).try_clone().ok().map(OwnedFd::from);
         let Some(tls) = self.tls.filter(|_| encrypted) else {
-            return Ok(Wire { low_water, direct, ..Wire::over(stream) });
+            return Ok(Wire { flow, direct, ..Wire::over(stream) });
         };
         if !self.conninfo.tls.direct {
             let mut request = bytes::BytesMut::new();
@@ -254,14 +254,14 @@ impl Attempt<'_> {
             // Nothing else may be read before the handshake: a man in the middle could have put it there.
             if stream.read_u8().await.map_err(Failure::network)? != b'S' {
                 return match self.conninfo.tls.mode {
-                    SslMode::Prefer => Ok(Wire { low_water, direct, ..Wire::over(stream) }),
+                    SslMode::Prefer => Ok(Wire { flow, direct, ..Wire::over(stream) }),
                     _ => Err(Failure { other_wire: false, ..Failure::tls(explain::NoTls) }),
                 };
             }
         }
         let (stream, binding) =
             tls.handshake(stream, &self.endpoint.host.to_string()).await.map_err(|err| Failure::tls(Network(err)))?;
-        Ok(Wire { binding, low_water, ..Wire::over(stream) })
+        Ok(Wire { binding, flow, ..Wire::over(stream) })
     }
 
     fn tune(&self, stream: &TcpStream) -> io::Result<()> {
@@ -289,7 +289,7 @@ pub(crate) struct Wire {
     io: Box<dyn Io>,
     /// tls-server-end-point (RFC 5929): the digest of the server's certificate.
     binding: Option<Vec<u8>>,
-    low_water: LowWater,
+    flow: Flow,
     /// The socket, if the bytes on it are those of `io`.
     direct: Option<OwnedFd>,
     hearing: Hearing,
@@ -298,7 +298,11 @@ pub(crate) struct Wire {
 impl Wire {
     /// Lets reads wait until so many bytes have come; 1 is the usual.
     pub(crate) fn wake_at(&mut self, bytes: usize) {
-        self.low_water.set(bytes);
+        self.flow.wake_at(bytes);
+    }
+    /// For a server that sends many small messages.
+    pub(crate) fn narrow(&self) {
+        self.flow.narrow();
     }
     pub(crate) fn binding(&self) -> Option<Vec<u8>> {
         self.binding.clone()
@@ -310,7 +314,7 @@ impl Wire {
         Lane::new(self.direct.take(), ear)
     }
     pub(crate) fn over(io: impl AsyncRead + AsyncWrite + Unpin + Send + Sync + 'static) -> Wire {
-        Wire { io: Box::new(io), binding: None, low_water: LowWater::none(), direct: None, hearing: Hearing::default() }
+        Wire { io: Box::new(io), binding: None, flow: Flow::none(), direct: None, hearing: Hearing::default() }
     }
 }
 

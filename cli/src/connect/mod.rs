@@ -3,8 +3,8 @@
 
 pub(crate) mod dial;
 pub(crate) mod explain;
+mod flow;
 mod lane;
-mod low_water;
 mod tls;
 mod verify;
 
@@ -98,7 +98,7 @@ pub async fn client(
     application_name: &str,
     settings: &[(&str, &str)],
 ) -> Result<Client> {
-    client_with_lane(conninfo, side, application_name, settings).await.map(|(client, _)| client)
+    Ok(session(&Sql { conninfo, application_name, bulk: false }, side, settings).await?.0)
 }
 
 /// The same, with a way past the client for COPY … FROM STDIN.
@@ -111,7 +111,12 @@ pub async fn client_with_lane(
     application_name: &str,
     settings: &[(&str, &str)],
 ) -> Result<(Client, Lane)> {
-    let (client, lane) = dial::connect(conninfo, side, &Sql { conninfo, application_name }).await?;
+    session(&Sql { conninfo, application_name, bulk: true }, side, settings).await
+}
+
+async fn session(sql: &Sql<'_>, side: Side, settings: &[(&str, &str)]) -> Result<(Client, Lane)> {
+    let conninfo = sql.conninfo;
+    let (client, lane) = dial::connect(conninfo, side, sql).await?;
     client.batch_execute(&settings_sql(settings)).await.map_err(|err| {
         let hint = explain::of_setting(&err, &conninfo.user, side);
         let doing = Error::new(side.exit(), format!("cannot prepare a session on the {side} {conninfo}")).cause(err);
@@ -126,7 +131,7 @@ pub async fn client_with_lane(
 /// A session with something that speaks the protocol and is no server, such as a pooler's console: nothing
 /// is set in it.
 pub async fn console(conninfo: &Conninfo, side: Side) -> Result<Client> {
-    Ok(dial::connect(conninfo, side, &Sql { conninfo, application_name: "pgmig" }).await?.0)
+    Ok(dial::connect(conninfo, side, &Sql { conninfo, application_name: "pgmig", bulk: false }).await?.0)
 }
 
 /// The statements that give a session the usual settings, then `settings`.
@@ -171,13 +176,15 @@ pub async fn cancel(conninfo: &Conninfo, side: Side, token: CancelToken) -> Resu
 struct Sql<'a> {
     conninfo: &'a Conninfo,
     application_name: &'a str,
+    /// Whether to make a way past the client.
+    bulk: bool,
 }
 
 impl Open for Sql<'_> {
     type Session = (Client, Lane);
 
     async fn open(&self, mut wire: Wire, endpoint: &Endpoint) -> Result<(Client, Lane), Failure> {
-        let lane = wire.lane();
+        let lane = if self.bulk { wire.lane() } else { Lane::none() };
         let mut config = tokio_postgres::Config::new();
         config
             .user(&self.conninfo.user)

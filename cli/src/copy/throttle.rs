@@ -23,6 +23,8 @@ struct State {
     max_connections: Option<usize>,
     /// When what was let through so far is paid for.
     paid: Option<Instant>,
+    /// Counts the rates that there were.
+    rates: u64,
 }
 
 impl State {
@@ -31,6 +33,8 @@ impl State {
     }
 }
 
+/// What timers and the target have cost may be caught up on, up to this.
+const LATE: Duration = Duration::from_millis(100);
 /// How long a worker waits before it asks again: the rate may have been lifted.
 const NAP: Duration = Duration::from_millis(200);
 
@@ -53,6 +57,7 @@ impl Throttle {
         // What is owed at one rate is not owed at another.
         if now != before {
             state.paid = None;
+            state.rates += 1;
         }
     }
 
@@ -62,23 +67,27 @@ impl Throttle {
         worker == 0 || most.is_none_or(|most| OTHER_SESSIONS + worker < most)
     }
 
-    /// Waits until these bytes may be sent.
+    /// Waits until these bytes may be sent: each worker for what was asked before it, at one rate.
     pub async fn wait(&self, bytes: u64) {
-        let mut asked = false;
+        let mut turn: Option<(u64, Instant)> = None;
         loop {
             let nap = {
                 let mut state = self.state();
                 let Some(rate) = state.bytes_per_second() else { return };
                 let now = Instant::now();
-                let paid = state.paid.filter(|paid| *paid > now).unwrap_or(now);
-                if !asked {
-                    asked = true;
-                    state.paid = Some(paid + Duration::from_secs_f64(bytes as f64 / rate.max(1) as f64));
-                }
-                if paid <= now {
+                let at = match turn {
+                    Some((rates, at)) if rates == state.rates => at,
+                    _ => {
+                        let at = state.paid.map_or(now, |paid| paid.max(now - LATE));
+                        state.paid = Some(at + Duration::from_secs_f64(bytes as f64 / rate.max(1) as f64));
+                        turn = Some((state.rates, at));
+                        at
+                    }
+                };
+                if at <= now {
                     return;
                 }
-                (paid - now).min(NAP)
+                (at - now).min(NAP)
             };
             tokio::time::sleep(nap).await;
         }

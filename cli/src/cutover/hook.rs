@@ -53,13 +53,14 @@ impl Watcher {
     }
 }
 
-/// Runs a hook to its end. It learns from its environment what is asked: PGMIG_HOOK, PGMIG_ACTION and
-/// PGMIG_MIGRATION.
+/// Runs a hook to its end. It learns from its environment what is asked: PGMIG_HOOK, PGMIG_ACTION,
+/// PGMIG_MIGRATION, and PGMIG_DIRECTION, which is forth, or back for what `cutover --back` does.
 ///
 /// # Errors
 /// It cannot be started, or does not end with 0.
-pub async fn run(command: &str, hook: &str, action: Action, migration: &str) -> Result<()> {
+pub async fn run(command: &str, hook: &str, action: Action, migration: &str, back: bool) -> Result<()> {
     let action = if action == Action::Do { "do" } else { "undo" };
+    let direction = if back { "back" } else { "forth" };
     let doing = || format!("run the {hook} hook `{command}`");
     let talk = std::io::stderr().as_fd().try_clone_to_owned().during(Exit::Dir, doing)?;
     let mut child = Command::new("sh")
@@ -67,6 +68,7 @@ pub async fn run(command: &str, hook: &str, action: Action, migration: &str) -> 
         .env("PGMIG_HOOK", hook)
         .env("PGMIG_ACTION", action)
         .env("PGMIG_MIGRATION", migration)
+        .env("PGMIG_DIRECTION", direction)
         .stdin(Stdio::null())
         .stdout(Stdio::from(talk))
         .process_group(0)
@@ -84,6 +86,7 @@ pub async fn run(command: &str, hook: &str, action: Action, migration: &str) -> 
     if status.success() {
         return Ok(());
     }
-    Err(Error::new(Exit::No, format!("the {hook} hook did not {action} it: {status}"))
-        .hint(format!("it was called as: PGMIG_HOOK={hook} PGMIG_ACTION={action} sh -c '{command}'")))
+    Err(Error::new(Exit::No, format!("the {hook} hook did not {action} it: {status}")).hint(format!(
+        "it was called as: PGMIG_HOOK={hook} PGMIG_ACTION={action} PGMIG_DIRECTION={direction} sh -c '{command}'"
+    )))
 }

@@ -2,9 +2,13 @@
 //! in `command/run/cutover.rs`.
 //!
 //! ```text
-//! check ─ prepare ─┬─ pause ─ freeze ─ endpos ─ drain ─ sequences ─ views ─ verify ─ finish ─ quiet ─ switch ─┬─ resume
-//!   writes go on   │            writes are stopped; too long, or a failure: all of it is undone              │ no way back
+//! check ─ prepare ─ reverse ─┬─ pause ─ freeze ─ endpos ─ drain ─ turn ─ sequences ─ views ─ finish ─ quiet ─ switch ─┬─ open ─ resume
+//!       writes go on         │            writes are stopped; too long, or a failure: all of it is undone             │ only forward
 //! ```
+//!
+//! `reverse` and `turn` are there with `--reverse`: they make the way back, and say at which position of the
+//! target it begins. A cutover `--back` goes through the same steps with source and target exchanged; `open`
+//! is its own, and lets the source take writes again.
 //!
 //! Each step is recorded on the target before it is begun, with what undoes it. Whoever finds a try that
 //! nobody finished undoes what it had done, in the opposite order, and begins anew; behind the switch it
@@ -56,6 +60,8 @@ pub struct Settings {
     pub max_lag: u64,
     /// Command that points clients at the target, and back.
     pub switch: Option<String>,
+    /// Whether a way back is made.
+    pub reverse: bool,
     /// PgBouncer's admin console, and the databases that are paused there; none is all.
     pub pgbouncer: Option<(Conninfo, Vec<String>)>,
 }
@@ -65,31 +71,37 @@ pub struct Settings {
 pub enum Step {
     Check,
     Prepare,
+    Reverse,
     Pause,
     Freeze,
     Endpos,
     Drain,
+    Turn,
     Sequences,
     Views,
     Finish,
     Quiet,
     Switch,
+    Open,
     Resume,
 }
 
 impl Step {
-    pub const ALL: [Step; 12] = [
+    pub const ALL: [Step; 15] = [
         Step::Check,
         Step::Prepare,
+        Step::Reverse,
         Step::Pause,
         Step::Freeze,
         Step::Endpos,
         Step::Drain,
+        Step::Turn,
         Step::Sequences,
         Step::Views,
         Step::Finish,
         Step::Quiet,
         Step::Switch,
+        Step::Open,
         Step::Resume,
     ];
 
@@ -97,15 +109,18 @@ impl Step {
         match self {
             Step::Check => "check",
             Step::Prepare => "prepare",
+            Step::Reverse => "reverse",
             Step::Pause => "pause",
             Step::Freeze => "freeze",
             Step::Endpos => "endpos",
             Step::Drain => "drain",
+            Step::Turn => "turn",
             Step::Sequences => "sequences",
             Step::Views => "views",
             Step::Finish => "finish",
             Step::Quiet => "quiet",
             Step::Switch => "switch",
+            Step::Open => "open",
             Step::Resume => "resume",
         }
     }

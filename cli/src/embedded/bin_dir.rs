@@ -98,7 +98,7 @@ impl BinDir {
 
 /// Whom servers run as: PostgreSQL refuses root, so root lends them to `postgres` or `nobody`.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct RunAs(Option<(Uid, Gid)>);
+pub struct RunAs(Option<(Uid, Gid)>);
 
 impl RunAs {
     pub fn choose() -> Result<RunAs> {

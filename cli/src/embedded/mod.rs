@@ -12,7 +12,7 @@ mod shop;
 mod template;
 mod workload;
 
-pub use bin_dir::BinDir;
+pub use bin_dir::{BinDir, RunAs};
 pub use cluster::{Builder, Cluster, Rows, Stop};
 pub use pgbouncer::PgBouncer;
 pub use workload::{Options as WriterOptions, Summary, Workload, Writer};

@@ -13,6 +13,7 @@ pub mod phase;
 pub mod progress;
 pub mod service;
 pub mod snapshot;
+pub mod stall;
 pub mod status;
 pub mod wire;
 

@@ -44,6 +44,9 @@ pub struct Progress {
     pub max_rate: Option<i64>,
     pub max_source_connections: Option<i32>,
     pub stop: Option<String>,
+    /// open or taken, where the migration was cut over with a way back.
+    pub way_back: Option<String>,
+    pub is_way_back: bool,
     pub started_at: jiff::Timestamp,
     pub done_at: Option<jiff::Timestamp>,
 }

@@ -7,6 +7,7 @@ mod extensions;
 mod here;
 mod owners;
 mod plugin;
+mod pooler;
 mod source_side;
 mod stream;
 mod target_side;
@@ -82,6 +83,23 @@ pub async fn two_databases(source: &Client, target: &Client) -> Result<()> {
         return Err(Error::usage("source and target are the same database").hint("give two databases"));
     }
     Ok(())
+}
+
+/// Whether both servers are spoken to themselves; asked before anything else, since nothing else can be relied
+/// on through a pooler.
+pub async fn poolers(source: &Conninfo, target: &Conninfo, checks: &mut Checks) {
+    pooler::check(source, target, checks).await;
+}
+
+/// Refuses to run where sessions do not last.
+///
+/// # Errors
+/// Exit 3 or 4, for a pooler that lends them for a transaction.
+pub async fn lasting_sessions(source: &Conninfo, target: &Conninfo) -> Result<Vec<String>> {
+    let mut checks = Checks::default();
+    poolers(source, target, &mut checks).await;
+    together(checks.wrong)?;
+    Ok(checks.warnings)
 }
 
 /// Everything a new migration needs. All that is wrong is told at once.

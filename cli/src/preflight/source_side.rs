@@ -7,7 +7,7 @@ use super::{Scope, encodings, introduced};
 use crate::error::Exit;
 use crate::model::name::{identifier, identifiers};
 use crate::model::{Place, TableName};
-use crate::server::{Locale, Room, Server};
+use crate::server::{Locale, Oldest, Room, Server};
 
 impl Scope<'_> {
     /// Versions, primaries, encodings, sorting and room for sessions.
@@ -43,6 +43,8 @@ impl Scope<'_> {
             Some(error) if error.exit() == Exit::Source => checks.refuse(Place::Source, "encoding", error),
             Some(error) => checks.refuse(Place::Target, "encoding", error),
         }
+        wraparound(checks, Place::Source, self.from);
+        wraparound(checks, Place::Target, self.into);
         self.sorting(checks);
         room(checks, Place::Source, self.from, self.asked.sessions);
         room(checks, Place::Target, self.into, self.asked.sessions);
@@ -130,6 +132,36 @@ fn grants(unreadable: &[&TableName], role: &str) -> String {
         )
     };
     schemas.iter().map(grant).collect::<Vec<_>>().join("\n")
+}
+
+/// Where the numbers of transactions run out a server takes no more writes; a long copy keeps its source from
+/// freezing meanwhile.
+fn wraparound(checks: &mut Checks, place: Place, server: &Server) {
+    const ALL: i64 = 1 << 31;
+    let Oldest { database, transactions, freeze_max_age } = &server.oldest;
+    let millions = |transactions: i64| format!("{} million", transactions / 1_000_000);
+    let mend = format!("in database {}, until it is through:\nvacuum (freeze, verbose);", identifier(database));
+    let left = ALL - transactions;
+    let old =
+        format!("database {database} has rows that are {} transactions old and not frozen", millions(*transactions));
+    if *transactions >= ALL / 16 * 15 {
+        let message = format!("{old}: the server takes no more writes after {} more", millions(left.max(0)));
+        checks.fail(place, "wraparound", message, mend);
+    } else if *transactions >= ALL * 7 / 16 {
+        let message = format!(
+            "{old}: after {} more the server takes no writes, and a long copy holds vacuum back",
+            millions(left)
+        );
+        checks.warn(place, "wraparound", message, mend);
+    } else if *transactions > 2 * freeze_max_age {
+        let message = format!(
+            "{old}, though autovacuum_freeze_max_age is {}: autovacuum does not keep up",
+            millions(*freeze_max_age)
+        );
+        checks.warn(place, "wraparound", message, mend);
+    } else {
+        checks.pass(place, "wraparound", "far from it");
+    }
 }
 
 fn room(checks: &mut Checks, place: Place, server: &Server, needed: i64) {

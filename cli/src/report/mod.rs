@@ -4,10 +4,12 @@
 pub mod bars;
 pub mod findings;
 pub mod json;
+pub mod log;
 pub mod page;
 pub mod params;
 pub mod plain;
 pub mod plan;
+pub mod stalls;
 pub mod status;
 pub mod tally;
 pub mod units;
@@ -68,6 +70,8 @@ pub enum Event {
         message: String,
     },
     Stream(Stream),
+    /// What the source says of the slot, every second.
+    Slot(Slot),
     Info {
         message: String,
     },
@@ -80,6 +84,8 @@ pub enum Event {
         hint: Option<String>,
         exit_code: u8,
     },
+    /// The migration is done.
+    Done,
 }
 
 /// Where the stream is.
@@ -90,10 +96,35 @@ pub struct Stream {
     pub replay_lsn: Lsn,
     pub source_lsn: Lsn,
     pub lag_bytes: u64,
+    /// Age of the last applied transaction while more wait; None before anything is known.
+    pub lag_seconds: Option<f64>,
     pub spool_bytes: u64,
     pub transactions: u64,
     pub rows: u64,
     pub endpos: Option<Lsn>,
+}
+
+/// How the source bears the migration. Sizes in bytes.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Slot {
+    /// `reserved`, `extended`, `unreserved` or `lost`.
+    pub wal_status: Option<String>,
+    pub active: bool,
+    pub retained_bytes: Option<u64>,
+    /// WAL that can still be written before the slot is lost; None without a limit.
+    pub safe_bytes: Option<u64>,
+    /// `--wal-budget`.
+    pub budget_bytes: Option<u64>,
+}
+
+impl Slot {
+    /// Whether somebody should look: half of the budget is spent, or three quarters of what the source allows.
+    pub fn in_danger(&self) -> bool {
+        let retained = self.retained_bytes.unwrap_or(0);
+        matches!(self.wal_status.as_deref(), Some("unreserved" | "lost"))
+            || self.budget_bytes.is_some_and(|budget| retained >= budget / 2)
+            || self.safe_bytes.is_some_and(|safe| safe < retained / 3)
+    }
 }
 
 /// Hands events to the reporter. Cheap to clone; never blocks.
@@ -129,37 +160,40 @@ pub enum Style {
     Json,
 }
 
-/// Draws what the tally says.
-trait Display: Send {
+/// Draws what the tally says, or tells it to somebody else.
+pub trait Display: Send {
     fn event(&mut self, event: &Event, tally: &Tally);
     /// Called several times a second.
     fn tick(&mut self, tally: &Tally);
     fn end(&mut self, tally: &Tally);
 }
 
-/// Starts the reporter. It ends, with all drawn, when the last `Reporter` is dropped.
-pub fn start(style: Style) -> (Reporter, JoinHandle<()>) {
+/// Starts the reporter; `others` are told the same. It ends, with all drawn, when the last `Reporter` is
+/// dropped.
+pub fn start(style: Style, others: Vec<Box<dyn Display>>) -> (Reporter, JoinHandle<()>) {
     let (sender, mut receiver) = mpsc::unbounded_channel();
     let task = tokio::spawn(async move {
         let mut tally = Tally::default();
-        let mut display: Box<dyn Display> = match style {
+        let display: Box<dyn Display> = match style {
             Style::Bars => Box::new(bars::Bars::default()),
             Style::Lines => Box::new(plain::Lines::default()),
             Style::Quiet => Box::new(plain::Warnings),
             Style::Json => Box::new(json::Json),
         };
+        let mut displays: Vec<Box<dyn Display>> = others;
+        displays.push(display);
         let mut ticks = tokio::time::interval(Duration::from_millis(150));
         loop {
             tokio::select! {
                 event = receiver.recv() => {
                     let Some(event) = event else { break };
                     tally.add(&event);
-                    display.event(&event, &tally);
+                    displays.iter_mut().for_each(|display| display.event(&event, &tally));
                 }
-                _ = ticks.tick() => display.tick(&tally),
+                _ = ticks.tick() => displays.iter_mut().for_each(|display| display.tick(&tally)),
             }
         }
-        display.end(&tally);
+        displays.iter_mut().for_each(|display| display.end(&tally));
     });
     (Reporter(sender), task)
 }

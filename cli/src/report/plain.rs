@@ -82,7 +82,7 @@ pub fn line(event: &Event, tally: &Tally) -> Option<String> {
 }
 
 /// One line that says how far the run is; None before there is anything to say.
-fn state(tally: &Tally) -> Option<String> {
+pub fn state(tally: &Tally) -> Option<String> {
     let phase = tally.phase?;
     match phase {
         Phase::Copy | Phase::Indexes => {

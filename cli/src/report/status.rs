@@ -41,7 +41,8 @@ pub fn table(status: &Status) -> String {
         ],
     ];
     let width = rows.iter().map(|row| row[1].chars().count()).max().unwrap_or(0).max(20);
-    let mut text = format!("migration `{}`\n", p.migration);
+    let back = if p.is_way_back { ", the way back" } else { "" };
+    let mut text = format!("migration `{}`{back}\n", p.migration);
     for [a, b, c, d] in rows {
         text.push_str(format!("{a:<8} {b:<width$}   {c:<7} {d}").trim_end());
         text.push('\n');
@@ -79,6 +80,9 @@ pub fn table(status: &Status) -> String {
         }
     }
     text.extend(limits(p).map(|limits| format!("limits   {limits}\n")));
+    if let Some(way_back) = &p.way_back {
+        text.push_str(&format!("way back {way_back}; how far it is says `pgmig status --target SOURCE`\n"));
+    }
     if p.steps_failed > 0 {
         text.push_str(&format!(
             "failed   {} objects: select * from pgmig.steps where state = 'failed'\n",
@@ -152,6 +156,16 @@ pub fn source_lines(source: &SourceHealth, p: &Progress) -> Vec<(bool, String)> 
 
 /// What a person does next.
 pub fn next(p: &Progress) -> &'static str {
+    match (p.way_back.as_deref(), p.is_way_back) {
+        (Some("open"), _) => {
+            return "`pgmig run` keeps the way back; `pgmig cutover --back` takes it, `pgmig cleanup` gives it up";
+        }
+        (Some(_), _) => return "the application is back on the source: `pgmig cleanup`",
+        (None, true) if p.running && p.phase == "follow" => {
+            return "`pgmig cutover --back`, with source and target as they were, goes back";
+        }
+        _ => {}
+    }
     match p.phase.as_str() {
         "failed" | "done" => {}
         _ if !p.running => return "`pgmig run` goes on with it",
@@ -212,6 +226,8 @@ mod tests {
             max_rate: None,
             max_source_connections: None,
             stop: None,
+            way_back: None,
+            is_way_back: false,
             started_at: jiff::Timestamp::UNIX_EPOCH,
             done_at: None,
         };

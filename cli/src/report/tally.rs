@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use super::{Event, Stream};
+use super::{Event, Slot, Stream};
 use crate::model::Phase;
 
 /// A Part that is being copied.
@@ -28,9 +28,13 @@ pub struct Tally {
     pub rows: u64,
     pub steps: u64,
     pub steps_done: u64,
+    pub steps_failed: u64,
+    pub warnings: u64,
     pub in_flight: BTreeMap<i64, InFlight>,
     pub building: Vec<String>,
     pub stream: Stream,
+    /// None before the source was asked.
+    pub slot: Option<Slot>,
     pub copy_since: Option<Instant>,
     /// How long this run's part of the copy took.
     pub copy_took: Option<Duration>,
@@ -73,10 +77,14 @@ impl Tally {
             Event::StepStarted { name, .. } => self.building.push(name.clone()),
             Event::StepDone { name, .. } | Event::StepFailed { name, .. } => {
                 self.steps_done += 1;
+                self.steps_failed += u64::from(matches!(event, Event::StepFailed { .. }));
                 self.building.retain(|building| building != name);
             }
             Event::Stream(stream) => self.stream = *stream,
-            Event::Info { .. } | Event::Warning { .. } | Event::Error { .. } => {}
+            Event::Slot(slot) => self.slot = Some(slot.clone()),
+            Event::Warning { .. } => self.warnings += 1,
+            Event::Done => self.phase = Some(Phase::Done),
+            Event::Info { .. } | Event::Error { .. } => {}
         }
     }
 

@@ -2,6 +2,7 @@
 //! it has, how it is set. Reads only, and knows of no migration.
 
 mod parameters;
+pub mod sessions;
 pub mod settings;
 
 use tokio_postgres::Client;
@@ -23,8 +24,19 @@ pub struct Server {
     pub may_create_roles: bool,
     pub locale: Locale,
     pub room: Room,
+    pub oldest: Oldest,
     /// Of the whole database, in bytes; None if the role may not ask.
     pub bytes: Option<i64>,
+}
+
+/// The database of the server that is nearest to running out of transaction numbers.
+#[derive(Debug, Clone)]
+pub struct Oldest {
+    pub database: String,
+    /// How many transactions, or multixacts, ago its oldest row was written that is not frozen.
+    pub transactions: i64,
+    /// `autovacuum_freeze_max_age`: from there on autovacuum freezes, whatever else is set.
+    pub freeze_max_age: i64,
 }
 
 /// What text is sorted and compared by.
@@ -70,7 +82,13 @@ pub async fn server(client: &Client, side: Side) -> Result<Server> {
         ctype: row.get("ctype"),
         version: row.get("collation_version"),
     };
+    let oldest = Oldest {
+        database: row.get("oldest_database"),
+        transactions: row.get("transactions"),
+        freeze_max_age: row.get("freeze_max_age"),
+    };
     Ok(Server {
+        oldest,
         version: row.get("version"),
         version_text: row.get("version_text"),
         service: service(client, side).await?,

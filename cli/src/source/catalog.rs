@@ -42,6 +42,10 @@ pub struct SplitKey {
     pub tells_part: bool,
 }
 
+/// The built-in types whose binary form is of no use to another server, as a regular expression over
+/// `pg_type.typname`: they hold oids or numbers of the one server, or depend on its settings.
+pub const NEVER_BINARY: &str = "^_?(reg.*|oid|oidvector|int2vector|aclitem|xid|cid|tid|xid8|pg_snapshot|txid_snapshot|xml|money|char|tsvector|tsquery|gtsvector|refcursor)$";
+
 /// Where the sizes of tables come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sizes {
@@ -53,7 +57,7 @@ pub enum Sizes {
 
 pub async fn tables(client: &Client, sizes: Sizes) -> Result<Vec<Table>> {
     let rows = client
-        .query(include_str!("../../../sql/source/tables.sql"), &[&(sizes == Sizes::Estimates)])
+        .query(include_str!("../../../sql/source/tables.sql"), &[&(sizes == Sizes::Estimates), &NEVER_BINARY])
         .await
         .on_source(|| "read the tables of the source".into())?;
     let table = |row: tokio_postgres::Row| Table {

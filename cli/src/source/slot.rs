@@ -1,12 +1,17 @@
 //! The logical replication slot and its publications: how far the source may forget.
 
 use std::collections::HashSet;
+use std::time::{Duration, Instant};
 
 use tokio_postgres::Client;
 
 use crate::error::{Context, Error, Exit, Result};
 use crate::model::name::{identifier, identifiers};
 use crate::model::{Lsn, TableName};
+use crate::source::catalog;
+
+/// How long the session that reads a slot may take to end.
+const FREE_WITHIN: Duration = Duration::from_secs(10);
 
 /// What pg_replication_slots says of a slot.
 #[derive(Debug, Clone)]
@@ -17,37 +22,32 @@ pub struct Slot {
     pub confirmed_flush_lsn: Option<Lsn>,
     /// `lost` when the source has thrown away WAL that the slot needs.
     pub wal_status: Option<String>,
+    /// Bytes of WAL that the source keeps for it; None where it does not tell.
+    pub kept_bytes: Option<u64>,
+    /// WAL that can still be written before it is lost; None without a limit.
+    pub safe_bytes: Option<u64>,
 }
 
 pub async fn find(client: &Client, name: &str) -> Result<Option<Slot>> {
     let row = client
         .query_opt(
-            "select plugin::text, database::text, active_pid, confirmed_flush_lsn, wal_status
+            "select plugin::text, database::text, active_pid, confirmed_flush_lsn, wal_status,
+                    pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_insert_lsn(), restart_lsn)::bigint, safe_wal_size
                from pg_catalog.pg_replication_slots where slot_name = $1",
             &[&name],
         )
         .await
         .on_source(|| format!("look for slot `{name}`"))?;
+    let bytes = |bytes: Option<i64>| bytes.map(|bytes| bytes.max(0) as u64);
     Ok(row.map(|row| Slot {
         plugin: row.get::<_, Option<String>>(0).unwrap_or_default(),
         database: row.get(1),
         active_pid: row.get(2),
         confirmed_flush_lsn: row.get(3),
         wal_status: row.get(4),
+        kept_bytes: bytes(row.get(5)),
+        safe_bytes: bytes(row.get(6)),
     }))
-}
-
-/// Bytes of WAL that the source keeps for a slot; None where it does not tell.
-pub async fn kept_wal(client: &Client, name: &str) -> Result<Option<u64>> {
-    let row = client
-        .query_opt(
-            "select pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_insert_lsn(), restart_lsn)::bigint
-               from pg_catalog.pg_replication_slots where slot_name = $1",
-            &[&name],
-        )
-        .await
-        .on_source(|| format!("ask how much WAL slot `{name}` keeps"))?;
-    Ok(row.and_then(|row| row.get::<_, Option<i64>>(0)).map(|bytes| bytes.max(0) as u64))
 }
 
 /// Ends a session of ours that still reads the slot, though its connection is broken.
@@ -74,6 +74,24 @@ pub async fn drop(client: &Client, name: &str) -> Result<bool> {
         .await
         .on_source(|| format!("drop slot `{name}`"))?;
     Ok(row.is_some())
+}
+
+/// Drops the slot once the session that reads it has ended; with `end_it` that session is ended.
+pub async fn drop_when_free(client: &Client, name: &str, end_it: bool) -> Result<bool> {
+    let began = Instant::now();
+    loop {
+        match drop(client, name).await {
+            // Object in use.
+            Err(err) if err.sqlstate() == Some("55006") && began.elapsed() < FREE_WITHIN => {
+                let reader = find(client, name).await?.and_then(|slot| slot.active_pid);
+                if let Some(pid) = reader.filter(|_| end_it) {
+                    end_reader(client, name, pid).await?;
+                }
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+            dropped => return dropped,
+        }
+    }
 }
 
 /// The publications of a migration: one for tables whose rows can be identified, one that carries
@@ -139,7 +157,7 @@ pub async fn publish(client: &Client, migration: &str, tables: &[(TableName, boo
 pub async fn binary_types(client: &Client, migration: &str, target_version: i32) -> Result<Option<HashSet<u32>>> {
     let sql = include_str!("../../../sql/source/binary_types.sql");
     let row = client
-        .query_one(sql, &[&publications(migration).to_vec(), &(target_version / 10_000)])
+        .query_one(sql, &[&publications(migration).to_vec(), &(target_version / 10_000), &catalog::NEVER_BINARY])
         .await
         .on_source(|| "look at the types of the published tables".into())?;
     Ok(row.get::<_, Option<Vec<u32>>>(0).map(HashSet::from_iter))

@@ -23,9 +23,8 @@ const SYNC_EVERY: Duration = Duration::from_millis(200);
 /// How often the source hears from us when there is nothing new to say. Well below the server's
 /// default wal_sender_timeout of 60 s.
 const STATUS_EVERY: Duration = Duration::from_secs(10);
-/// While messages come one upon the other, a rest before each read: the server wakes us once for many.
-const REST: Duration = Duration::from_millis(4);
-/// Reads that follow each other faster than this are one stream.
+/// Reads that follow each other faster than this are one stream: a rest before each lets the server gather
+/// many messages.
 const BUSY: Duration = Duration::from_millis(5);
 
 /// How far the stream has come.
@@ -256,7 +255,7 @@ fn make_room(err: Error) -> Error {
 
 /// Reads from the source, after a rest if it is talking all the time. Cancel-safe.
 async fn fill(client: &mut ReplicationClient, rest: bool) -> Result<()> {
-    if rest { client.fill_after(REST).await } else { client.fill().await }
+    if rest { client.fill_after_rest().await } else { client.fill().await }
 }
 
 /// Syncs in the background: a slow disk must not keep the source waiting for an answer. The frames

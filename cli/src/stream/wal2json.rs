@@ -80,6 +80,8 @@ impl Wal2Json {
             ("include-timestamp", "1"),
             ("include-types", "1"),
             ("include-typmod", "0"),
+            // The state of a migration is no part of one.
+            ("filter-tables", "pgmig.*"),
         ];
         if numbers_as_strings {
             options.push(("numeric-data-types-as-string", "1"));

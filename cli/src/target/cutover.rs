@@ -222,14 +222,15 @@ pub async fn refuse(client: &Client, migration: &str) -> Result<()> {
     Ok(())
 }
 
-/// The end of a migration that was cut over.
-pub async fn done(client: &Client, migration: &str) -> Result<()> {
+/// The end of a migration that was cut over; with a way back, that is open from here on.
+pub async fn done(client: &Client, migration: &str, way_back: bool) -> Result<()> {
     client
         .execute(
             "update pgmig.sentinel
-                set phase = 'done', interrupted_phase = null, cutover = null, last_error = null, done_at = now()
+                set phase = 'done', interrupted_phase = null, cutover = null, last_error = null, done_at = now(),
+                    way_back = case when $2 then 'open' else way_back end
               where migration = $1",
-            &[&migration],
+            &[&migration, &way_back],
         )
         .await
         .on_target(|| "enter phase done".into())?;

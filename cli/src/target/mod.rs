@@ -18,3 +18,4 @@ pub mod reset;
 pub mod rounds;
 pub mod sentinel;
 pub mod status;
+pub mod way_back;

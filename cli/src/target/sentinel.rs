@@ -24,6 +24,16 @@ pub struct Sentinel {
     pub replay_lsn: Option<Lsn>,
     pub last_error: Option<String>,
     pub cutover: Option<cutover::State>,
+    pub way_back: Option<WayBack>,
+    /// Whether it is the way back of a migration that goes the other way.
+    pub is_way_back: bool,
+}
+
+/// What became of the way back of a migration that was cut over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WayBack {
+    Open,
+    Taken,
 }
 
 /// What a new migration is begun with.
@@ -52,7 +62,7 @@ pub async fn load(client: &Client, migration: &str) -> Result<Option<Sentinel>> 
     let row = client
         .query_opt(
             "select phase, interrupted_phase, follow, apply, plugin, slot_name, source_identity,
-                    startpos, endpos, replay_lsn, last_error, cutover
+                    startpos, endpos, replay_lsn, last_error, cutover, way_back, is_way_back
                from pgmig.sentinel where migration = $1",
             &[&migration],
         )
@@ -78,6 +88,8 @@ pub async fn load(client: &Client, migration: &str) -> Result<Option<Sentinel>> 
         replay_lsn: row.get(9),
         last_error: row.get(10),
         cutover: cutover::State::parse(row.get(11)),
+        way_back: row.get::<_, Option<&str>>(12).map(|is| if is == "open" { WayBack::Open } else { WayBack::Taken }),
+        is_way_back: row.get(13),
     }))
 }
 
@@ -257,13 +269,15 @@ pub async fn fail(client: &Client, migration: &str, message: &str) -> Result<()>
     event(client, migration, "error", message).await
 }
 
-pub async fn set_stream(client: &Client, migration: &str, at: &StreamPositions) -> Result<()> {
-    client
-        .execute(
+pub async fn set_stream(client: &Client, migration: &str, at: &StreamPositions) -> Result<Option<f64>> {
+    let row = client
+        .query_opt(
             "update pgmig.sentinel
                 set write_lsn = $2, flush_lsn = $3, source_lsn = $4, spool_bytes = $5, stream_at = clock_timestamp(),
                     replay_bytes_per_second = $6, source_bytes_per_second = $7
-              where migration = $1",
+              where migration = $1
+          returning case when spool_bytes = 0 then 0
+                         else extract(epoch from stream_at - coalesce(replay_commit_at, copy_started_at))::float8 end",
             &[
                 &migration,
                 &at.write_lsn,
@@ -276,7 +290,7 @@ pub async fn set_stream(client: &Client, migration: &str, at: &StreamPositions) 
         )
         .await
         .on_target(|| "store the positions of the stream".into())?;
-    Ok(())
+    Ok(row.and_then(|row| row.get(0)))
 }
 
 /// How a run is to end.

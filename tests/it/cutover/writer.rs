@@ -33,9 +33,14 @@ impl Written {
 
 impl Clients {
     pub async fn start(uri: &str, clients: usize) -> Clients {
+        Clients::start_as(uri, 0..clients).await
+    }
+
+    /// With numbers of their own.
+    pub async fn start_as(uri: &str, clients: std::ops::Range<usize>) -> Clients {
         let (stop, written) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let task = |client| tokio::spawn(write(uri.to_string(), client, stop.clone(), written.clone()));
-        Clients { tasks: (0..clients).map(task).collect(), stop, written }
+        Clients { tasks: clients.map(task).collect(), stop, written }
     }
 
     /// Waits until that many more transactions are answered.

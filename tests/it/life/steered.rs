@@ -128,6 +128,22 @@ async fn a_run_that_does_not_answer_loses_its_sessions() -> Outcome {
     Ok(())
 }
 
+/// The steepness of the line that fits these points best.
+fn slope(points: &[(f64, f64)]) -> f64 {
+    let count = points.len() as f64;
+    let mean = |of: fn(&(f64, f64)) -> f64| points.iter().map(of).sum::<f64>() / count;
+    let (x, y) = (mean(|point| point.0), mean(|point| point.1));
+    let both: f64 = points.iter().map(|point| (point.0 - x) * (point.1 - y)).sum();
+    both / points.iter().map(|point| (point.0 - x).powi(2)).sum::<f64>()
+}
+
+/// Whether more waits for a processor than there are.
+fn busy() -> bool {
+    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let load: f64 = load.split(' ').next().and_then(|load| load.parse().ok()).unwrap_or(0.0);
+    load > std::thread::available_parallelism().map_or(1, usize::from) as f64 * 1.5
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_copy_keeps_to_the_rate_and_to_the_sessions_it_is_allowed() -> Outcome {
     let life = Life::begin(EXTENSION, TABLES).await;
@@ -146,17 +162,18 @@ async fn a_copy_keeps_to_the_rate_and_to_the_sessions_it_is_allowed() -> Outcome
     life.wait_for(&mut run, "the copy", "select copied_rows > 0 from pgmig.progress").await;
     let sessions = "select count(*) from pg_stat_activity where application_name like 'pgmig %'";
     let copying = "select coalesce(sum(copied_bytes), 0) from pgmig.parts";
-    let (start, before): (Instant, i64) = (Instant::now(), life.on_target(copying).await.parse()?);
-    let mut seen = 0;
-    while start.elapsed() < Duration::from_secs(3) {
+    let start = Instant::now();
+    let (mut seen, mut copied): (i32, Vec<(f64, f64)>) = (0, Vec::new());
+    while start.elapsed() < Duration::from_secs(6) {
         seen = seen.max(life.on_source(sessions).await.parse()?);
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        copied.push((start.elapsed().as_secs_f64(), life.on_target(copying).await.parse()?));
+        tokio::time::sleep(Duration::from_millis(25)).await;
     }
-    let after: i64 = life.on_target(copying).await.parse()?;
-    let measured = (after - before) as f64 / start.elapsed().as_secs_f64() / f64::from(rate);
+    let measured = slope(&copied) / f64::from(rate);
     println!("{measured:.3} of the rate, {seen} sessions with the source");
     // A machine that is busy may be slower; none may be faster.
-    assert!((0.3..1.15).contains(&measured), "{measured:.3} of the rate");
+    assert!((0.5..1.05).contains(&measured), "{measured:.3} of the rate");
+    assert!(measured > 0.95 || busy(), "{measured:.3} of the rate");
     assert!((3..=most).contains(&seen), "{seen} sessions, {most} allowed");
     // Turned in SQL, it reaches the workers: more of them, and faster.
     life.on_target("select pgmig.throttle(max_source_connections => 0)").await;

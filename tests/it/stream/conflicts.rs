@@ -39,7 +39,7 @@ async fn passed_over(way: Way) {
             "begin; insert into t values (999, 999, 'before'); update t set note = 'gone' where id = 1; insert into t values (1002, 1002, 'after'); commit",
             "delete from t where id = 2",
             "update full_rows set b = 'y' where a = 3; delete from full_rows where a = 3; update full_rows set b = 'z' where a = 4",
-            "begin; insert into t values (1000, -5, 'second'); insert into \"Other One\" values (7), (8); update t set u = 70000 where id = 20; update t set note = 'fits' where id between 21 and 40; commit",
+            "begin; insert into t values (990, 990, 'run'), (1000, -5, 'in the middle of a run'), (1005, 1005, 'run'); insert into \"Other One\" values (7), (8); update t set u = 70000 where id = 20; update t set note = 'fits' where id between 21 and 40; commit",
             "update keyed_full set v = 'c' where id = 1; update keyed_full set v = 'd' where id = 2",
             // More than one Batch: a transaction in pieces, the first of which meets a conflict.
             "begin; update t set note = 'gone' where id = 50; insert into t select n, n, 'many' from generate_series(100000, 160000) n; commit",

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use harness::{Outcome, assert_same, wait_until};
 use pgmig::embedded::Cluster;
+use pgmig::source::catalog::NEVER_BINARY;
 
 use super::{EXTENSION, EXTENSION_WAL2JSON, Life, PLAIN, PLAIN_WAL2JSON, Way, do_all, value};
 
@@ -273,7 +274,10 @@ async fn every_type_arrives(way: Way, binary: bool) -> Outcome {
     let (mut others, mut numbers) = (OTHERS.to_vec(), NUMBERS.to_vec());
     if binary {
         let of_major = life.on_source("select current_setting('server_version_num')::int / 10000").await;
-        let safe = include_str!("../../../sql/source/binary_types.sql").replace("$1", "'{}'").replace("$2", &of_major);
+        let safe = include_str!("../../../sql/source/binary_types.sql")
+            .replace("$1", "'{}'")
+            .replace("$2", &of_major)
+            .replace("$3", &format!("'{NEVER_BINARY}'"));
         let all = others.iter().chain(&numbers).map(|(of, _)| *of);
         let mut kept = Vec::new();
         for of in all {

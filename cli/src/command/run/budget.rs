@@ -14,7 +14,7 @@ use crate::config::Conninfo;
 use crate::copy::throttle::Throttle;
 use crate::error::{Error, Exit, Result};
 use crate::patience::Patience;
-use crate::report::{Reporter, units};
+use crate::report::{self, Event, Reporter, units};
 use crate::source::slot;
 
 /// How often the slot is looked at.
@@ -131,6 +131,13 @@ impl Budget {
             )
             .hint(BEGIN_AGAIN));
         }
+        self.report.send(Event::Slot(report::Slot {
+            wal_status: found.wal_status.clone(),
+            active: found.active_pid.is_some(),
+            retained_bytes: found.kept_bytes,
+            safe_bytes: found.safe_bytes,
+            budget_bytes: self.bytes,
+        }));
         if found.wal_status.as_deref() == Some("lost") {
             return Err(lost(name));
         }
@@ -145,7 +152,7 @@ impl Budget {
             ));
         }
         self.let_go.store(given_up, Ordering::Relaxed);
-        slot::kept_wal(&self.source, name).await
+        Ok(found.kept_bytes)
     }
 
     async fn spent(&self, kept: u64, budget: u64) -> Error {

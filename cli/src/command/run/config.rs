@@ -66,6 +66,8 @@ pub struct Config {
     pub reconnect_for: Duration,
     /// How to cut over when that is asked for in SQL.
     pub cutover: cutover::Settings,
+    /// For a way back, which goes from the target of a migration to its source: the slot of that migration.
+    pub back_of: Option<String>,
     /// True while this process cuts over.
     pub cutting: watch::Sender<bool>,
 }
@@ -108,6 +110,7 @@ impl Config {
                 WalBudgetPolicyArg::Drop => Policy::Drop,
             },
             cutover: cutover_settings(args.cutover)?,
+            back_of: None,
             cutting: watch::Sender::new(false),
             binary_stream: args.stream_format == StreamFormatArg::Auto,
             on_conflict: match args.on_conflict {
@@ -119,6 +122,28 @@ impl Config {
 }
 
 impl Config {
+    /// The way back: the same with source and target exchanged, and a folder of its own within that of the
+    /// migration.
+    pub fn back(&self) -> Config {
+        Config {
+            source: self.target.clone(),
+            target: self.source.clone(),
+            dir: self.dir.join("back"),
+            slot_name: slot_back(&self.name),
+            follow: true,
+            endpos: None,
+            flavour: None,
+            filters: None,
+            back_of: Some(self.slot_name.clone()),
+            cutting: watch::Sender::new(false),
+            ..self.clone()
+        }
+    }
+
+    pub fn is_back(&self) -> bool {
+        self.back_of.is_some()
+    }
+
     /// What preflight looks at, tried where that says more than reading.
     pub fn asked(&self) -> Asked {
         Asked {
@@ -176,6 +201,11 @@ impl Config {
     }
 }
 
+/// The slot of the way back, on the target.
+pub fn slot_back(migration: &str) -> String {
+    format!("pgmig_{migration}_back")
+}
+
 /// The plugin that was asked for by name.
 pub fn named(plugin: PluginArg) -> Option<&'static str> {
     match plugin {
@@ -192,6 +222,7 @@ pub fn cutover_settings(args: CutoverHow) -> Result<cutover::Settings> {
         max_downtime: args.max_downtime,
         max_lag: args.max_lag,
         switch: args.switch,
+        reverse: args.reverse,
         pgbouncer: match args.pgbouncer {
             Some(console) => Some((conninfo(&console)?, args.pgbouncer_database)),
             None => None,

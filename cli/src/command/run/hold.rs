@@ -58,10 +58,10 @@ impl Run {
             if asked.elapsed() >= ALIVE_EVERY {
                 asked = Instant::now();
                 let probe = self.target_client("pgmig run", &[]).await?;
-                let nobody = record::lock(&probe, &self.config.name).await?;
-                if nobody && !cuts {
+                let deserted = record::lock(&probe, &self.config.name).await?;
+                if deserted && !cuts {
                     record::release(&self.target, &self.config.name).await?;
-                } else if nobody && said.is_none_or(|at| at.elapsed() >= SAY_EVERY) {
+                } else if deserted && said.is_none_or(|at| at.elapsed() >= SAY_EVERY) {
                     said = Some(Instant::now());
                     self.report.warning(
                         "nobody ends the cutover any more: run `pgmig cutover` again, or `pgmig cutover --undo`",

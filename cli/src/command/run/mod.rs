@@ -17,14 +17,16 @@ mod regain;
 mod stages;
 mod stream;
 mod tables;
+mod told;
 mod upstream;
+mod way_back;
 
 use std::time::Duration;
 
 use tokio_postgres::Client;
 
 use crate::args::RunArgs;
-use crate::command::{interrupted, terminal};
+use crate::command::{conninfo, interrupted, terminal};
 use crate::config::filters::Filters;
 use crate::connect::{self, Side};
 use crate::crash::{self, Point};
@@ -42,11 +44,15 @@ use crate::target::cutover::State;
 use crate::target::install::{self, Flavour};
 use crate::target::rounds::{self, Failed};
 use crate::target::{progress, queue, sentinel};
-pub use config::{Config, cutover_settings, cutting, default_dir, flavour, large_object_parts, leave, named};
+pub use config::{
+    Config, cutover_settings, cutting, default_dir, flavour, large_object_parts, leave, named, slot_back,
+};
 pub use control::Control;
 use control::{again, control, tell_stopped};
 pub use cutover::{Cutover, Outcome};
 use regain::Kept;
+use told::Told;
+pub use way_back::lost as way_back_lost;
 
 /// What every phase needs: settings, a session with each side, and somebody to tell.
 pub struct Run {
@@ -71,6 +77,8 @@ pub struct Summary {
     endpos: Option<Lsn>,
     already: bool,
     failed: Vec<Failed>,
+    /// Of the way back.
+    back: bool,
     /// Changes that did not fit the target and were passed over.
     conflicts: i64,
 }
@@ -83,8 +91,10 @@ pub async fn run(args: RunArgs, quiet: bool) -> Result<Exit> {
         (false, false, false) => Style::Lines,
     };
     let joins = args.join;
+    let (between, name) = (between(&args)?, args.target.name.clone());
+    let (told, others) = Told::start(&args.watched, &name, between).await?;
     let config = Config::new(args)?;
-    let (report, reporter) = report::start(style);
+    let (report, reporter) = report::start(style, others);
     if joins {
         let done = tokio::select! {
             done = join::join(config, report.clone()) => done,
@@ -98,26 +108,18 @@ pub async fn run(args: RunArgs, quiet: bool) -> Result<Exit> {
         }
         return Ok(Exit::Done);
     }
-    let (control, listener) = control(&config, &report);
-    let again = again(&config);
-    let stopped = config.clone();
-    let mut done = tokio::select! {
-        done = migrate(config, report.clone(), control) => done,
-        stopped = listener.ended() => Err(stopped),
-    };
-    if let Err(err) = &done
-        && err.exit() == Exit::Stopped
-    {
-        tell_stopped(&stopped).await;
-        done = Err(Error::stopped().hint(again));
-    }
+    let done = way_back::there_and_back(config, &report).await;
     if let Err(err) = &done {
         let hint = err.hint_text().map(str::to_string);
         report.send(report::Event::Error { message: err.chain(), hint, exit_code: err.exit() as u8 });
     }
+    if done.as_ref().is_ok_and(|summary| !summary.already) {
+        report.send(report::Event::Done);
+    }
     drop(report);
     // It ends when the last session of the run has; one that hangs is not waited for.
     let _ = tokio::time::timeout(Duration::from_secs(2), reporter).await;
+    told.end().await;
     let summary = done?;
     if !matches!(style, Style::Json | Style::Quiet) {
         tell(&summary);
@@ -125,7 +127,34 @@ pub async fn run(args: RunArgs, quiet: bool) -> Result<Exit> {
     Ok(Exit::Done)
 }
 
+/// Migrates until the end, or until somebody wants it to stop.
+async fn steered(config: Config, report: &Reporter) -> Result<Summary> {
+    let (control, listener) = control(&config, report);
+    let done = tokio::select! {
+        done = migrate(config.clone(), report.clone(), control) => done,
+        stopped = listener.ended() => Err(stopped),
+    };
+    match done {
+        Err(err) if err.exit() == Exit::Stopped => {
+            tell_stopped(&config).await;
+            Err(Error::stopped().hint(again(&config)))
+        }
+        done => done,
+    }
+}
+
+/// From where to where, for people; a conninfo prints no password.
+fn between(args: &RunArgs) -> Result<String> {
+    Ok(format!("{} → {}", conninfo(&args.source.source)?, conninfo(&args.target.target)?))
+}
+
 fn tell(summary: &Summary) {
+    if summary.back {
+        eprintln!(
+            "done: the way back is taken, and every change of the target is on the source\nnext: remove what pgmig made with `pgmig cleanup`"
+        );
+        return;
+    }
     if summary.already {
         eprintln!("done already; nothing was changed");
     } else if let Some(lsn) = summary.endpos {
@@ -158,6 +187,9 @@ fn tell(summary: &Summary) {
 pub async fn migrate(config: Config, report: Reporter, control: Control) -> Result<Summary> {
     let target = connect::client(&config.target, Side::Target, "pgmig run", &[]).await?;
     let source = connect::client(&config.source, Side::Source, "pgmig run", &[]).await?;
+    for warning in preflight::lasting_sessions(&config.source, &config.target).await? {
+        report.warning(warning);
+    }
     preflight::two_databases(&source, &target).await?;
     if !sentinel::lock(&target, &config.name).await? {
         return Err(Error::new(Exit::Phase, format!("another pgmig is running migration `{}`", config.name))
@@ -171,7 +203,13 @@ pub async fn migrate(config: Config, report: Reporter, control: Control) -> Resu
         Some((flavour, found)) => {
             check_same(&config, &source, flavour, &found).await?;
             if found.phase == Phase::Done {
-                return Ok(Summary { endpos: found.endpos, already: true, failed: Vec::new(), conflicts: 0 });
+                return Ok(Summary {
+                    endpos: found.endpos,
+                    already: true,
+                    failed: Vec::new(),
+                    back: config.is_back(),
+                    conflicts: 0,
+                });
             }
             let plan = PlanDb::open(&config.dir, &identity(&found.source_identity, &config.name))?;
             if !plan.is_begun()? {
@@ -193,9 +231,11 @@ pub async fn migrate(config: Config, report: Reporter, control: Control) -> Resu
             }
             Run::new(config, report, control, (source, target), flavour, plan, filters).await?
         }
+        None if config.is_back() => return Err(way_back::lost(&config)),
         None => begin::begin(config, report, control, source, target).await?,
     };
     run.note_begun().await?;
+    run.retire_the_way_forth().await;
     let (max_rate, connections) = (run.config.max_rate, run.config.max_source_connections);
     sentinel::take_over(&run.target, &run.config.name, max_rate, connections).await?;
     let asked = sentinel::asked(&run.target, &run.config.name).await?;
@@ -227,6 +267,10 @@ async fn check_same(config: &Config, source: &Client, flavour: Flavour, found: &
     if identity != found.source_identity {
         return Err(Error::usage(format!("migration `{}` on the target is of another source", config.name))
             .hint("give the source it was begun with, or another --name"));
+    }
+    if config.is_back() != found.is_way_back {
+        return Err(Error::new(Exit::Phase, format!("this is the way back of migration `{}`", config.name))
+            .hint("pgmig run with source and target as they were keeps it; pgmig cutover --back takes it"));
     }
     if config.follow != found.follow {
         let flag = if found.follow { "--follow" } else { "--no-follow" };
@@ -345,6 +389,7 @@ impl Run {
         Ok(Summary {
             endpos: found.endpos.filter(|_| found.follow),
             already: false,
+            back: self.config.is_back(),
             failed: rounds::failed(&self.target, &self.config.name).await?,
             conflicts: progress::progress(&self.target, Some(&self.config.name))
                 .await?

@@ -291,7 +291,7 @@ impl Monitor {
             replay_bytes_per_second: replay_rate,
             source_bytes_per_second: source_rate,
         };
-        sentinel::set_stream(&self.target, &self.migration, &positions).await?;
+        let lag_seconds = sentinel::set_stream(&self.target, &self.migration, &positions).await?;
         // That commit waited for the disk, and so for all that was applied before.
         self.replay.send_replace(applied.replay_lsn);
         let lag_bytes = source_lsn.bytes_since(reached);
@@ -303,6 +303,7 @@ impl Monitor {
             replay_lsn: applied.replay_lsn,
             source_lsn,
             lag_bytes,
+            lag_seconds,
             spool_bytes,
             transactions: applied.transactions,
             rows: applied.rows,

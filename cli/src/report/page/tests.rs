@@ -50,6 +50,8 @@ fn progress() -> Progress {
         stop: None,
         started_at: at(0.0),
         done_at: None,
+        is_way_back: false,
+        way_back: None,
     }
 }
 

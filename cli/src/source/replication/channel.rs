@@ -2,6 +2,7 @@
 //! shrinks back; a length that PostgreSQL cannot have sent is refused before memory is asked for.
 
 use std::io;
+use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use postgres_protocol::message::backend;
@@ -14,6 +15,12 @@ use crate::error::ServerError;
 
 /// One read from the socket; what the buffer shrinks back to.
 pub(super) const CHUNK: usize = 256 << 10;
+/// A read of so many bytes has not taken all that there is.
+const MORE: usize = 8 << 10;
+/// So many bytes between two rests are a backlog: nobody waits for a single change of it.
+const MUCH: usize = 64 << 10;
+const REST: Duration = Duration::from_millis(4);
+const LONG_REST: Duration = Duration::from_millis(20);
 /// A buffer that grew for frames above this is given back.
 const LARGE: usize = 4 << 20;
 
@@ -48,11 +55,20 @@ pub(super) struct Channel {
     pub taken: usize,
     pub outbox: BytesMut,
     large: bool,
+    /// Bytes of the last read, and of all since the last rest.
+    read: (usize, usize),
 }
 
 impl Channel {
     pub fn new(wire: Wire) -> Channel {
-        Channel { wire, inbox: BytesMut::with_capacity(CHUNK), taken: 0, outbox: BytesMut::new(), large: false }
+        Channel {
+            wire,
+            inbox: BytesMut::with_capacity(CHUNK),
+            taken: 0,
+            outbox: BytesMut::new(),
+            large: false,
+            read: (0, 0),
+        }
     }
 
     /// Sends all of `outbox`. Cancel-safe: what is not sent stays.
@@ -81,8 +97,22 @@ impl Channel {
         }
         match self.wire.read_buf(&mut self.inbox).await? {
             0 => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the server closed the connection").into()),
-            _ => Ok(()),
+            bytes => {
+                self.read = (bytes, self.read.1 + bytes);
+                Ok(())
+            }
         }
+    }
+
+    /// Lets the server gather what it has to send, unless more of that is waiting already.
+    pub async fn rest(&mut self) {
+        let (last, since) = self.read;
+        if last >= MORE {
+            return;
+        }
+        self.wire.wake_at(CHUNK);
+        tokio::time::sleep(if since >= MUCH { LONG_REST } else { REST }).await;
+        self.read = (0, 0);
     }
 
     /// Drops what was lent out, and the room a large frame took.

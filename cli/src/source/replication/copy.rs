@@ -28,7 +28,7 @@ impl CopyClient {
     /// Exit 3, with a hint.
     pub async fn connect(conninfo: &Conninfo, application_name: &str) -> Result<CopyClient> {
         let side = Side::Source;
-        let startup = startup::Startup { conninfo, side, application_name, replication: false };
+        let startup = startup::Startup { conninfo, side, application_name, replication: false, bare: false };
         let mut copy = CopyClient { client: dial::connect(conninfo, side, &startup).await?, left: 0, rows: None };
         let settings = format!("{};\n{}", connect::settings_sql(&[]), connect::ROWS_AS_STORED);
         copy.query(&settings, || "prepare a session on the source".into()).await?;

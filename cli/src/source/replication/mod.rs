@@ -6,9 +6,10 @@ mod channel;
 mod copy;
 mod hint;
 pub mod message;
+pub mod pooled;
 mod startup;
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::{Buf, BufMut};
 use fallible_iterator::FallibleIterator;
@@ -22,8 +23,6 @@ use channel::{Broken, Channel};
 pub use copy::CopyClient;
 pub use message::{Keepalive, Message, XLogData};
 
-/// So many bytes end a rest early.
-const MUCH: usize = 256 << 10;
 /// In kB; shared_buffers counts blocks of 8 kB.
 const DECODE_IN_MEMORY: &str = "\
 select pg_catalog.set_config(m.name, greatest(m.setting::bigint, least(b.setting::bigint * 4, 1048576))::text || 'kB', false)
@@ -79,7 +78,7 @@ impl ReplicationClient {
     /// # Errors
     /// Exit 3 or 4 by `side`, with a hint.
     pub async fn connect(conninfo: &Conninfo, side: Side, application_name: &str) -> Result<ReplicationClient> {
-        let startup = startup::Startup { conninfo, side, application_name, replication: true };
+        let startup = startup::Startup { conninfo, side, application_name, replication: true, bare: false };
         dial::connect(conninfo, side, &startup).await
     }
 
@@ -145,6 +144,7 @@ impl ReplicationClient {
         if !options.is_empty() {
             command.push_str(&format!(" ({})", options.join(", ")));
         }
+        self.channel.wire.narrow();
         match self.begin_stream(&command).await {
             Ok(()) => Ok(()),
             Err(broken) => {
@@ -159,10 +159,7 @@ impl ReplicationClient {
     /// # Errors
     /// The server's, or the connection is gone.
     pub async fn rows_as_stored(&mut self) -> Result<()> {
-        match self.query(connect::ROWS_AS_STORED).await {
-            Ok(_) => Ok(()),
-            Err(broken) => Err(self.error(&format!("prepare a session on the {}", self.side), broken)),
-        }
+        self.prepare(connect::ROWS_AS_STORED).await
     }
 
     /// Gives decoding more memory than the server's default of 64 MB, so that a large transaction is not
@@ -172,7 +169,11 @@ impl ReplicationClient {
     /// # Errors
     /// The server's, or the connection is gone.
     pub async fn decode_in_memory(&mut self) -> Result<()> {
-        match self.query(DECODE_IN_MEMORY).await {
+        self.prepare(DECODE_IN_MEMORY).await
+    }
+
+    async fn prepare(&mut self, settings: &str) -> Result<()> {
+        match self.query(settings).await {
             Ok(_) => Ok(()),
             Err(broken) => Err(self.error(&format!("prepare a session on the {}", self.side), broken)),
         }
@@ -214,14 +215,14 @@ impl ReplicationClient {
         }
     }
 
-    /// As `fill`, but leaves the connection alone for a while first, so that one read takes what the
-    /// server sends in many small writes. Cancel-safe.
+    /// As `fill`, but once all that waits was read leaves the connection alone for a while first (4 ms,
+    /// or 20 ms while much comes), so that one read takes what the server sends in many small writes.
+    /// Cancel-safe.
     ///
     /// # Errors
     /// The connection is gone.
-    pub async fn fill_after(&mut self, rest: Duration) -> Result<()> {
-        self.channel.wire.wake_at(MUCH);
-        tokio::time::sleep(rest).await;
+    pub async fn fill_after_rest(&mut self) -> Result<()> {
+        self.channel.rest().await;
         self.fill().await
     }
 

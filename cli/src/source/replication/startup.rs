@@ -37,6 +37,8 @@ pub(super) struct Startup<'a> {
     pub application_name: &'a str,
     /// Whether the session takes replication commands.
     pub replication: bool,
+    /// With none of our settings, some of which a pooler refuses.
+    pub bare: bool,
 }
 
 impl Open for Startup<'_> {
@@ -89,14 +91,14 @@ impl Startup<'_> {
             Some(theirs) => format!("{theirs} {OPTIONS}"),
             None => OPTIONS.to_string(),
         };
-        let ours = [
+        let who = [
             ("user", self.conninfo.user.as_str()),
             ("database", &self.conninfo.dbname),
             ("application_name", self.application_name),
-            ("options", &options),
         ];
         let replication = self.replication.then_some(("replication", "database"));
-        let all = ours.into_iter().chain(replication).chain(PARAMETERS.iter().copied());
+        let settings = [("options", options.as_str())].into_iter().chain(PARAMETERS.iter().copied());
+        let all = who.into_iter().chain(replication).chain(settings.filter(|_| !self.bare));
         frontend::startup_message(all, &mut channel.outbox)?;
         channel.flush().await?;
         self.authenticate(&mut channel, endpoint, binding).await?;

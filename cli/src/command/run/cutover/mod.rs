@@ -2,6 +2,7 @@
 //! writes have been stopped for too long. What it says to the run that applies changes goes through the
 //! target: this may be another process.
 
+mod reverse;
 mod steps;
 mod undo;
 
@@ -13,7 +14,7 @@ use tokio_postgres::Client;
 
 use super::Run;
 use crate::command::interrupted;
-use crate::crash;
+use crate::crash::{self, Point};
 use crate::cutover::pgbouncer::Console;
 use crate::cutover::{Freeze, Settings, Step};
 use crate::error::{Error, Exit, Result};
@@ -47,6 +48,8 @@ pub struct Cutover<'a> {
     /// When writes were stopped.
     stopped: Option<Instant>,
     endpos: Option<Lsn>,
+    /// The way back has its beginning.
+    turned: bool,
     /// What the source's materialized views stood at before ours were refreshed.
     views: Vec<(String, String)>,
     /// What no stream holds, written to since the copy, and named already.
@@ -74,7 +77,7 @@ impl<'a> Cutover<'a> {
             return Err(Error::new(Exit::Phase, format!("migration `{}` is being cut over already", run.config.name))
                 .hint("see: select * from pgmig.cutover on the target"));
         }
-        let (console, stopped, endpos, views) = (None, None, None, Vec::new());
+        let (console, stopped, endpos, turned, views) = (None, None, None, false, Vec::new());
         let interrupt = Box::pin(interrupted(""));
         let told_changed = Vec::new();
         Ok(Cutover {
@@ -87,6 +90,7 @@ impl<'a> Cutover<'a> {
             console,
             stopped,
             endpos,
+            turned,
             views,
             told_changed,
             interrupt,
@@ -96,7 +100,7 @@ impl<'a> Cutover<'a> {
     /// Every step in its order. On a failure all is undone.
     pub async fn go(mut self) -> Result<Outcome> {
         let mut failed = None;
-        let steps: Vec<Step> = Step::ALL.into_iter().filter(|step| *step != Step::Resume && self.has(*step)).collect();
+        let steps: Vec<Step> = Step::ALL.into_iter().filter(|step| *step < Step::Open && self.has(*step)).collect();
         for step in steps {
             if step.stops_writes() && self.stopped.is_none() {
                 self.stopped = Some(Instant::now());
@@ -126,14 +130,27 @@ impl<'a> Cutover<'a> {
                 ),
             });
         }
-        crash::after(crash::SWITCH);
-        // From here on clients may have written to the target: there is no way back but forward.
+        // From here on clients may have written to the target: there is no way but forward.
+        self.open_source().await?;
         self.resume().await?;
         let downtime = self.stopped.map_or(Duration::ZERO, |at| at.elapsed());
         let text = format!("writes were stopped for {:.2} s", downtime.as_secs_f64());
         sentinel::event(&self.target, &self.run.config.name, "info", &text).await?;
         self.close().await?;
         Ok(Outcome { endpos: self.endpos, downtime })
+    }
+
+    /// Has the old source take writes again, where the way back is taken.
+    async fn open_source(&mut self) -> Result<()> {
+        if !self.has(Step::Open) {
+            return Ok(());
+        }
+        self.step(Step::Open).await.map_err(|err| {
+            let hint = err.hint_text().unwrap_or("see what it answers").to_string();
+            Error::new(err.exit(), "clients are switched back, and the old source may take no writes yet")
+                .cause(Error::new(err.exit(), err.chain()))
+                .hint(format!("{hint}; then end it: pgmig cutover --back"))
+        })
     }
 
     /// All but stopping writes and switching, and how long writes would have been stopped.
@@ -152,6 +169,11 @@ impl<'a> Cutover<'a> {
             let began = Instant::now();
             let message = cutover.act(step).await?;
             told(step, began, &message);
+        }
+        if cutover.has(Step::Reverse) {
+            let began = Instant::now();
+            cutover.check_way_back().await?;
+            told(Step::Reverse, began, "not made: the way back, which can be");
         }
         record::refresh_again(&cutover.target, name, None).await?;
         let all = Instant::now();
@@ -183,6 +205,8 @@ impl<'a> Cutover<'a> {
     fn has(&self, step: Step) -> bool {
         match step {
             Step::Pause | Step::Resume => self.settings.pgbouncer.is_some(),
+            Step::Reverse | Step::Turn => self.settings.reverse && !self.run.config.is_back(),
+            Step::Open => self.run.config.is_back(),
             Step::Freeze => self.settings.freeze != Freeze::None,
             Step::Switch => self.settings.switch.is_some() || self.settings.pgbouncer.is_some(),
             _ => true,
@@ -193,7 +217,10 @@ impl<'a> Cutover<'a> {
         let (name, position) = (self.run.config.name.clone(), step as i32);
         let began = Instant::now();
         record::start(&self.target, &name, self.attempt, position, step.name()).await?;
-        let limit = self.stopped.map(|at| self.settings.max_downtime.saturating_sub(at.elapsed()));
+        // What is switched is not undone, however long it takes.
+        let stopped = self.stopped.filter(|_| step < Step::Open);
+        let limit = stopped.map(|at| self.settings.max_downtime.saturating_sub(at.elapsed()));
+        crash::before(Point(step.name()));
         let mut broken = self.broken.clone();
         let mut interrupt = std::mem::replace(&mut self.interrupt, Box::pin(std::future::pending()));
         let max = self.settings.max_downtime;
@@ -215,6 +242,7 @@ impl<'a> Cutover<'a> {
         let recorded = record::finish(&self.target, &name, self.attempt, position, state, &message).await;
         if done.is_ok() {
             recorded?;
+            crash::after(Point(step.name()));
             let seconds = began.elapsed().as_secs_f64();
             self.run.report.info(format!("  {step:<10} {seconds:>7.3} s  {message}").trim_end().to_string());
         }

@@ -9,7 +9,7 @@ use crate::cutover::hook::{self, Action};
 use crate::cutover::pgbouncer::Console;
 use crate::cutover::{Freeze, Step};
 use crate::error::{Context, Error, Exit, Result};
-use crate::model::{Lsn, Phase};
+use crate::model::Lsn;
 use crate::report::units;
 use crate::source::{catalog, freeze, slot, unstreamed};
 use crate::target::cutover::{self as record, State};
@@ -25,6 +25,8 @@ impl Cutover<'_> {
         match step {
             Step::Check => self.check().await,
             Step::Prepare => self.prepare().await,
+            Step::Reverse => self.reverse().await,
+            Step::Turn => self.turn().await,
             Step::Pause => {
                 self.console()?.pause().await?;
                 Ok("PgBouncer holds its clients back".into())
@@ -61,15 +63,20 @@ impl Cutover<'_> {
             }
             Step::Switch => {
                 if let Some(command) = &self.settings.switch {
-                    hook::run(command, "switch", Action::Do, &self.run.config.name).await?;
+                    self.hook(command, "switch", Action::Do).await?;
                 }
                 if let Some(console) = &self.console {
                     console.reload().await?;
                 }
                 Ok("clients are pointed at the target".into())
             }
+            Step::Open => self.open_writes().await,
             Step::Resume => Ok(String::new()),
         }
+    }
+
+    pub(super) async fn hook(&self, command: &str, hook: &str, action: Action) -> Result<()> {
+        hook::run(command, hook, action, &self.run.config.name, self.run.config.is_back()).await
     }
 
     /// Where the source's WAL ends now. Apply that is ahead of that says that writes go on.
@@ -95,6 +102,9 @@ impl Cutover<'_> {
 
     async fn check(&mut self) -> Result<String> {
         let name = &self.run.config.name;
+        if self.run.config.is_back() {
+            self.check_open().await?;
+        }
         freeze::check(&self.source, self.settings.freeze == Freeze::ReadOnly).await?;
         if let Some((conninfo, databases)) = &self.settings.pgbouncer {
             self.console = Some(Console::open(conninfo, databases).await?);
@@ -166,7 +176,7 @@ impl Cutover<'_> {
             Freeze::None => return Ok(String::new()),
             Freeze::Hook(command) => {
                 self.keep(Step::Freeze, json!({ "hook": true })).await?;
-                hook::run(command, "freeze", Action::Do, &self.run.config.name).await?;
+                self.hook(command, "freeze", Action::Do).await?;
                 return Ok("the hook has stopped writes".into());
             }
             Freeze::ReadOnly => &self.settings.spared,
@@ -221,7 +231,7 @@ impl Cutover<'_> {
         self.console.as_ref().ok_or_else(|| Error::bug("PgBouncer is paused and was never reached"))
     }
 
-    async fn keep(&self, step: Step, detail: Value) -> Result<()> {
+    pub(super) async fn keep(&self, step: Step, detail: Value) -> Result<()> {
         record::keep(&self.target, &self.run.config.name, self.attempt, step as i32, &detail).await
     }
 
@@ -245,14 +255,6 @@ impl Cutover<'_> {
         if let Err(err) = began.and(ended.await) {
             tracing::debug!(error = %err.chain(), "step resume could not be recorded");
         }
-        Ok(())
-    }
-
-    /// The migration is done.
-    pub(super) async fn close(&self) -> Result<()> {
-        queue::give_up_rest(&self.target, &self.run.config.name).await?;
-        record::done(&self.target, &self.run.config.name).await?;
-        self.run.report.phase(Phase::Done);
         Ok(())
     }
 }

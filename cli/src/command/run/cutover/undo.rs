@@ -7,12 +7,13 @@ use tokio::sync::watch;
 
 use super::Cutover;
 use crate::command::run::Run;
-use crate::cutover::hook::{self, Action};
+use crate::cutover::hook::Action;
 use crate::cutover::pgbouncer::Console;
 use crate::cutover::{Freeze, Settings, Step};
 use crate::error::{Context, Error, Exit, Result};
 use crate::source::freeze::{self, Before};
-use crate::target::cutover::{self as record, State};
+use crate::target::cutover::{self as record, Record, State};
+use crate::target::way_back;
 
 /// How long an undo is tried.
 const UNDO_WITHIN: Duration = Duration::from_secs(30);
@@ -25,8 +26,10 @@ impl<'a> Cutover<'a> {
         }
         let (attempt, steps) = record::steps(&self.target, &self.run.config.name).await?;
         self.attempt = attempt;
-        if steps.iter().any(|step| step.step == Step::Switch.name() && step.state == "done") {
+        if has_switched(&steps) {
             self.run.report.info("an earlier cutover has switched: going on behind that");
+            self.turned = steps.iter().any(|step| step.step == Step::Turn.name() && step.state == "done");
+            self.open_once_more(&steps).await?;
             self.resume().await?;
             self.close().await?;
             return Ok(true);
@@ -34,6 +37,17 @@ impl<'a> Cutover<'a> {
         self.run.report.info("an earlier cutover has not ended: undoing it");
         self.undo().await?;
         Ok(false)
+    }
+
+    /// Opens the old source, unless that was done before the cutover died.
+    async fn open_once_more(&mut self, steps: &[Record]) -> Result<()> {
+        if !self.run.config.is_back() || steps.iter().any(|step| step.step == Step::Open.name() && step.state == "done")
+        {
+            return Ok(());
+        }
+        let told = self.open_writes().await?;
+        self.run.report.info(told);
+        Ok(())
     }
 
     /// Undoes what a cutover that died has left, and no more. False if there is nothing.
@@ -44,7 +58,7 @@ impl<'a> Cutover<'a> {
             return Ok(false);
         }
         let (attempt, steps) = record::steps(&cutover.target, &run.config.name).await?;
-        if steps.iter().any(|step| step.step == Step::Switch.name() && step.state == "done") {
+        if has_switched(&steps) {
             return Err(Error::new(Exit::Phase, "the cutover has switched: clients may have written to the target")
                 .hint("end it: pgmig cutover"));
         }
@@ -101,13 +115,14 @@ impl<'a> Cutover<'a> {
         match step {
             Step::Switch => {
                 if let Some(command) = &self.settings.switch {
-                    hook::run(command, "switch", Action::Undo, name).await?;
+                    self.hook(command, "switch", Action::Undo).await?;
                 }
                 if self.settings.pgbouncer.is_some() {
                     self.opened().await?.reload().await?;
                 }
                 Ok(())
             }
+            Step::Finish if self.run.config.is_back() => way_back::quiet_again(target, name).await,
             Step::Finish => {
                 let before = detail.get("before").and_then(Value::as_array);
                 // Nothing was done before that was kept.
@@ -118,8 +133,12 @@ impl<'a> Cutover<'a> {
             Step::Views | Step::Prepare => record::refresh_again(target, name, None).await,
             Step::Freeze => self.unfreeze(detail).await,
             Step::Pause => self.opened().await?.resume().await,
+            Step::Reverse => self.undo_reverse(detail).await,
+            Step::Turn => self.undo_turn().await,
             // Endpos is opened when all else is undone.
-            Step::Check | Step::Endpos | Step::Drain | Step::Sequences | Step::Quiet | Step::Resume => Ok(()),
+            Step::Check | Step::Endpos | Step::Drain | Step::Sequences | Step::Quiet | Step::Open | Step::Resume => {
+                Ok(())
+            }
         }
     }
 
@@ -131,7 +150,7 @@ impl<'a> Cutover<'a> {
         }
         match (detail.get("hook"), &self.settings.freeze) {
             (None, _) => Ok(()),
-            (Some(_), Freeze::Hook(command)) => hook::run(command, "freeze", Action::Undo, &self.run.config.name).await,
+            (Some(_), Freeze::Hook(command)) => self.hook(command, "freeze", Action::Undo).await,
             (Some(_), _) => Err(Error::usage("writes on the source were stopped by a hook")
                 .hint("give the same: --freeze=hook:CMD, which is called with PGMIG_ACTION=undo")),
         }
@@ -147,4 +166,9 @@ impl<'a> Cutover<'a> {
         }
         self.console()
     }
+}
+
+/// Whether clients may be on the other side already.
+fn has_switched(steps: &[Record]) -> bool {
+    steps.iter().any(|step| step.step == Step::Switch.name() && step.state == "done" || step.step == Step::Open.name())
 }

@@ -1,0 +1,148 @@
+//! What a run tells Prometheus: figures of the tally under names that docs/metrics.md lists. A name is
+//! part of the interface: it stays, or a new one comes beside it.
+
+mod listen;
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+use crate::model::Phase;
+use crate::report::tally::Tally;
+use crate::report::{Display, Event};
+pub use listen::Listener;
+
+type Number = Gauge<f64, AtomicU64>;
+type Labelled = Family<[(&'static str, String); 1], Number>;
+/// NaN while it is not known.
+type Read = fn(&Tally) -> f64;
+/// Name, what it says, and how it is read.
+type Figure = (&'static str, &'static str, Read);
+
+const STATUSES: [&str; 4] = ["reserved", "extended", "unreserved", "lost"];
+
+const FIGURES: &[Figure] = &[
+    ("tables", "Tables that are copied", |t| t.tables as f64),
+    ("parts", "Parts that the tables are copied in", |t| t.parts as f64),
+    ("parts_done", "Parts whose rows are committed", |t| t.parts_done as f64),
+    ("copy_bytes", "Size on the source of what is copied, when planned", |t| t.bytes as f64),
+    ("copy_done_bytes", "How much of pgmig_copy_bytes is copied, Parts in flight included", |t| t.bytes_now() as f64),
+    ("copy_rows", "Rows stored by this run of the copy", |t| t.rows as f64),
+    ("copy_rate_bytes", "Mean rate of this run's copy, bytes a second", |t| known(t.rate().map(|(rate, _)| rate))),
+    ("copy_left_seconds", "Time the copy still takes at its mean rate", |t| {
+        known(t.rate().map(|(_, left)| left.as_secs_f64()))
+    }),
+    ("copy_parts_in_flight", "Parts that are being copied", |t| t.in_flight.len() as f64),
+    ("objects", "Indexes, constraints and statistics that are made beside the copy", |t| t.steps as f64),
+    ("objects_done", "Objects made or failed", |t| t.steps_done as f64),
+    ("objects_failed", "Objects that could not be made", |t| t.steps_failed as f64),
+    ("lag_bytes", "WAL of the source that is not applied", |t| t.stream.lag_bytes as f64),
+    ("lag_seconds", "Age of the last applied source transaction while more wait", |t| known(t.stream.lag_seconds)),
+    ("spool_bytes", "Changes received and not yet applied, as they lie on this machine", |t| {
+        t.stream.spool_bytes as f64
+    }),
+    ("applied_transactions", "Source transactions applied by this run", |t| t.stream.transactions as f64),
+    ("applied_rows", "Rows written by this run's apply", |t| t.stream.rows as f64),
+    ("source_lsn_bytes", "Write position of the source's WAL", |t| t.stream.source_lsn.0 as f64),
+    ("write_lsn_bytes", "Position up to which WAL is received", |t| t.stream.write_lsn.0 as f64),
+    ("flush_lsn_bytes", "Position up to which WAL is durable on our side", |t| t.stream.flush_lsn.0 as f64),
+    ("replay_lsn_bytes", "End of the last source transaction that is applied", |t| t.stream.replay_lsn.0 as f64),
+    ("slot_active", "1 while somebody reads the slot", |t| {
+        known(t.slot.as_ref().map(|slot| f64::from(u8::from(slot.active))))
+    }),
+    ("slot_retained_bytes", "WAL that the source keeps for the slot", |t| {
+        known_bytes(t.slot.as_ref().and_then(|slot| slot.retained_bytes))
+    }),
+    ("slot_safe_bytes", "WAL that can still be written before the slot is lost", |t| {
+        known_bytes(t.slot.as_ref().and_then(|slot| slot.safe_bytes))
+    }),
+    ("slot_in_danger", "1 where half of --wal-budget, or three quarters of what the source allows, is kept", |t| {
+        known(t.slot.as_ref().map(|slot| f64::from(u8::from(slot.in_danger()))))
+    }),
+];
+
+fn known(figure: Option<f64>) -> f64 {
+    figure.unwrap_or(f64::NAN)
+}
+
+fn known_bytes(figure: Option<u64>) -> f64 {
+    known(figure.map(|bytes| bytes as f64))
+}
+
+/// Follows the tally and keeps the figures for whoever asks.
+pub struct Metrics {
+    figures: Vec<(Number, Read)>,
+    phase: Labelled,
+    slot_status: Labelled,
+    warnings: Counter,
+    errors: Counter,
+}
+
+impl Metrics {
+    pub fn new(migration: &str) -> (Metrics, Arc<Registry>) {
+        let labels = [(Cow::from("migration"), Cow::from(migration.to_string()))];
+        let mut registry = Registry::with_prefix_and_labels("pgmig", labels.into_iter());
+        let mut figures = Vec::new();
+        for (name, help, read) in FIGURES {
+            let gauge = Number::default();
+            gauge.set(f64::NAN);
+            registry.register(*name, *help, gauge.clone());
+            figures.push((gauge, *read));
+        }
+        let metrics = Metrics {
+            figures,
+            phase: Labelled::default(),
+            slot_status: Labelled::default(),
+            warnings: Counter::default(),
+            errors: Counter::default(),
+        };
+        registry.register("phase", "1 for the phase the migration is in, 0 for the others", metrics.phase.clone());
+        registry.register("slot_status", "1 for the slot's wal_status, 0 for the others", metrics.slot_status.clone());
+        registry.register("warnings", "Warnings of this run", metrics.warnings.clone());
+        registry.register("errors", "Errors that ended this run", metrics.errors.clone());
+        let started = Number::default();
+        started.set(jiff::Timestamp::now().as_second() as f64);
+        registry.register("start_time_seconds", "When this run was started, seconds since 1970", started);
+        let build = Labelled::default();
+        build.get_or_create(&[("version", env!("CARGO_PKG_VERSION").to_string())]).set(1.0);
+        registry.register("build", "1, with the version of pgmig", build);
+        (metrics, Arc::new(registry))
+    }
+
+    fn set(&self, tally: &Tally) {
+        for (gauge, read) in &self.figures {
+            gauge.set(read(tally));
+        }
+        for phase in Phase::ALL {
+            let is = tally.phase == Some(phase);
+            self.phase.get_or_create(&[("phase", phase.to_string())]).set(f64::from(u8::from(is)));
+        }
+        let status = tally.slot.as_ref().and_then(|slot| slot.wal_status.as_deref());
+        for one in STATUSES {
+            let is = status == Some(one);
+            self.slot_status.get_or_create(&[("status", one.to_string())]).set(f64::from(u8::from(is)));
+        }
+    }
+}
+
+impl Display for Metrics {
+    fn event(&mut self, event: &Event, tally: &Tally) {
+        match event {
+            Event::Warning { .. } | Event::StepFailed { .. } => _ = self.warnings.inc(),
+            Event::Error { .. } => _ = self.errors.inc(),
+            _ => {}
+        }
+        self.set(tally);
+    }
+    fn tick(&mut self, tally: &Tally) {
+        self.set(tally);
+    }
+    fn end(&mut self, tally: &Tally) {
+        self.set(tally);
+    }
+}

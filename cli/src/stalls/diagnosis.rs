@@ -1,0 +1,266 @@
+//! From what was seen to one line and one statement. Pure.
+
+use std::time::Duration;
+
+use crate::model::stall::{Blocked, Cause, Diagnosis, Holder, Mend, Seen, Vacuum, Waits, Watched, Work};
+use crate::model::{Place, Progress};
+use crate::report::units;
+
+/// Less than this that waits to be applied is not worth a word.
+const LITTLE: i64 = 1 << 20;
+/// Sessions that are seen to wait for one thing this often are held up by it.
+const MOSTLY: f64 = 0.5;
+
+/// What the migration waits for; what stops it altogether comes first.
+pub fn diagnosis(watched: &Watched) -> Diagnosis {
+    let p = &watched.after;
+    not_meant_to_move(p)
+        .or_else(|| slot(watched))
+        .or_else(|| lock(Place::Target, &watched.target))
+        .or_else(|| watched.source.as_ref().and_then(|seen| lock(Place::Source, seen)))
+        .or_else(|| limit(watched))
+        .or_else(|| slow(watched))
+        .unwrap_or_else(|| nothing(watched))
+}
+
+fn found(cause: Cause, stalled: bool, text: impl Into<String>, mend: Option<(Place, String)>) -> Diagnosis {
+    let mend = mend.map(|(place, statement)| Mend { place, statement });
+    Diagnosis { cause, stalled, text: text.into(), mend }
+}
+
+fn not_meant_to_move(p: &Progress) -> Option<Diagnosis> {
+    let here = |command: &str| Some((Place::Here, command.to_string()));
+    match p.phase.as_str() {
+        "done" => Some(found(Cause::Nothing, false, "nothing is stalled: the migration is done", None)),
+        _ if !p.running => {
+            let why = p.last_error.as_ref().map_or(String::new(), |error| format!("; it ended with: {error}"));
+            Some(found(Cause::NotRunning, true, format!("no run of it is alive{why}"), here("pgmig run")))
+        }
+        "paused" => Some(found(Cause::Paused, true, "apply is held back by pgmig pause", here("pgmig resume"))),
+        _ if p.stop.is_some() => Some(found(Cause::Nothing, false, "the run was asked to stop, and is ending", None)),
+        _ => None,
+    }
+}
+
+fn slot(watched: &Watched) -> Option<Diagnosis> {
+    let (p, health) = (&watched.after, watched.health.as_ref()?);
+    if !p.follow || p.phase == "planned" {
+        return None;
+    }
+    let again = Some((Place::Here, "pgmig cleanup --force".to_string()));
+    match health.wal_status.as_deref() {
+        None => Some(found(Cause::Slot, true, format!("slot `{}` is gone from the source", p.slot_name), again)),
+        Some("lost") => Some(found(
+            Cause::Slot,
+            true,
+            format!("the source has thrown away WAL that slot `{}` needs", p.slot_name),
+            again,
+        )),
+        // What was received may still be applied; new changes do not come.
+        Some(_) if !health.active && behind_source(p) > LITTLE => Some(found(
+            Cause::Slot,
+            true,
+            format!("nobody reads slot `{}`: the run is connecting again, or its spool is full", p.slot_name),
+            Some((Place::Here, "pgmig status --watch".into())),
+        )),
+        Some(_) => None,
+    }
+}
+
+/// The first of those who hold what sessions of pgmig wait for.
+fn lock(place: Place, seen: &Seen) -> Option<Diagnosis> {
+    // A session of ours that waits for another one of ours waits for work.
+    let holder = seen.holders.iter().find(|holder| !holder.ours())?;
+    let behind: Vec<&Blocked> = seen.blocked.iter().filter(|b| b.holders.contains(&holder.pid)).collect();
+    let first = behind.iter().max_by(|a, b| a.seconds.total_cmp(&b.seconds))?;
+    let others = match behind.len() - 1 {
+        0 => String::new(),
+        1 => " and another session".into(),
+        more => format!(" and {more} others"),
+    };
+    let mut on: Vec<&str> = behind.iter().map(|blocked| blocked.on.as_str()).collect();
+    on.sort_unstable();
+    on.dedup();
+    let text = format!(
+        "{}{others} {} for {} on the {}, which {} holds",
+        first.name,
+        if behind.len() == 1 { "waits" } else { "wait" },
+        match on.as_slice() {
+            [one] if *one == "the end of a transaction" => one.to_string(),
+            [one] => format!("a lock on {one}"),
+            several => format!("locks on {}", several.join(", ")),
+        },
+        if place == Place::Target { "target" } else { "source" },
+        who(holder)
+    );
+    Some(found(Cause::Lock, true, text, Some((place, mend(holder)))))
+}
+
+/// A holder as people tell sessions apart.
+fn who(holder: &Holder) -> String {
+    let seconds = |seconds: f64| units::duration(Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or_default());
+    if let Some(gid) = &holder.prepared {
+        return format!("the prepared transaction '{gid}', {} old,", seconds(holder.transaction_seconds));
+    }
+    let name = match (holder.backend.as_str(), holder.application.as_str()) {
+        ("client backend" | "", "") => holder.role.clone(),
+        ("client backend" | "", application) => format!("{application}, {}", holder.role),
+        (backend, _) => backend.to_string(),
+    };
+    let doing = match holder.state.as_str() {
+        "" => String::new(),
+        "active" => format!(", active for {}", seconds(holder.query_seconds)),
+        state => format!(", {state} for {}", seconds(holder.transaction_seconds)),
+    };
+    format!("pid {} ({name}{doing})", holder.pid)
+}
+
+fn mend(holder: &Holder) -> String {
+    match (&holder.prepared, holder.state.as_str()) {
+        (Some(gid), _) => format!("rollback prepared '{}';", gid.replace('\'', "''")),
+        (None, "active") => format!("select pg_cancel_backend({});", holder.pid),
+        (None, _) => format!("select pg_terminate_backend({});", holder.pid),
+    }
+}
+
+/// The copy goes as fast as it may.
+fn limit(watched: &Watched) -> Option<Diagnosis> {
+    let (p, limit) = (&watched.after, watched.after.max_rate?);
+    let lift = Some((Place::Here, "pgmig throttle --max-rate 0".to_string()));
+    let waits = watched.target.of(Work::Copy)?;
+    (p.phase == "copy" && waits.share(&["Client: ClientRead", "idle"]) > MOSTLY).then(|| {
+        let text = format!("the copy keeps to --max-rate, {}/s", units::bytes(limit.max(0) as u64));
+        found(Cause::Limit, false, text, lift)
+    })
+}
+
+/// WAL of the source that has not come in.
+fn behind_source(p: &Progress) -> i64 {
+    p.source_lsn.zip(p.write_lsn).map_or(0, |(source, write)| source.bytes_since(write) as i64)
+}
+
+/// Nothing is in the way: then one of the servers, or the line between them, does all it can.
+fn slow(watched: &Watched) -> Option<Diagnosis> {
+    let p = &watched.after;
+    match p.phase.as_str() {
+        "copy" => watched.target.of(Work::Copy).map(|waits| copy(watched, waits)),
+        "catchup" | "follow" | "cutover" if p.spool_bytes > LITTLE => {
+            watched.target.of(Work::Apply).map(|waits| apply(watched, waits))
+        }
+        "catchup" | "follow" | "cutover" if behind_source(p) > LITTLE => stream(watched),
+        _ => None,
+    }
+    .or_else(|| watched.target.of(Work::Build).map(|waits| on_target(watched, "objects are being made", waits)))
+}
+
+fn copy(watched: &Watched, waits: &Waits) -> Diagnosis {
+    let rate = units::bytes(rate(watched.before.bytes_done, watched.after.bytes_done, watched.seconds));
+    let stalled = watched.after.bytes_done == watched.before.bytes_done;
+    let moves = if stalled { "the copy does not move".to_string() } else { format!("the copy moves at {rate}/s") };
+    if waits.share(&["Client: ClientRead", "idle"]) < MOSTLY {
+        return Diagnosis { stalled, ..on_target(watched, &moves, waits) };
+    }
+    let Some(source) = watched.source.as_ref().and_then(|seen| seen.of(Work::Copy)) else {
+        let text =
+            format!("{moves}: the target waits for rows; give --source to see whether the source or the line is slow");
+        return found(Cause::Source, stalled, text, None);
+    };
+    if source.share(&["Client: ClientWrite"]) >= MOSTLY {
+        return found(
+            Cause::Line,
+            stalled,
+            format!("{moves}: both servers wait for what is between them, the network or this machine"),
+            None,
+        );
+    }
+    found(Cause::Source, stalled, format!("{moves}: the target waits for rows, {}", busy("source", source)), None)
+}
+
+fn apply(watched: &Watched, waits: &Waits) -> Diagnosis {
+    let p = &watched.after;
+    let stalled = p.replay_lsn == watched.before.replay_lsn && p.applied_rows == watched.before.applied_rows;
+    let moves = format!("{} wait to be applied", units::bytes(p.spool_bytes.max(0) as u64));
+    if waits.share(&["Client: ClientRead", "idle"]) < MOSTLY {
+        return Diagnosis { stalled: false, ..on_target(watched, &moves, waits) };
+    }
+    found(
+        Cause::Line,
+        stalled,
+        format!("{moves}, and the target waits for them: the network or this machine is slow"),
+        None,
+    )
+}
+
+fn stream(watched: &Watched) -> Option<Diagnosis> {
+    let behind = format!("{} of the source's WAL are not received", units::bytes(behind_source(&watched.after) as u64));
+    let Some(waits) = watched.source.as_ref().and_then(|seen| seen.of(Work::Stream)) else {
+        let text = format!("{behind}; give --source to see what its walsender does");
+        return Some(found(Cause::Source, false, text, None));
+    };
+    if waits.share(&["Client: WalSenderWriteData", "Client: ClientWrite"]) >= MOSTLY {
+        let text =
+            format!("{behind}: the walsender waits for the network, or for this machine to take more (--spool-limit)");
+        return Some(found(Cause::Line, false, text, None));
+    }
+    // It has decoded all there is, and waits for the next.
+    if waits.share(&["Activity: ", "Client: WalSenderWaitForWAL", "Client: WalSenderWaitForWal"]) >= MOSTLY {
+        return None;
+    }
+    Some(found(Cause::Source, false, format!("{behind}: {}", busy("source", waits)), None))
+}
+
+/// The target is what takes the time; a vacuum of what is written takes its part.
+fn on_target(watched: &Watched, moves: &str, waits: &Waits) -> Diagnosis {
+    let disk = waits.share(&["IO: ", "LWLock: "]) > waits.share(&["running"]);
+    let of_ours = |vacuum: &&Vacuum| watched.copying.contains(&vacuum.relation) || watched.copying.is_empty();
+    if let Some(vacuum) = watched.target.vacuums.iter().find(of_ours).filter(|_| disk) {
+        let text = format!("{moves}, beside a vacuum of {} on the target (pid {})", vacuum.relation, vacuum.pid);
+        let statement = match (vacuum.automatic, vacuum.against_wraparound) {
+            (true, false) => format!("alter table {} set (autovacuum_enabled = off);", vacuum.relation),
+            // It comes again, and is needed.
+            (true, true) => "alter system set autovacuum_vacuum_cost_delay = '20ms'; select pg_reload_conf();".into(),
+            (false, _) => format!("select pg_cancel_backend({});", vacuum.pid),
+        };
+        return found(Cause::Vacuum, false, text, Some((Place::Target, statement)));
+    }
+    let top = waits.events.first().map_or("", |(event, _)| event.as_str());
+    let statement = match top {
+        "IO: WALSync" | "IO: WALWrite" | "LWLock: WALWrite" | "IO: WalSync" | "IO: WalWrite" => {
+            Some("alter system set max_wal_size = '16GB'; select pg_reload_conf();")
+        }
+        _ => None,
+    };
+    let mend = statement.map(|statement| (Place::Target, statement.to_string()));
+    found(Cause::Target, false, format!("{moves}: {}", busy("target", waits)), mend)
+}
+
+/// What a server that is not waited for by anybody spends its time with.
+fn busy(server: &str, waits: &Waits) -> String {
+    let Some((event, share)) = waits.events.first() else { return format!("the {server} is at work") };
+    let share = share * 100.0;
+    match event.as_str() {
+        "running" => format!("the CPUs of the {server} are what limits it ({share:.0} % running)"),
+        "IPC: SyncRep" => format!("the {server} waits for its synchronous standby ({share:.0} % {event})"),
+        event if event.starts_with("IO: ") => {
+            format!("the disks of the {server} are what limits it ({share:.0} % {event})")
+        }
+        event => format!("the {server} is what limits it ({share:.0} % {event})"),
+    }
+}
+
+fn nothing(watched: &Watched) -> Diagnosis {
+    let p = &watched.after;
+    let text = match p.phase.as_str() {
+        "follow" | "catchup" | "cutover" => match p.lag_bytes {
+            Some(lag) if lag <= LITTLE => "nothing is stalled: every change that came is applied".to_string(),
+            Some(lag) => format!("nothing is stalled: {} behind the source", units::bytes(lag.max(0) as u64)),
+            None => "nothing is stalled".into(),
+        },
+        phase => format!("nothing is stalled in phase {phase}"),
+    };
+    found(Cause::Nothing, false, text, None)
+}
+
+fn rate(before: i64, after: i64, seconds: f64) -> u64 {
+    ((after - before).max(0) as f64 / seconds.max(0.001)) as u64
+}

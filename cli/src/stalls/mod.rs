@@ -1,0 +1,90 @@
+//! Why a migration is slow now: looks at both servers for a moment, a few times a second, and says what it
+//! comes to. Reads only, and takes no lock of a table: whatever is stuck does not hold it up.
+
+mod diagnosis;
+
+use std::time::{Duration, Instant};
+
+use tokio_postgres::Client;
+
+use crate::connect::Side;
+use crate::error::{Context, Error, Exit, Result};
+use crate::model::Progress;
+use crate::model::stall::{Seen, Session, Waits, Watched};
+use crate::server::sessions;
+use crate::source::health;
+use crate::target::progress;
+pub use diagnosis::diagnosis;
+
+/// How often it looks.
+const EVERY: Duration = Duration::from_millis(200);
+/// How long the source may take to answer: what the target says does not wait for it any longer.
+const SOURCE_WITHIN: Duration = Duration::from_secs(5);
+
+/// Watches one migration for a while.
+pub async fn watch(target: &Client, source: Option<&Client>, name: &str, during: Duration) -> Result<Watched> {
+    let began = Instant::now();
+    let before = now(target, name).await?;
+    let (mut here, mut there) = (Vec::new(), Vec::new());
+    let mut answers = source;
+    loop {
+        here.push(sessions::sessions(target, Side::Target).await?);
+        if let Some(client) = answers {
+            match tokio::time::timeout(SOURCE_WITHIN, sessions::sessions(client, Side::Source)).await {
+                Ok(look) => there.push(look?),
+                Err(_) => answers = None,
+            }
+        }
+        if began.elapsed() >= during {
+            break;
+        }
+        tokio::time::sleep(EVERY).await;
+    }
+    let seconds = began.elapsed().as_secs_f64();
+    let after = now(target, name).await?;
+    let (seen_there, health) = match answers {
+        Some(client) => {
+            let asked = async {
+                Ok::<_, Error>((
+                    seen(client, Side::Source, &there).await?,
+                    health::health(client, &after.slot_name).await?,
+                ))
+            };
+            match tokio::time::timeout(SOURCE_WITHIN, asked).await {
+                Ok(answered) => answered.map(|(seen, health)| (Some(seen), Some(health)))?,
+                Err(_) => (None, None),
+            }
+        }
+        None => (None, None),
+    };
+    Ok(Watched {
+        copying: copying(target, name).await?,
+        target: seen(target, Side::Target, &here).await?,
+        source: seen_there,
+        health,
+        before,
+        after,
+        seconds,
+    })
+}
+
+async fn now(target: &Client, name: &str) -> Result<Progress> {
+    progress::progress(target, Some(name)).await?.into_iter().next().ok_or_else(|| {
+        Error::new(Exit::Phase, format!("there is no migration `{name}` on the target"))
+            .hint("see them all: pgmig status; start one: pgmig run")
+    })
+}
+
+/// What the looks at a server come to, and who is in the way at the last one.
+async fn seen(client: &Client, side: Side, looks: &[Vec<Session>]) -> Result<Seen> {
+    let last = looks.last().map(Vec::as_slice).unwrap_or_default();
+    let (blocked, holders) = sessions::blocked(client, side, last).await?;
+    Ok(Seen { waits: Waits::of(looks), blocked, holders, vacuums: sessions::vacuums(client, side).await? })
+}
+
+async fn copying(target: &Client, name: &str) -> Result<Vec<String>> {
+    let sql = "select distinct format('%I.%I', schema_name, table_name) from pgmig.parts
+                where migration = $1 and state = 'copying' order by 1";
+    let rows = target.query(sql, &[&name]).await.on_target(|| "read the Parts in flight".into())?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
