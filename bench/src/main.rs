@@ -3,6 +3,7 @@
 
 mod cdc;
 mod copy;
+mod cutover;
 mod data;
 mod meter;
 mod servers;
@@ -32,6 +33,8 @@ enum Bench {
     Cdc(cdc::CdcArgs),
     /// A comparison of two databases, beside reading both with hashtext
     Verify(verify::VerifyArgs),
+    /// How long clients wait for a cutover, and how long many sequences take in it
+    Cutover(cutover::CutoverArgs),
 }
 
 #[derive(Debug, Args)]
@@ -77,6 +80,7 @@ async fn main() -> std::process::ExitCode {
     let cli = Cli::parse();
     let (json, report) = match cli.bench {
         Bench::Cdc(args) => (args.common.json, cdc::run(args).await),
+        Bench::Cutover(args) => (args.common.json, cutover::run(args).await),
         Bench::Copy(args) => (args.common.json, copy::run(args).await),
         Bench::Verify(args) => (args.common.json, verify::run(args).await),
     };

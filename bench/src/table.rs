@@ -2,6 +2,7 @@
 //! met or not. Ratios are taken round by round, where both had the same machine, then the median.
 
 use std::fmt;
+use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::json;
@@ -70,6 +71,14 @@ impl Table {
         let measured = names.filter_map(|name| Some((name, self.median(name, of)?)));
         measured.min_by(|a, b| a.1.total_cmp(&b.1)).map(|(name, _)| name)
     }
+}
+
+/// In milliseconds.
+pub fn percentile(times: &[Duration], part: f64) -> f64 {
+    let mut sorted = times.to_vec();
+    sorted.sort();
+    let at = ((sorted.len() as f64 * part).ceil() as usize).clamp(1, sorted.len().max(1)) - 1;
+    sorted.get(at).map_or(f64::NAN, |time| time.as_secs_f64() * 1000.0)
 }
 
 pub fn median(mut values: Vec<f64>) -> Option<f64> {

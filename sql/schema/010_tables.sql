@@ -276,3 +276,31 @@ comment on column pgmig.cutover_step.detail is 'what is needed to undo the step,
 comment on column pgmig.cutover_step.message is 'what it came to, or why it failed';
 comment on column pgmig.cutover_step.started_at is 'when it was begun';
 comment on column pgmig.cutover_step.finished_at is 'when it ended';
+
+create table pgmig.verification
+(
+    verification_id bigint      generated always as identity primary key,
+    migration       text        not null references pgmig.sentinel on delete cascade,
+    at              timestamptz not null default clock_timestamp(),
+    lsn             pg_lsn,
+    quick           boolean     not null,
+    tables          bigint      not null,
+    rows            bigint      not null,
+    bytes           bigint      not null,
+    seconds         float8      not null,
+    held_seconds    float8,
+    differences     jsonb       not null default '[]'
+);
+create index verification_order on pgmig.verification (migration, verification_id);
+comment on table pgmig.verification is 'what every comparison of both sides came to (pgmig verify)';
+comment on column pgmig.verification.verification_id is 'order of the comparisons';
+comment on column pgmig.verification.migration is 'migration whose tables were compared';
+comment on column pgmig.verification.at is 'when it ended';
+comment on column pgmig.verification.lsn is 'position at which both sides were compared; null once the migration is done';
+comment on column pgmig.verification.quick is 'whether only columns and counts were compared';
+comment on column pgmig.verification.tables is 'tables that were compared';
+comment on column pgmig.verification.rows is 'rows that were compared';
+comment on column pgmig.verification.bytes is 'bytes that were read';
+comment on column pgmig.verification.seconds is 'how long it took';
+comment on column pgmig.verification.held_seconds is 'how long apply was held; null once the migration is done';
+comment on column pgmig.verification.differences is 'what differs: table and what, and no value of a row';

@@ -2,7 +2,10 @@
 //! Clients that write all the time are the judges: what was answered is there, and how long they waited.
 
 mod back;
-pub mod pgbouncer;
+mod carried;
+mod died;
+mod pgbouncer;
+mod sequences;
 pub mod writer;
 
 use std::time::Duration;
@@ -45,14 +48,27 @@ impl Life {
         life
     }
     fn as_app(&self, uri: &str) -> String {
+        self.as_role("app", uri)
+    }
+    fn as_role(&self, role: &str, uri: &str) -> String {
         let (_, host) = uri.split_once('@').expect("the harness names the user");
-        format!("postgresql://app@{host}")
+        format!("postgresql://{role}@{host}")
     }
     fn cutover(&self, more: &[&str]) -> harness::Pgmig {
         let dir = self.dir.path().display().to_string();
         let mut args = vec!["cutover", "--dir", &dir];
         args.extend(more);
         self.pgmig(&args)
+    }
+    /// A cutover that has come to its switch, a hook that does not end.
+    async fn hang_in_the_switch(&self, hook: &str) -> harness::Pgmig {
+        let before = self.on_target("select coalesce(max(attempt), 0) from pgmig.cutover").await;
+        let mut cut = self.cutover(&["--switch", hook, "--max-downtime", "300s"]);
+        let begun = format!(
+            "select exists (select from pgmig.cutover where attempt > {before} and step = 'switch' and state = 'running')"
+        );
+        self.wait_for(&mut cut, "the switch", &begun).await;
+        cut
     }
     /// Sessions of the test were ended with all others.
     async fn again(&mut self) {
@@ -131,37 +147,19 @@ async fn a_cutover_that_takes_too_long_is_undone_and_so_is_one_that_died() -> Ou
         is_undone(&mut life).await;
 
         // Killed behind the point where everything is made, and found by the next one.
-        let mut cut = life.cutover(&["--switch", ENDLESS, "--max-downtime", "300s"]);
-        life.wait_for(
-            &mut cut,
-            "the switch",
-            "select exists (select from pgmig.cutover where step = 'switch' and state = 'running')",
-        )
-        .await;
+        let mut cut = life.hang_in_the_switch(ENDLESS).await;
         cut.kill();
         cut.finish(&[]).await;
         life.cutover(&["--undo"]).finish(&[]).await.expect_code(0);
         is_undone(&mut life).await;
-        let mut cut = life.cutover(&["--switch", ENDLESS, "--max-downtime", "300s"]);
-        life.wait_for(
-            &mut cut,
-            "the switch",
-            "select exists (select from pgmig.cutover where step = 'switch' and state = 'running')",
-        )
-        .await;
+        let mut cut = life.hang_in_the_switch(ENDLESS).await;
         cut.kill();
         cut.finish(&[]).await;
 
         // By hand, while nobody else applies changes.
         run.kill();
         run.finish(&["nobody ends the cutover"]).await;
-        let mut cut = life.cutover(&["--switch", ENDLESS, "--max-downtime", "300s"]);
-        life.wait_for(
-            &mut cut,
-            "the switch",
-            "select exists (select from pgmig.cutover where attempt = 4 and step = 'switch' and state = 'running')",
-        )
-        .await;
+        let mut cut = life.hang_in_the_switch(ENDLESS).await;
         cut.interrupt();
         let cut = cut.finish(&["error: the cutover was undone"]).await.expect_code(130);
         assert!(cut.stderr.contains("stopped by hand"), "{}", cut.stderr);

@@ -19,7 +19,7 @@ fn role(uri: &str, name: &str) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn help_is_as_people_should_read_it() -> Outcome {
     let mut transcript = Transcript::new("help.txt");
-    let cases: [&[&str]; 22] = [
+    let cases: [&[&str]; 23] = [
         &[],
         &["--help"],
         &["run", "--help"],
@@ -37,6 +37,7 @@ async fn help_is_as_people_should_read_it() -> Outcome {
         &["reset-target", "--help"],
         &["verify", "--help"],
         &["cutover", "--help"],
+        &["report", "--help"],
         &["cleanup", "--help"],
         &["notify", "--help"],
         &["demo", "--help"],

@@ -10,6 +10,7 @@ mod life;
 mod preflight;
 mod prompts;
 mod ready;
+mod report;
 mod rights;
 mod schema;
 mod secrets;

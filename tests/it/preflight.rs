@@ -2,11 +2,10 @@
 //! nothing behind. What it prints is in `expected/`, whole.
 
 use harness::{Outcome, Pgmig};
-use pgmig::embedded::Cluster;
+use pgmig::embedded::{Cluster, PgBouncer};
 use serde_json::Value;
 
 use crate::bench::{Bench, to_the_end};
-use crate::cutover::pgbouncer::{self, PgBouncer};
 
 fn role(uri: &str, name: &str) -> String {
     uri.replace("//postgres@", &format!("//{name}@"))
@@ -230,19 +229,15 @@ async fn only_what_the_filters_keep_is_checked() -> Outcome {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pooler_in_between_is_seen_and_one_that_lends_transactions_is_refused() -> Outcome {
-    let Some(program) = pgbouncer::program() else {
+    let Some(program) = PgBouncer::program() else {
         println!("skipped: PgBouncer is not installed");
         return Ok(());
     };
     let pair = harness::Pair::start().await?;
     pair.on_source("create role app login superuser; create table t (id int primary key)").await?;
     pair.on_target("create role app login superuser").await?;
-    let bouncer = PgBouncer::start(program, &pair.source).await?;
-    let pooled = bouncer.uri("app", "app");
-    harness::wait_until(std::time::Duration::from_secs(20), "PgBouncer", async || {
-        tokio_postgres::connect(&pooled, tokio_postgres::NoTls).await.is_ok()
-    })
-    .await;
+    let bouncer = PgBouncer::start(program, &pair.source, harness::DATABASE, "app").await?;
+    let pooled = bouncer.uri();
     let target = pair.target_uri();
     let folder = tempfile::tempdir()?;
     let dir = folder.path().join("dir").display().to_string();

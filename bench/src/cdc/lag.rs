@@ -11,7 +11,7 @@ use super::contender::Contender;
 use super::workload::Workload;
 use crate::meter::{Cost, Meter};
 use crate::servers::{Servers, TARGET, run, session};
-use crate::table::{Row, Table, Target};
+use crate::table::{Row, Table, Target, percentile};
 use crate::{Common, Outcome};
 
 const SHARE: f64 = 0.8;
@@ -174,12 +174,4 @@ async fn beats(
     }
     writer.await??;
     Ok(lags)
-}
-
-/// In milliseconds.
-fn percentile(lags: &[Duration], part: f64) -> f64 {
-    let mut sorted = lags.to_vec();
-    sorted.sort();
-    let at = ((sorted.len() as f64 * part).ceil() as usize).clamp(1, sorted.len().max(1)) - 1;
-    sorted.get(at).map_or(f64::NAN, |lag| lag.as_secs_f64() * 1000.0)
 }

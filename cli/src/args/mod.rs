@@ -4,6 +4,7 @@ mod control;
 mod cutover;
 mod demo;
 mod ready;
+mod report;
 mod run;
 mod stalls;
 mod state;
@@ -17,6 +18,7 @@ pub use control::{StopArgs, SwitchArgs, ThrottleArgs};
 pub use cutover::{CutoverArgs, CutoverHow};
 pub use demo::DemoArgs;
 pub use ready::{CompletionsArgs, ManArgs, ParamsArgs, PreflightArgs, ReplicaIdentityArgs};
+pub use report::ReportArgs;
 pub use run::{
     DdlArg, FlavourArg, OnConflictArg, PlanArgs, PluginArg, RunArgs, SplitArgs, SplitByArg, StreamFormatArg,
     WalBudgetPolicyArg, WhatArgs,
@@ -101,6 +103,8 @@ pub enum Verb {
     Cutover(Box<CutoverArgs>),
     /// Compare both sides at one position, also while they are written to, and name the rows that differ
     Verify(Box<VerifyArgs>),
+    /// Write one HTML page of the migration: what moved, how long it took, what was left out and what failed
+    Report(ReportArgs),
     /// Remove what pgmig made: slot and publications on the source, its state on the target
     Cleanup(CleanupArgs),
     /// Send a test event to the webhook that run --notify would tell

@@ -5,14 +5,15 @@ use tokio_postgres::Client;
 
 use crate::args::CleanupArgs;
 use crate::command::conninfo;
-use crate::command::run::{default_dir, slot_back};
+use crate::command::run::{default_dir, identity, slot_back};
 use crate::connect::{self, Side};
 use crate::error::{Error, Exit, Result};
 use crate::model::Phase;
+use crate::plan_db;
 use crate::source::{self, slot};
 use crate::target::install::Flavour;
 use crate::target::sentinel::Sentinel;
-use crate::target::{install, sentinel, way_back};
+use crate::target::{history, install, sentinel, way_back};
 
 /// What was removed, and what could not be.
 #[derive(Default)]
@@ -24,6 +25,7 @@ struct Done {
 pub async fn cleanup(args: CleanupArgs) -> Result<Exit> {
     let name = &args.target.name;
     let (source_at, target_at) = (conninfo(&args.source.source)?, conninfo(&args.target.target)?);
+    let dir = args.dir.clone().unwrap_or_else(|| default_dir(&target_at, name));
     let mut done = Done::default();
     let target = connect::client(&target_at, Side::Target, "pgmig cleanup", &[]).await;
     let target =
@@ -83,7 +85,11 @@ pub async fn cleanup(args: CleanupArgs) -> Result<Exit> {
     }
     way_back_gone(&mut done, &args, source.as_ref(), target.as_ref()).await?;
     if let (Some(target), Some(flavour)) = (&target, flavour) {
-        if found.is_some() {
+        if let Some(found) = &found {
+            let facts = history::facts(target, name).await?;
+            if let Err(err) = plan_db::history::keep(&dir, &identity(&found.source_identity, name), &facts) {
+                done.left.push(format!("what `pgmig report` would have told of it later: {}", err.chain()));
+            }
             sentinel::remove(target, name).await?;
             done.removed.push(format!("migration `{name}` on the target"));
         }
@@ -95,9 +101,9 @@ pub async fn cleanup(args: CleanupArgs) -> Result<Exit> {
             done.left.push(format!("schema pgmig on the target, which holds migration `{}`", others.join("`, `")));
         }
     }
-    let dir = args.dir.clone().unwrap_or_else(|| default_dir(&target_at, name));
     if dir.exists() {
-        done.left.push(format!("plan and spool on this machine, which nobody needs any more: {}", dir.display()));
+        done.left
+            .push(format!("plan and spool on this machine, which only `pgmig report` still reads: {}", dir.display()));
     }
     tell(&done);
     Ok(if source.is_none() || target.is_none() { Exit::No } else { Exit::Done })

@@ -10,6 +10,7 @@ pub mod params;
 pub mod plan;
 pub mod preflight;
 pub mod replica_identity;
+pub mod report;
 pub mod reset_target;
 pub mod run;
 pub mod set_endpos;
@@ -44,6 +45,7 @@ pub async fn dispatch(cli: Cli) -> Result<Exit> {
         Verb::Table(args) => table::table(args).await,
         Verb::Cutover(args) => cutover::cutover(*args, cli.quiet).await,
         Verb::Verify(args) => verify::verify(*args, cli.quiet).await,
+        Verb::Report(args) => report::report(args).await,
         Verb::Cleanup(args) => cleanup::cleanup(args).await,
         Verb::Notify(args) => notify::notify(args).await,
         Verb::Demo(args) => demo::demo(args).await,

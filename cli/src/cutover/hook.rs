@@ -1,12 +1,13 @@
 //! Commands of the user's, run by `sh -c`. What they print goes to stderr; one that is given up dies with
-//! all that it has started.
+//! all that it has started, and so does one whose pgmig dies: it would go on beside the hook that undoes it.
 
 use std::os::fd::AsFd;
 use std::process::Stdio;
 
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
-use tokio::process::Command;
+use tokio::io::AsyncWriteExt;
+use tokio::process::{Child, Command};
 
 use crate::error::{Context, Error, Exit, Result};
 
@@ -26,6 +27,29 @@ impl Drop for Group {
             // It may be gone by itself.
             let _ = killpg(pid, Signal::SIGKILL);
         }
+    }
+}
+
+/// A process that kills the hook's group when we die, however we die: its stdin ends then without a word.
+/// PR_SET_PDEATHSIG would reach the shell alone, and not what it has started.
+struct Watcher(Child);
+
+impl Watcher {
+    fn of(group: u32) -> std::io::Result<Watcher> {
+        let mut command = Command::new("sh");
+        command.args(["-c", "read -r ended || kill -s KILL -- \"-$0\"", &group.to_string()]);
+        // What is sent to our group, a Ctrl-C, is not for it.
+        command.process_group(0).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+        // Given up together with the hook, whose group is dealt with then.
+        Ok(Watcher(command.kill_on_drop(true).spawn()?))
+    }
+
+    async fn dismiss(mut self) {
+        if let Some(mut stdin) = self.0.stdin.take() {
+            // One that is gone already watches nothing.
+            let _ = stdin.write_all(b"ended\n").await;
+        }
+        let _ = self.0.wait().await;
     }
 }
 
@@ -52,9 +76,13 @@ pub async fn run(command: &str, hook: &str, action: Action, migration: &str, bac
         .spawn()
         .during(Exit::Dir, doing)?;
     let mut group = Group(child.id().map(|pid| Pid::from_raw(pid as i32)));
+    let watcher = child.id().map(Watcher::of).transpose().during(Exit::Dir, doing)?;
     let status = child.wait().await.during(Exit::Dir, doing)?;
     // Its number may be another's from here on.
     group.0 = None;
+    if let Some(watcher) = watcher {
+        watcher.dismiss().await;
+    }
     if status.success() {
         return Ok(());
     }

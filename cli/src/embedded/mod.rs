@@ -5,6 +5,7 @@
 mod bin_dir;
 mod cluster;
 mod pagila;
+mod pgbouncer;
 mod process;
 pub mod sample;
 mod shop;
@@ -13,6 +14,7 @@ mod workload;
 
 pub use bin_dir::{BinDir, RunAs};
 pub use cluster::{Builder, Cluster, Rows, Stop};
+pub use pgbouncer::PgBouncer;
 pub use workload::{Options as WriterOptions, Summary, Workload, Writer};
 
 use crate::error::{Context, Exit, Result};

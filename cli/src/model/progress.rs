@@ -1,11 +1,11 @@
 //! How far a migration is, as the view `pgmig.progress` says: read by `target`, shown by `report`.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::Lsn;
 
 /// One row of `pgmig.progress`; sizes in bytes, times in seconds.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Progress {
     pub migration: String,
     pub phase: String,

@@ -1,6 +1,9 @@
 //! The plan of a migration on our side: a SQLite file under `--dir`. It holds what can be read again
 //! from the source; losing it costs time, not truth.
 
+pub mod history;
+
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OptionalExtension, params};
@@ -52,6 +55,7 @@ impl PlanDb {
                  create table if not exists timing (at text not null default current_timestamp, what text not null) strict;",
             )
             .during(Exit::Dir, doing)?;
+        connection.execute_batch(history::TABLES).during(Exit::Dir, doing)?;
         connection.pragma_update(None, "user_version", FORMAT).during(Exit::Dir, doing)?;
         let plan = PlanDb { connection, dir: dir.to_path_buf() };
         match plan.get("identity")? {
@@ -99,9 +103,7 @@ impl PlanDb {
     pub fn begin(&self, filters: Option<&Filters>) -> Result<()> {
         let text = filters.map(serde_json::to_string).transpose();
         let text = text.during(Exit::Bug, || "write the filters".into())?.unwrap_or_default();
-        self.connection
-            .execute("delete from meta where key = 'selection'", [])
-            .during(Exit::Dir, || "write plan.db".into())?;
+        self.forget()?;
         self.set("filters", &text)
     }
 
@@ -112,6 +114,17 @@ impl PlanDb {
 
     pub fn set_ddl(&self, mode: &str) -> Result<()> {
         self.set("ddl", mode)
+    }
+
+    /// What no stream holds, as it was before the copy; None if that is lost.
+    pub fn unstreamed(&self) -> Result<Option<HashMap<String, String>>> {
+        let text = self.get("unstreamed")?;
+        text.map(|text| serde_json::from_str(&text).during(Exit::Dir, || "read plan.db".into())).transpose()
+    }
+
+    pub fn store_unstreamed(&self, written: &HashMap<String, String>) -> Result<()> {
+        let text = serde_json::to_string(written).during(Exit::Bug, || "write plan.db".into())?;
+        self.set("unstreamed", &text)
     }
 
     /// The replica identities that were given and not taken back.

@@ -6,6 +6,7 @@ pub mod compared;
 pub mod findings;
 pub mod json;
 pub mod log;
+pub mod page;
 pub mod params;
 pub mod plain;
 pub mod plan;

@@ -20,3 +20,4 @@ pub mod slot;
 pub mod snapshot;
 pub mod table_ddl;
 pub mod toc;
+pub mod unstreamed;

@@ -116,7 +116,8 @@ pub async fn steps(client: &Client, migration: &str) -> Result<(i32, Vec<Record>
 pub async fn start(client: &Client, migration: &str, attempt: i32, position: i32, step: &str) -> Result<()> {
     client
         .execute(
-            "insert into pgmig.cutover_step (migration, attempt, position, step) values ($1, $2, $3, $4)",
+            "insert into pgmig.cutover_step (migration, attempt, position, step) values ($1, $2, $3, $4)
+             on conflict (migration, attempt, position) do nothing",
             &[&migration, &attempt, &position, &step],
         )
         .await

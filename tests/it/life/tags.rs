@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use harness::faults::Proxy;
-use harness::{DATABASE, Outcome, seed, wait_until};
+use harness::{DATABASE, Outcome, Pgmig, seed, wait_until};
 use tokio::task::JoinHandle;
 use tokio_postgres::Client;
 
@@ -272,23 +272,30 @@ async fn a_table_is_copied_anew_where_a_moved_row_left_values_in_toast() -> Outc
     Ok(())
 }
 
+const ONE_BY_ONE: [&str; 4] = ["--split-tables-larger-than", "600kB", "--table-jobs", "1"];
+const JOIN: [&str; 4] = ["run", "--join", "--table-jobs", "1"];
+
+/// A run that has stored a Part and stands still with another in its hands; it holds the snapshot all the same.
+async fn stalled_run(life: &Life) -> std::io::Result<(Pgmig, Proxy)> {
+    let proxy = Proxy::to(&life.pair.source).await?;
+    let mut run = life.run_from(&proxy.uri(&life.pair.source, DATABASE), &ONE_BY_ONE);
+    life.wait_for(&mut run, "a Part", "select count(*) >= 1 from pgmig.part where state = 'done'").await;
+    stand_still(life, &proxy, 1).await;
+    Ok((run, proxy))
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn three_processes_copy_from_one_queue_and_one_of_them_is_killed() -> Outcome {
     let life = Life::begin(EXTENSION, SCHEMA).await;
     let movers = Movers::start(&life.pair.source_uri(), seed()).await;
-    let (proxy, other) = (Proxy::to(&life.pair.source).await?, Proxy::to(&life.pair.source).await?);
-    let jobs = ["--split-tables-larger-than", "600kB", "--table-jobs", "1"];
-    let mut run = life.run_from(&proxy.uri(&life.pair.source, DATABASE), &jobs);
-    life.wait_for(&mut run, "a Part", "select count(*) >= 1 from pgmig.part where state = 'done'").await;
-    // The run stands still with a Part in its hands; it holds the snapshot all the same.
-    stand_still(&life, &proxy, 1).await;
-    let join = ["run", "--join", "--table-jobs", "1"];
-    let mut killed = life.pgmig_from(&other.uri(&life.pair.source, DATABASE), &join);
+    let (mut run, proxy) = stalled_run(&life).await?;
+    let other = Proxy::to(&life.pair.source).await?;
+    let mut killed = life.pgmig_from(&other.uri(&life.pair.source, DATABASE), &JOIN);
     let before: u32 = life.on_target("select count(*) from pgmig.part where state = 'done'").await.parse()?;
     let more = format!("select count(*) > {before} from pgmig.part where state = 'done'");
     life.wait_for(&mut run, "its Parts", &more).await;
     stand_still(&life, &other, 2).await;
-    let joined = life.pgmig(&join);
+    let joined = life.pgmig(&JOIN);
     movers.write_more(20).await;
     killed.kill();
     killed.finish(&[]).await;
@@ -302,7 +309,7 @@ async fn three_processes_copy_from_one_queue_and_one_of_them_is_killed() -> Outc
     movers.stop().await;
     life.end(run).await;
     // There is nothing to join any more.
-    let late = life.pgmig(&join).finish(&[]).await.expect_code(0);
+    let late = life.pgmig(&JOIN).finish(&[]).await.expect_code(0);
     assert!(late.stderr.contains("nothing left to copy"), "{}", late.stderr);
     Ok(())
 }
@@ -311,18 +318,14 @@ async fn three_processes_copy_from_one_queue_and_one_of_them_is_killed() -> Outc
 async fn what_a_run_that_died_was_helped_with_is_not_stored_beside_the_next_copy() -> Outcome {
     let life = Life::begin(EXTENSION, SCHEMA).await;
     let movers = Movers::start(&life.pair.source_uri(), seed()).await;
-    let (proxy, other) = (Proxy::to(&life.pair.source).await?, Proxy::to(&life.pair.source).await?);
-    let jobs = ["--split-tables-larger-than", "600kB", "--table-jobs", "1"];
-    let mut run = life.run_from(&proxy.uri(&life.pair.source, DATABASE), &jobs);
-    life.wait_for(&mut run, "a Part", "select count(*) >= 1 from pgmig.part where state = 'done'").await;
-    stand_still(&life, &proxy, 1).await;
-    let join = ["run", "--join", "--table-jobs", "1"];
-    let joined = life.pgmig_from(&other.uri(&life.pair.source, DATABASE), &join);
+    let (run, proxy) = stalled_run(&life).await?;
+    let other = Proxy::to(&life.pair.source).await?;
+    let joined = life.pgmig_from(&other.uri(&life.pair.source, DATABASE), &JOIN);
     stand_still(&life, &other, 2).await;
     life.kill(run).await;
     drop(proxy);
     movers.write_more(20).await;
-    let mut run = life.run_with(&jobs);
+    let mut run = life.run_with(&ONE_BY_ONE);
     // It waits for the lock on the table whose rows the helper has in hand.
     let begun = "select exists (select from pg_stat_activity where application_name = 'pgmig run' and wait_event_type = 'Lock')";
     life.wait_for(&mut run, "the next copy to begin", begun).await;

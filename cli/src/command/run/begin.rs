@@ -25,6 +25,7 @@ use crate::source::dump::Tools;
 use crate::source::replication::{ReplicationClient, Snapshot};
 use crate::source::slot;
 use crate::source::snapshot::SnapshotHolder;
+use crate::source::unstreamed;
 use crate::target::install::Flavour;
 use crate::target::sentinel::{self, Begin, Sentinel};
 use crate::target::{checks, install, queue};
@@ -90,6 +91,8 @@ impl Run {
     /// Makes slot and snapshot, starts the stream and stores the plan. Whatever an earlier try of this
     /// phase left is made anew: its snapshot is gone.
     pub(super) async fn plan(&self, found: &Sentinel) -> Result<(Option<Streaming>, SnapshotHolder)> {
+        // What is written to from here on may not be in the copy.
+        self.plan.store_unstreamed(&unstreamed::written(&self.source).await?)?;
         let (holder, streaming) = if found.follow {
             let (holder, streaming) = self.slot_and_snapshot(found).await?;
             (holder, Some(streaming))

@@ -22,6 +22,7 @@ use crate::cutover;
 use crate::error::Result;
 use crate::model::{Leave, Lsn};
 use crate::preflight::{Asked, Tries};
+use crate::report::units;
 use crate::source::catalog::Sizes;
 use crate::target::install::Flavour;
 
@@ -170,6 +171,41 @@ impl Config {
             sessions: (self.table_jobs.max(self.index_jobs) + self.large_object_parts + 5) as i64,
             tries: Some(Tries { source: self.source.clone(), dir: self.dir.clone() }),
         }
+    }
+}
+
+impl Config {
+    /// What a run was told, for people who ask later; no secret is among it.
+    pub fn settings(&self) -> Vec<(String, String)> {
+        let size = |bytes: u64| units::bytes(bytes);
+        let limit = |bytes: Option<u64>| bytes.map_or("none".to_string(), size);
+        let leave: Vec<&str> = self.leave.of_all().into_iter().map(|(flag, _)| flag).collect();
+        let told = [
+            ("source", self.source.to_string()),
+            ("target", self.target.to_string()),
+            ("--dir", self.dir.display().to_string()),
+            ("--follow", self.follow.to_string()),
+            ("--filters", self.filters.as_ref().map_or("none".into(), |filters| filters.file.clone())),
+            ("left behind by flags", if leave.is_empty() { "nothing".into() } else { leave.join(", ") }),
+            ("--table-jobs", self.table_jobs.to_string()),
+            ("--index-jobs", self.index_jobs.to_string()),
+            ("--restore-jobs", self.restore_jobs.to_string()),
+            ("--large-objects-jobs", self.large_object_parts.to_string()),
+            ("--split-tables-larger-than", limit(self.cut.larger_than)),
+            ("--resume-parts-larger-than", limit(self.cut.keep_parts_of)),
+            ("--snapshot-per-part", self.cut.snapshot_per_part.to_string()),
+            ("--maintenance-work-mem", size(self.maintenance_work_mem)),
+            ("--max-rate", limit(self.max_rate.filter(|rate| *rate > 0))),
+            (
+                "--max-source-connections",
+                self.max_source_connections.filter(|most| *most > 0).map_or("none".into(), |most| most.to_string()),
+            ),
+            ("--spool-limit", size(self.spool_limit)),
+            ("--wal-budget", limit(self.wal_budget)),
+            ("--on-conflict", format!("{:?}", self.on_conflict).to_lowercase()),
+            ("--reconnect-for", units::duration(self.reconnect_for)),
+        ];
+        told.into_iter().map(|(name, value)| (name.to_string(), value)).collect()
     }
 }
 

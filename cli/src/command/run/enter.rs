@@ -113,6 +113,7 @@ async fn begin_or_go_on(
         None if config.is_back() => return Err(way_back::lost(config)),
         None => begin::begin(given, told, steered, source, target).await?,
     };
+    run.note_begun().await?;
     run.retire_the_way_forth().await;
     sentinel::take_over(&run.target, &config.name, config.max_rate, config.max_source_connections).await?;
     control.throttle.limit(&sentinel::asked(&run.target, &config.name).await?);

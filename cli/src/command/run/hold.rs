@@ -19,6 +19,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 const REQUESTS_EVERY: Duration = Duration::from_millis(500);
 /// How often it is asked whether somebody still cuts over.
 const ALIVE_EVERY: Duration = Duration::from_secs(10);
+/// How often it is said that nobody does.
+const SAY_EVERY: Duration = Duration::from_secs(600);
 
 impl Run {
     /// Waits behind endpos for as long as a cutover runs. True if the migration goes on to its end, false if
@@ -32,6 +34,7 @@ impl Run {
         let mut told = None;
         let mut late = false;
         let mut asked = Instant::now();
+        let mut said: Option<Instant> = None;
         loop {
             let found = self.sentinel().await?;
             match (found.phase, found.cutover) {
@@ -56,12 +59,13 @@ impl Run {
                 asked = Instant::now();
                 let probe = self.target_client("pgmig run", &[]).await?;
                 let deserted = record::lock(&probe, &self.config.name).await?;
-                if deserted && cuts {
+                if deserted && !cuts {
+                    record::release(&self.target, &self.config.name, None).await?;
+                } else if deserted && said.is_none_or(|at| at.elapsed() >= SAY_EVERY) {
+                    said = Some(Instant::now());
                     self.report.warning(
                         "nobody ends the cutover any more: run `pgmig cutover` again, or `pgmig cutover --undo`",
                     );
-                } else if deserted {
-                    record::release(&self.target, &self.config.name, None).await?;
                 }
             }
             tokio::select! {

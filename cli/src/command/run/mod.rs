@@ -34,6 +34,7 @@ use crate::config::filters::Filters;
 use crate::connect::{self, Side};
 use crate::crash::{self, Point};
 use crate::error::{Context, Error, Exit, Result};
+use crate::model::history::RunStart;
 use crate::model::{Lsn, Phase};
 use crate::patience::Patience;
 use crate::plan_db::PlanDb;
@@ -330,6 +331,16 @@ impl Run {
             }
             _ => err,
         }
+    }
+
+    /// Remembers that this run has begun, and how it was told to work.
+    async fn note_begun(&self) -> Result<()> {
+        let asked = "select pg_catalog.current_setting('server_version')";
+        let source = self.source.query_one(asked, &[]).await.on_source(|| "read the version of the source".into())?;
+        let mut settings = self.config.settings();
+        settings.insert(0, ("PostgreSQL of the source".into(), source.get(0)));
+        let version = env!("CARGO_PKG_VERSION").to_string();
+        self.plan.run_begun(&RunStart { at: jiff::Timestamp::now(), version, settings })
     }
 
     async fn sentinel(&self) -> Result<sentinel::Sentinel> {

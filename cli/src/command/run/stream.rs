@@ -19,7 +19,9 @@ use crate::config::Conninfo;
 use crate::connect::{self, Side};
 use crate::error::{Context, Error, Exit, Result};
 use crate::model::Lsn;
+use crate::model::history::Sample;
 use crate::patience::Patience;
+use crate::plan_db::history::Recorder;
 use crate::report::{self, Event, Reporter};
 use crate::source::replication::ReplicationClient;
 use crate::source::slot;
@@ -189,6 +191,7 @@ impl Run {
             replay: replay_tx,
             report: self.report.clone(),
             rates: Rates::default(),
+            recorder: self.plan.recorder()?,
         };
         let mut tasks = JoinSet::new();
         tasks.spawn(upstream.receive(receiver, link, stopped.clone()));
@@ -238,6 +241,7 @@ struct Monitor {
     replay: watch::Sender<Lsn>,
     report: Reporter,
     rates: Rates,
+    recorder: Recorder,
 }
 
 impl Monitor {
@@ -315,12 +319,15 @@ impl Monitor {
         let lag_seconds = sentinel::set_stream(&self.target, &self.migration, &positions).await?;
         // That commit waited for the disk, and so for all that was applied before.
         self.replay.send_replace(applied.replay_lsn);
+        let lag_bytes = source_lsn.bytes_since(reached);
+        let at = jiff::Timestamp::now();
+        self.recorder.take(Sample { at, source_lsn, reached_lsn: reached, lag_bytes, spool_bytes, first: false });
         self.report.send(Event::Stream(report::Stream {
             write_lsn: received.write_lsn,
             flush_lsn: received.flush_lsn,
             replay_lsn: applied.replay_lsn,
             source_lsn,
-            lag_bytes: source_lsn.bytes_since(reached),
+            lag_bytes,
             lag_seconds,
             spool_bytes,
             transactions: applied.transactions,

@@ -15,13 +15,14 @@ use crate::command::run::{default_dir, identity};
 use crate::config::Conninfo;
 use crate::connect::{self, Side};
 use crate::error::{Error, Exit, Result};
+use crate::model::history::{Difference, Verification};
 use crate::model::{Lsn, Phase, TableName};
 use crate::plan_db::PlanDb;
 use crate::report::{compared, json, units};
 use crate::selection::Selection;
 use crate::source;
 use crate::target::sentinel::Sentinel;
-use crate::target::{install, sentinel};
+use crate::target::{history, install, sentinel};
 use crate::verify::align::{Aligned, align};
 use crate::verify::digest;
 use crate::verify::live::{self, Compared, How, Progress};
@@ -37,6 +38,7 @@ pub async fn verify(args: VerifyArgs, quiet: bool) -> Result<Exit> {
     let (lsn, pause) = (aligned.lsn, aligned.pause);
     drop(aligned);
     let outcome = Outcome { lsn, pause, took: began.elapsed(), compared, objects };
+    verify.note(&outcome).await?;
     verify.tell(&outcome);
     if args.repair && !outcome.is_equal() {
         return verify.repair(outcome).await;
@@ -125,6 +127,31 @@ impl Verify<'_> {
         };
         let progress = progress(self.quiet || self.args.json);
         live::compare(&self.source, &self.target, aligned, tables, how, progress).await
+    }
+
+    /// Leaves on the target what came of it, for `pgmig report`.
+    async fn note(&self, outcome: &Outcome) -> Result<()> {
+        let rows = outcome.compared.differences.iter();
+        let rows = rows.map(|found| Difference { table: found.table.to_string(), what: found.what.clone() });
+        let objects = outcome.objects.iter().flat_map(|found| &found.differences);
+        let objects = objects.map(|found| Difference {
+            table: format!("{} {}", found.kind, found.object),
+            what: format!("{} {}", found.property, found.what).trim().to_string(),
+        });
+        let noted = Verification {
+            at: jiff::Timestamp::now(),
+            lsn: outcome.pause.map(|_| outcome.lsn),
+            quick: self.args.quick,
+            tables: outcome.compared.tables as i64,
+            rows: outcome.compared.rows,
+            bytes: outcome.compared.bytes as i64,
+            seconds: outcome.took.as_secs_f64(),
+            held_seconds: outcome.pause.map(|pause| pause.as_secs_f64()),
+            differences: rows.chain(objects).collect(),
+        };
+        // The session may have been idle for long: a new one.
+        let client = connect::client(&self.target, Side::Target, "pgmig verify", &[]).await?;
+        history::verified(&client, &self.args.target.name, &noted).await
     }
 
     async fn objects(&self, aligned: &Aligned) -> Result<ComparedObjects> {

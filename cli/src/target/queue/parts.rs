@@ -279,12 +279,12 @@ pub async fn parts_done(client: &Client, migration: &str) -> Result<i64> {
     Ok(row.get(0))
 }
 
-/// Whether no table has a Part that is done. Large objects are none: the stream does not have them.
+/// Whether there are tables, and none has a Part that is done. Large objects are none: the stream does not have them.
 pub async fn all_tables_pending(client: &Client, migration: &str) -> Result<bool> {
     let row = client
         .query_one(
-            "select not exists (select from pgmig.part
-                                 where migration = $1 and state = 'done' and schema_name <> 'pg_catalog')",
+            "select coalesce(pg_catalog.bool_and(state <> 'done'), false)
+               from pgmig.part where migration = $1 and schema_name <> 'pg_catalog'",
             &[&migration],
         )
         .await

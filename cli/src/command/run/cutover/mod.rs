@@ -53,6 +53,8 @@ pub struct Cutover<'a> {
     turned: bool,
     /// What the source's materialized views stood at before ours were refreshed.
     views: Vec<(String, String)>,
+    /// What no stream holds, written to since the copy, and named already.
+    told_changed: Vec<String>,
     /// Listens from the beginning: a signal between two steps counts.
     interrupt: Pin<Box<dyn Future<Output = Error> + Send>>,
 }
@@ -78,6 +80,7 @@ impl<'a> Cutover<'a> {
         }
         let (console, stopped, endpos, turned, views) = (None, None, None, false, Vec::new());
         let interrupt = Box::pin(interrupted(""));
+        let told_changed = Vec::new();
         Ok(Cutover {
             run,
             settings,
@@ -90,6 +93,7 @@ impl<'a> Cutover<'a> {
             endpos,
             turned,
             views,
+            told_changed,
             interrupt,
         })
     }

@@ -11,7 +11,7 @@ use crate::cutover::{Freeze, Step};
 use crate::error::{Context, Error, Exit, Result};
 use crate::model::Lsn;
 use crate::report::units;
-use crate::source::{catalog, freeze, slot};
+use crate::source::{catalog, freeze, slot, unstreamed};
 use crate::target::cutover::{self as record, State};
 use crate::target::{progress, queue, sentinel};
 
@@ -60,6 +60,7 @@ impl Cutover<'_> {
                 }
                 let lsn = slot::current_lsn(&self.source).await?;
                 self.wait_held(lsn).await?;
+                self.tell_changed().await?;
                 Ok("nothing was committed behind endpos".into())
             }
             Step::Switch => {
@@ -117,6 +118,7 @@ impl Cutover<'_> {
             // What a run that is gone has left says nothing.
             let fresh = record::is_fresh(&self.target, name).await?;
             if fresh && lag <= self.settings.max_lag {
+                self.tell_changed().await?;
                 return Ok(format!("apply lags {}", units::bytes(lag)));
             }
             if began.elapsed() > LEVEL_WITHIN {
@@ -129,6 +131,31 @@ impl Cutover<'_> {
             }
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
+    }
+
+    /// Names what was written to since the copy and is in no stream, once each.
+    async fn tell_changed(&mut self) -> Result<()> {
+        let run = self.run;
+        let selection = run.plan.selection()?.unwrap_or_default();
+        let large_objects = !selection.left_out.iter().any(|left| left.kind.starts_with("large objects"));
+        let now = unstreamed::written(&self.source).await?;
+        let before = run.plan.unstreamed()?;
+        let mut changed = unstreamed::changed(before.as_ref(), &now, &selection.tables, large_objects);
+        changed.retain(|name| !self.told_changed.contains(name));
+        if changed.is_empty() {
+            return Ok(());
+        }
+        let text = format!(
+            "{} since the copy, and not carried over: {}",
+            if before.is_some() { "written to" } else { "perhaps written to" },
+            changed.join(", ")
+        );
+        sentinel::event(&self.target, &run.config.name, "warn", &text).await?;
+        run.report.warning(format!(
+            "{text}; the stream holds none of it: copy it by hand while writes are stopped, if it is wanted"
+        ));
+        self.told_changed.extend(changed);
+        Ok(())
     }
 
     /// What takes time and may be done while writes go on.
@@ -217,10 +244,19 @@ impl Cutover<'_> {
             Some(console) => console,
             None => Console::open(conninfo, databases).await?,
         };
+        let (name, position) = (&self.run.config.name, Step::Resume as i32);
+        // Clients wait: a record that cannot be made holds nobody back.
+        let began = record::start(&self.target, name, self.attempt, position, Step::Resume.name()).await;
         console.resume().await.map_err(|err| {
             Error::new(err.exit(), "clients are switched to the target, and PgBouncer still holds them back")
                 .cause(err)
                 .hint("on its admin console: RESUME; then end the cutover: pgmig cutover")
-        })
+        })?;
+        let ended =
+            record::finish(&self.target, name, self.attempt, position, "done", "PgBouncer lets its clients go on");
+        if let Err(err) = began.and(ended.await) {
+            tracing::debug!(error = %err.chain(), "step resume could not be recorded");
+        }
+        Ok(())
     }
 }
