@@ -179,7 +179,7 @@ mod tests {
     fn what_overlaps_lies_in_rows_of_its_own() {
         let rows = side_by_side(vec![item(0, 10), item(0, 5), item(5, 8), item(10, 12), item(7, 9)], "worker");
         let held: Vec<(String, usize)> = rows.iter().map(|row| (row.label.clone(), row.items.len())).collect();
-        assert_eq!(held, [("worker 1".into(), 2), ("worker 2".into(), 2), ("worker 3".into(), 1)]);
+        assert_eq!(held, [("worker 1".into(), 3), ("worker 2".into(), 1), ("worker 3".into(), 1)]);
     }
 
     #[test]
