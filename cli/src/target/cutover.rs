@@ -370,7 +370,11 @@ pub async fn stale_statistics(client: &Client, migration: &str) -> Result<Vec<St
             "select distinct format('%I.%I', s.schemaname, s.relname)
                from pgmig.part p
                     join pg_catalog.pg_stat_user_tables s on s.schemaname = p.schema_name and s.relname = p.table_name
-              where p.migration = $1 and s.n_mod_since_analyze > 50 + 0.1 * s.n_live_tup
+                    join pg_catalog.pg_class c on c.oid = s.relid
+              where p.migration = $1
+                -- The counters come late: a session tells of its rows once a second at most.
+                and (s.n_mod_since_analyze > 50 + 0.1 * s.n_live_tup
+                     or c.reltuples < 1 and pg_catalog.pg_relation_size(c.oid) > 0)
               order by 1",
             &[&migration],
         )

@@ -5,8 +5,11 @@
 //!
 //! ```text
 //! u32 magic  u8 version  u8 flags (1: ends at a transaction's end, 2: head of a segment)  u16 0
-//! u32 stored bytes  u32 raw bytes  u64 end_lsn  u32 0  u32 crc32 of the 28 bytes before and the body
+//! u32 stored bytes  u32 raw bytes  u64 end_lsn  u32 crc32 of the 24 bytes before
+//! u32 crc32 of the 28 bytes before and the body
 //! ```
+//!
+//! The headers alone say how far the spool goes when it is opened: they have a checksum of their own.
 //!
 //! Each segment after the first begins with an empty frame whose end_lsn is the largest of all
 //! segments before it: what the target must have applied if those are gone.
@@ -20,7 +23,7 @@ use crate::model::Lsn;
 use crate::stream::assemble::Frame;
 
 const MAGIC: u32 = u32::from_le_bytes(*b"PGMS");
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
 pub(super) const HEADER: usize = 32;
 /// No frame is near this large: a length beyond it is damage. One value may be up to 1 GiB.
 const FRAME_MAX: u32 = 2 << 30;
@@ -44,6 +47,8 @@ impl Header {
         bytes[8..12].copy_from_slice(&(stored.len() as u32).to_le_bytes());
         bytes[12..16].copy_from_slice(&(frame.body.len() as u32).to_le_bytes());
         bytes[16..24].copy_from_slice(&frame.end_lsn.0.to_le_bytes());
+        let alone = crc32fast::hash(&bytes[..24]);
+        bytes[24..28].copy_from_slice(&alone.to_le_bytes());
         let crc = checksum(&bytes, stored);
         bytes[28..32].copy_from_slice(&crc.to_le_bytes());
         Header {
@@ -64,6 +69,9 @@ impl Header {
         }
         if bytes[4] != VERSION {
             return Err("written by another version of pgmig");
+        }
+        if crc32fast::hash(&bytes[..24]) != u32_at(24) {
+            return Err("wrong checksum of a header");
         }
         let (stored, raw) = (u32_at(8), u32_at(12));
         if stored > FRAME_MAX || raw > FRAME_MAX {

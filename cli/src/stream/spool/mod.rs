@@ -327,6 +327,24 @@ mod tests {
     }
 
     #[test]
+    fn a_header_that_is_damaged_is_never_believed() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut opened = Spool::open(dir.path()).unwrap();
+        (1..=3).for_each(|end| opened.writer.append(&frame(end, true)).unwrap());
+        let path = opened.writer.path.clone();
+        let bytes = fs::read(&path).unwrap();
+        // Another segment behind it: this one is no torn tail.
+        fs::write(opened.spool.0.path(1), &bytes).unwrap();
+        drop(opened);
+        for bit in 0..8 * (frame::HEADER - 4) {
+            let mut damaged = bytes.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            fs::write(&path, &damaged).unwrap();
+            assert!(matches!(Spool::open(dir.path()), Err(SpoolError::Damaged { .. })), "bit {bit}");
+        }
+    }
+
+    #[test]
     fn a_transaction_that_broke_off_is_taken_back_once_and_comes_again() {
         let dir = tempfile::tempdir().unwrap();
         let mut opened = Spool::open(dir.path()).unwrap();

@@ -19,7 +19,7 @@ use crate::selection::Origin;
 use crate::source::catalog::{self, Sizes};
 use crate::source::freeze::{self, Before};
 use crate::source::replication::{ReplicationClient, Snapshot};
-use crate::source::{self, slot, snapshot};
+use crate::source::{self, slot, snapshot, unstreamed};
 use crate::target::install::{self, Flavour};
 use crate::target::sentinel::{self, Begin};
 use crate::target::{checks, cutover as record, way_back};
@@ -156,6 +156,8 @@ impl Cutover<'_> {
         selection.ignored.extend(way.others);
         selection.tables = names;
         plan.store_selection(&selection)?;
+        // Nobody writes to the target before the switch.
+        plan.store_unstreamed(&unstreamed::written(&self.target).await?)?;
         Ok(format!("slot `{}` on the target, {} stream, {flavour} flavour on the source", back.slot_name, way.plugin))
     }
 
