@@ -388,7 +388,12 @@ pub async fn stand_still(life: &Life, proxy: &Proxy, parts: u32) {
     let in_hand = "select count(*) from pg_stat_activity where application_name like 'pgmig part%'";
     wait_until(Duration::from_secs(20), "Parts in hand", async || {
         proxy.stall();
-        let is_so = life.on_target(in_hand).await == parts.to_string();
+        let mut is_so = life.on_target(in_hand).await == parts.to_string();
+        if is_so {
+            // What had passed the proxy before may be all that a Part needs to end.
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            is_so = life.on_target(in_hand).await == parts.to_string();
+        }
         if !is_so {
             proxy.go_on();
         }
