@@ -193,7 +193,7 @@ async fn one(
     let source = session(&from).await?;
     let slots = source.query_one("select count(*) from pg_replication_slots where database = $1", &[&DATABASE]).await?;
     if slots.get::<_, i64>(0) > 0 {
-        run_to_end(command("cleanup").arg("--quiet"))?;
+        run_to_end(&mut command("cleanup"))?;
     }
     Ok(Cut { waited: written.longest, told, written, lost, rate, cost })
 }
