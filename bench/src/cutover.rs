@@ -5,6 +5,8 @@
 mod clients;
 mod sequences;
 
+use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use clap::Args;
@@ -124,16 +126,25 @@ fn table(args: &CutoverArgs, cutovers: usize, row: Row, cuts: &[Cut]) -> Table {
     table
 }
 
-async fn one(
-    args: &CutoverArgs,
-    servers: &Servers,
-    pgmig: &std::path::Path,
-    program: &std::path::Path,
-) -> Outcome<Cut> {
+/// Both databases, new and empty.
+async fn two_databases(servers: &Servers) -> Outcome<()> {
     for cluster in [&servers.source, &servers.target] {
         servers.drop_database(cluster, DATABASE).await?;
         cluster.create_database(DATABASE).await?;
     }
+    Ok(())
+}
+
+/// A command of pgmig that is about the migration between them.
+fn pgmig_to(verb: &str, pgmig: &Path, servers: &Servers, dir: &Path) -> Command {
+    let mut command = pgmig_command(pgmig);
+    command.args([verb, "--source", &servers.source.uri(DATABASE), "--target", &servers.target.uri(DATABASE)]);
+    command.arg("--dir").arg(dir).arg("--quiet");
+    command
+}
+
+async fn one(args: &CutoverArgs, servers: &Servers, pgmig: &Path, program: &Path) -> Outcome<Cut> {
+    two_databases(servers).await?;
     let rows = args.common.scaled(200_000.0);
     let source = session(&servers.source.uri(DATABASE)).await?;
     source.batch_execute(&include_str!("../sql/cutover.sql").replace("{rows}", &rows.to_string())).await?;
@@ -141,13 +152,8 @@ async fn one(
     let clients = Clients::start(&bouncer.uri(), args.clients, args.rate);
     servers.settle().await?;
     let meter = Meter::start(&servers.source, &servers.target, args.common.limit())?;
-    let (from, to) = (servers.source.uri(DATABASE), servers.target.uri(DATABASE));
     let dir = servers.folder("cutover")?;
-    let command = |verb: &str| {
-        let mut command = pgmig_command(pgmig);
-        command.arg(verb).args(["--source", &from, "--target", &to, "--dir"]).arg(&dir).arg("--quiet");
-        command
-    };
+    let command = |verb: &str| pgmig_to(verb, pgmig, servers, &dir);
     let log = std::fs::File::create(servers.scratch.path().join("run.log"))?;
     let mut migration = command("run");
     migration.stdout(std::process::Stdio::null()).stderr(log);
@@ -187,10 +193,10 @@ async fn one(
     if !ended.success() {
         return Err(format!("pgmig run ended with {ended}").into());
     }
-    let target = session(&to).await?;
+    let target = session(&servers.target.uri(DATABASE)).await?;
     let lost = written.missing(&target).await?;
     // The cutover has ended the sessions that were there.
-    let source = session(&from).await?;
+    let source = session(&servers.source.uri(DATABASE)).await?;
     let slots = source.query_one("select count(*) from pg_replication_slots where database = $1", &[&DATABASE]).await?;
     if slots.get::<_, i64>(0) > 0 {
         run_to_end(&mut command("cleanup"))?;

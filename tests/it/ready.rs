@@ -174,9 +174,11 @@ async fn the_readme_says_what_works() -> Outcome {
     let env = [("PGMIG_SOURCE", source.as_str()), ("PGMIG_TARGET", target.as_str()), ("PGMIG_DIR", dir.as_str())];
     let filters = folder.path().join("filters.ini");
     std::fs::write(&filters, "[exclude-schema]\nnone_such\n")?;
+    let page = folder.path().join("migration.html");
     let start = |command: &str| {
         let command = command.replace("--source …", "").replace("--target …", "");
         let command = command.replace("filters.ini", &filters.display().to_string());
+        let command = command.replace("migration.html", &page.display().to_string());
         let args: Vec<&str> = command.split_whitespace().skip(1).collect();
         Pgmig::start(&args, &env)
     };

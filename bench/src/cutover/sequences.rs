@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::DATABASE;
 use crate::meter::{Cost, Meter};
-use crate::servers::{Servers, pgmig_command, run, session};
+use crate::servers::{Servers, run, session};
 use crate::table::{Row, Table, Target};
 use crate::{Common, Outcome};
 
@@ -32,10 +32,7 @@ pub async fn measure(common: &Common, servers: &Servers, pgmig: &std::path::Path
 }
 
 async fn one(common: &Common, servers: &Servers, pgmig: &std::path::Path, count: u64) -> Outcome<Cost> {
-    for cluster in [&servers.source, &servers.target] {
-        servers.drop_database(cluster, DATABASE).await?;
-        cluster.create_database(DATABASE).await?;
-    }
+    super::two_databases(servers).await?;
     let source = session(&servers.source.uri(DATABASE)).await?;
     // A transaction for each thousand: every new sequence is locked until its end.
     for from in (0..count).step_by(1000) {
@@ -45,13 +42,8 @@ async fn one(common: &Common, servers: &Servers, pgmig: &std::path::Path, count:
         );
         source.batch_execute(&make).await?;
     }
-    let (from, to) = (servers.source.uri(DATABASE), servers.target.uri(DATABASE));
     let dir = servers.folder("cutover")?;
-    let command = |verb: &str| {
-        let mut command = pgmig_command(pgmig);
-        command.arg(verb).args(["--source", &from, "--target", &to, "--dir"]).arg(&dir).arg("--quiet");
-        command
-    };
+    let command = |verb: &str| super::pgmig_to(verb, pgmig, servers, &dir);
     let meter = Meter::start(&servers.source, &servers.target, common.limit())?;
     let mut migration = command("run");
     migration.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
@@ -71,7 +63,7 @@ async fn one(common: &Common, servers: &Servers, pgmig: &std::path::Path, count:
     migration.wait()?;
     let cost = meter.finish()?;
     cut?;
-    let target = session(&to).await?;
+    let target = session(&servers.target.uri(DATABASE)).await?;
     let state = "select seconds::float8 from pgmig.cutover where step = 'sequences' and state = 'done'";
     let seconds: f64 = target.query_one(state, &[]).await?.get(0);
     let check = "execute format('select last_value from seq_%s', n) into stands; \

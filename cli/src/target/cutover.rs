@@ -339,15 +339,15 @@ pub async fn undo_finish(client: &Client, migration: &str, before: &[String]) ->
             client.batch_execute(&format!("{always}by default")).await.on_target(doing)?;
         }
     }
-    client
-        .execute(
-            "update pgmig.step set state = 'pending', sqlstate = null, message = null
-              where migration = $1 and stage in ('finish', 'refresh')",
-            &[&migration],
-        )
-        .await
-        .on_target(doing)?;
+    make_again(client, migration).await.on_target(doing)?;
     client.batch_execute("commit").await.on_target(doing)
+}
+
+/// Has all that the end of a migration makes made again.
+pub(super) async fn make_again(client: &Client, migration: &str) -> Result<u64, tokio_postgres::Error> {
+    let again = "update pgmig.step set state = 'pending', sqlstate = null, message = null
+                  where migration = $1 and stage in ('finish', 'refresh')";
+    client.execute(again, &[&migration]).await
 }
 
 /// Has materialized views refreshed again.

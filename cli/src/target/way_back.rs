@@ -5,6 +5,7 @@ use tokio_postgres::Client;
 
 use crate::error::{Context, Result};
 use crate::model::{Lsn, TableName};
+use crate::target::cutover::make_again;
 
 /// What fires in a replica session, or forbids what apply does.
 struct Loud {
@@ -140,14 +141,7 @@ pub async fn quiet_again(client: &Client, migration: &str) -> Result<()> {
         for loud in loud(client, migration, true).await?.iter().filter(|loud| ours.contains(&loud.restore)) {
             client.batch_execute(&loud.quiet).await.on_target(doing)?;
         }
-        client
-            .execute(
-                "update pgmig.step set state = 'pending', sqlstate = null, message = null
-                  where migration = $1 and stage in ('finish', 'refresh')",
-                &[&migration],
-            )
-            .await
-            .on_target(doing)?;
+        make_again(client, migration).await.on_target(doing)?;
         client.batch_execute("commit").await.on_target(doing)
     };
     let quieted = quieted.await;

@@ -40,9 +40,7 @@ async fn servers_that_move_to_another_address_are_found_there() -> Outcome {
         target[here].go_on();
         writers.write_more(20).await;
         let lsn = life.lsn().await;
-        life.on_source("insert into log values ('behind', null)").await;
-        let applied = format!("select coalesce(replay_lsn >= '{lsn}', false) from pgmig.progress");
-        life.wait_for(&mut run, "changes to be applied", &applied).await;
+        life.is_applied(&mut run, "changes to be applied", &lsn).await;
     }
     writers.stop().await;
     life.end(run).await;
@@ -85,9 +83,7 @@ async fn a_promoted_standby_with_the_slot_takes_over_and_nothing_is_lost() -> Ou
     life.connect_again().await;
     writers.write_more(50).await;
     let lsn = life.lsn().await;
-    life.on_source("insert into log values ('behind', null)").await;
-    let applied = format!("select coalesce(replay_lsn >= '{lsn}', false) from pgmig.progress");
-    life.wait_for(&mut run, "changes of the new primary", &applied).await;
+    life.is_applied(&mut run, "changes of the new primary", &lsn).await;
     // Another run needs nothing of the old one either.
     life.kill(run).await;
     drop(old);

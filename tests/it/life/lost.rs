@@ -45,9 +45,7 @@ async fn a_run_whose_sessions_are_ended_goes_on_by_itself() -> Outcome {
         .await;
         writers.write_more(10).await;
         let lsn = life.lsn().await;
-        let applied = format!("select coalesce(replay_lsn >= '{lsn}', false) from pgmig.progress");
-        life.on_source("insert into log values ('behind', null)").await;
-        life.wait_for(&mut run, &format!("changes to be applied after {sessions} was ended"), &applied).await;
+        life.is_applied(&mut run, &format!("changes to be applied after {sessions} was ended"), &lsn).await;
     }
     writers.stop().await;
     let done = life.end(run).await;
@@ -99,9 +97,7 @@ async fn broken_off(way: Way) -> Outcome {
             proxy.cut();
         }
         proxy.go_on();
-        life.on_source("insert into log values ('behind', null)").await;
-        let applied = format!("select coalesce(replay_lsn >= '{lsn}', false) from pgmig.progress");
-        life.wait_for(&mut run, "all of it", &applied).await;
+        life.is_applied(&mut run, "all of it", &lsn).await;
     }
     life.end(run).await;
     Ok(())

@@ -50,9 +50,7 @@ async fn cut_for(time: Duration, way: Way, die: bool) -> Outcome {
         }
         life.wait_for(&mut run, "follow", "select phase = 'follow' from pgmig.progress").await;
         let lsn = life.lsn().await;
-        life.on_source("insert into log values ('behind', null)").await;
-        let applied = format!("select coalesce(replay_lsn >= '{lsn}', false) from pgmig.progress");
-        life.wait_for(&mut run, "changes to be applied", &applied).await;
+        life.is_applied(&mut run, "changes to be applied", &lsn).await;
     }
     writers.stop().await;
     life.end(run).await;

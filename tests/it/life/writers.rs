@@ -7,11 +7,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use fastrand::Rng;
-use harness::wait_until;
+use harness::{Pgmig, wait_until};
 use tokio::task::JoinHandle;
 use tokio_postgres::Client;
 
-use super::session;
+use super::{Life, session};
 
 pub const SCHEMA: &str = r#"
     create type mood as enum ('sad', 'so so', 'it''s "happy", really');
@@ -41,6 +41,15 @@ pub struct Writers {
     stop: Arc<AtomicBool>,
     committed: Arc<AtomicU64>,
     sessions: Vec<JoinHandle<()>>,
+}
+
+impl Life {
+    /// Waits until all that the source had at `lsn` is on the target. A row behind it has the stream say so.
+    pub async fn is_applied(&self, run: &mut Pgmig, what: &str, lsn: &str) {
+        self.on_source("insert into log values ('behind', null)").await;
+        let applied = format!("select coalesce(replay_lsn >= '{lsn}', false) from pgmig.progress");
+        self.wait_for(run, what, &applied).await;
+    }
 }
 
 impl Writers {
