@@ -363,8 +363,22 @@ async fn a_process_that_joined_keeps_to_the_limits_and_waits_for_the_next_run_wh
     assert_eq!(life.on_target(done).await, before);
     let reading = "select count(*) from pg_stat_activity where application_name = 'pgmig copy'";
     assert_eq!(life.on_source(reading).await, "2", "a session of the run and one of the process that joined");
+    // So it is with a rate that the run sets while the source keeps too much WAL; this run stands still.
+    life.on_target("update pgmig.sentinel set wal_max_rate = 1").await;
     life.on_target("select pgmig.throttle(max_rate => 0)").await;
-    life.wait_for(&mut joined, "its Parts", &more(&before)).await;
+    movers.write_more(30).await;
+    assert_eq!(life.on_target(done).await, before);
+    // Asked to end, it finishes what it has in hand.
+    joined.interrupt();
+    let asked = async || joined.stderr().contains("once more stops at once");
+    wait_until(Duration::from_secs(10), "it to hear", asked).await;
+    life.on_target("update pgmig.sentinel set wal_max_rate = null").await;
+    let stopped = joined.finish(&["error: stopped"]).await.expect_code(130);
+    assert!(stopped.stderr.contains("the run goes on without this process"), "{}", stopped.stderr);
+    let after = life.on_target(done).await;
+    assert_ne!(after, before, "the Part that it had in hand");
+    let mut joined = life.pgmig(&["run", "--join", "--table-jobs", "2"]);
+    life.wait_for(&mut joined, "its Parts", &more(&after)).await;
     life.kill(run).await;
     drop(proxy);
     let waits = async || joined.stderr().contains("waiting for the next one");
