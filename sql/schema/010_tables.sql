@@ -119,7 +119,7 @@ comment on column pgmig.part.table_name is 'name of the table';
 comment on column pgmig.part.part_number is 'from 1 to parts';
 comment on column pgmig.part.parts is 'how many Parts the table is copied in';
 comment on column pgmig.part.predicate is 'which rows of the source this Part holds; null for the whole table';
-comment on column pgmig.part.key_column is 'column of the range of keys that this Part holds; null where it is cut in another way, or where the order of its type is not the same on every server';
+comment on column pgmig.part.key_column is 'column of the range of keys that this Part holds; null where it is cut in another way, or where the order of its values is not the same on every server';
 comment on column pgmig.part.key_type is 'type of key_column';
 comment on column pgmig.part.key_lower is 'the least key of the range; null: it has none';
 comment on column pgmig.part.key_upper is 'the first key behind the range; null: it has none';
