@@ -19,6 +19,7 @@ mod objects;
 mod parts;
 mod points;
 mod removed;
+mod signals;
 mod stalls;
 mod steered;
 mod stop;
@@ -52,6 +53,7 @@ pub const EXTENSION: Way = Way { flavour: "extension", plugin: "pgoutput" };
 pub const PLAIN: Way = Way { flavour: "plain", plugin: "pgoutput" };
 pub const EXTENSION_WAL2JSON: Way = Way { flavour: "extension", plugin: "wal2json" };
 pub const PLAIN_WAL2JSON: Way = Way { flavour: "plain", plugin: "wal2json" };
+pub const WAYS: [Way; 4] = [EXTENSION, PLAIN, EXTENSION_WAL2JSON, PLAIN_WAL2JSON];
 
 /// One migration between two servers of its own.
 pub struct Life {

@@ -12,6 +12,7 @@ use crate::config::Conninfo;
 use crate::config::filters::Filters;
 use crate::config::requirements::Requirements;
 use crate::error::{Context, Error, Exit, Result};
+use crate::model::name::identifier;
 use crate::model::{Leave, LeftOut, TableName, What};
 use crate::selection::{self, Selected};
 use crate::source::catalog::{self, Sizes, Table};
@@ -75,6 +76,23 @@ impl Cutting {
             _ => general,
         }
     }
+
+    /// Why an interrupted copy keeps no Part of this table, where it was asked to keep them.
+    fn keeps_none(&self, table: &Table, general: Cut) -> Option<String> {
+        let is_large = self.keep_parts_of.is_some_and(|size| table.bytes > size);
+        let asked = self.snapshot_per_part || self.by == Some(SplitBy::Key) || (self.by.is_none() && is_large);
+        if !asked || general.count(table) < 2 {
+            return None;
+        }
+        match &table.split_key {
+            Some(key) if key.tells_part => None,
+            Some(key) if key.is_text() => Some(format!(
+                "its key {} is text in an order that is not the same everywhere: only that of the collation C is",
+                identifier(&key.column)
+            )),
+            _ => Some("no key of it says in every change which Part its row is in".into()),
+        }
+    }
 }
 
 pub struct Draft {
@@ -83,6 +101,8 @@ pub struct Draft {
     pub steps: Vec<Step>,
     /// Names of steps that need all rows of their table as of one moment.
     pub one_moment: Vec<(TableName, String)>,
+    /// Tables that are copied again as a whole if the copy is interrupted, although Parts were to be kept, and why.
+    pub kept_whole: Vec<(TableName, String)>,
     /// How many there are, copied or not.
     pub large_objects: i64,
 }
@@ -104,8 +124,9 @@ pub async fn draft(holder: &SnapshotHolder, asked: &Asked<'_>, file: &Path) -> R
     };
     let mut selected = selection::select(client, asked.filters, asked.follow, asked.cut.sizes).await?;
     let mut all: Vec<Part> = Vec::new();
-    let mut one_moment = Vec::new();
+    let (mut one_moment, mut kept_whole) = (Vec::new(), Vec::new());
     for table in &selected.tables {
+        kept_whole.extend(asked.cut.keeps_none(table, cut).map(|why| (table.name.clone(), why)));
         let cut = asked.cut.of(table, cut);
         let keys = match &table.split_key {
             Some(key) if cut.by == SplitBy::Key && cut.count(table) > 1 => {
@@ -191,7 +212,7 @@ pub async fn draft(holder: &SnapshotHolder, asked: &Asked<'_>, file: &Path) -> R
         let warnings = unknown.map(|name| format!("--requirements names {name}, which the source does not have"));
         selected.warnings.extend(warnings);
     }
-    Ok(Draft { selected, parts: all, steps, one_moment, large_objects })
+    Ok(Draft { selected, parts: all, steps, one_moment, kept_whole, large_objects })
 }
 
 /// Takes out what flags leave behind; says what it was.
@@ -230,6 +251,9 @@ impl Draft {
         }
         for table in self.selected.tables.iter().filter(|table| !table.logged) {
             warnings.push(format!("{} is unlogged: it is copied, its changes are not followed", table.name));
+        }
+        for (table, why) in &self.kept_whole {
+            warnings.push(format!("{table} is copied again as a whole if the copy is interrupted: {why}"));
         }
         warnings
     }

@@ -71,8 +71,12 @@ async fn wal2json(scope: &Scope<'_>, may_try: bool) -> Result<Result<bool>> {
     }
     let lossy = tables.iter().find_map(|table| Some((&table.name, table.float_column.as_ref()?)));
     match (slot::wal2json_keeps_nan(scope.source).await, lossy) {
-        (Ok(true), _) | (Ok(false), None) => Ok(Ok(true)),
-        (Ok(false), Some((table, column))) => refuse(format!(
+        (Ok(Some(true)), _) | (Ok(_), None) => Ok(Ok(true)),
+        (Ok(None), Some((table, column))) => refuse(format!(
+            "whether the source's wal2json is 2.6 or later, as column {column} of {table} needs it, cannot be found out before the \
+             transactions end that are open on the source"
+        )),
+        (Ok(Some(false)), Some((table, column))) => refuse(format!(
             "the source's wal2json is older than 2.6 and turns NaN and infinity in column {column} of {table} into null"
         )),
         (Err(error), _) => Ok(Err(no_wal2json(error))),

@@ -12,6 +12,7 @@ use crate::copy::extension_data;
 use crate::copy::pool::{self, Hand};
 use crate::copy::shared::Shared;
 use crate::copy::worker::Worker;
+use crate::crash;
 use crate::error::{Error, Exit, Result};
 use crate::model::{Lsn, Phase};
 use crate::patience::Patience;
@@ -123,7 +124,10 @@ impl Run {
         sentinel::set_exported(&self.target, &self.config.name, None).await?;
         // Once a table has all its indexes, it must be of one moment.
         let keep_ranges = phase <= Phase::Copy;
-        for table in queue::restart_split_tables(&self.target, &self.config.name, keep_ranges).await? {
+        crash::before(crash::ANEW);
+        let anew = queue::restart_split_tables(&self.target, &self.config.name, keep_ranges).await?;
+        crash::after(crash::ANEW);
+        for table in anew {
             self.report.info(format!("{table} was copied in part and is copied anew"));
         }
         self.planned_event().await?;
