@@ -7,7 +7,7 @@ use std::path::Path;
 use tokio_postgres::Client;
 
 use super::stream::Streaming;
-use super::upstream::check_slot;
+use super::upstream::{Reader, check_slot};
 use super::{Config, Control, Run, identity};
 use crate::connect::Side;
 use crate::copy::draft::{self, Roles, draft};
@@ -108,7 +108,7 @@ impl Run {
         let name = &self.config.slot_name;
         if slot::find(&self.source, name).await?.is_some() {
             // Left by an earlier try of this phase, whose session may just be ending.
-            check_slot(&self.source, name, Lsn(u64::MAX)).await?;
+            check_slot(&self.source, name, Lsn(u64::MAX), Reader::MayBeAnother).await?;
             slot::drop(&self.source, name).await?;
         }
         empty_spool(&self.config.dir)?;
@@ -121,7 +121,7 @@ impl Run {
         }
         // Before the slot: what is altered behind the snapshot is told.
         self.capture_ddl(&found.plugin).await?;
-        let mut client = ReplicationClient::connect(&self.config.source, Side::Source, "pgmig receive").await?;
+        let mut client = ReplicationClient::connect(&self.config.source, Side::Source, slot::RECEIVER).await?;
         crash::before(crash::SLOT);
         let creating = client.create_slot(name, &found.plugin, false, Snapshot::Export);
         let created = self.while_waiting(creating).await?;

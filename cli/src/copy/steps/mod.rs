@@ -71,6 +71,12 @@ fn of_database(entry: &Entry) -> bool {
 /// The steps of a migration in their order.
 pub fn steps(schema: &Schema<'_>) -> Vec<Step> {
     let mut steps = Vec::new();
+    add(schema, &mut steps);
+    steps
+}
+
+/// Adds them behind others.
+pub fn add(schema: &Schema<'_>, steps: &mut Vec<Step>) {
     // Views that need a primary key are made after it, and their indexes after them.
     let late: HashSet<TableName> = schema.post.iter().filter(is_view).map(relation).collect();
     let pre = schema.pre.iter().map(|entry| (Section::PreData, entry));
@@ -85,7 +91,7 @@ pub fn steps(schema: &Schema<'_>) -> Vec<Step> {
             _ => {
                 let facts = schema.objects.and_then(|objects| objects.get(&(entry.catalog, entry.oid)));
                 let from = steps.len();
-                entry_steps(section, entry, facts, &mut steps);
+                entry_steps(section, entry, facts, steps);
                 for step in &mut steps[from..] {
                     if step.table.as_ref().is_some_and(|table| late.contains(table)) {
                         step.stage = "rest".into();
@@ -117,7 +123,6 @@ pub fn steps(schema: &Schema<'_>) -> Vec<Step> {
     for entry in schema.pre.iter().filter(|entry| of_database(entry) && entry.kind != "DATABASE") {
         steps.extend(special::database(entry, schema.database));
     }
-    steps
 }
 
 /// SQL may not update a GENERATED ALWAYS identity column, and the plain flavour writes with SQL: such
