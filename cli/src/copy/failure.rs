@@ -3,6 +3,7 @@
 use crate::error::{Error, Exit};
 use crate::model::TableName;
 use crate::source::snapshot;
+use crate::target::objects::BY_SEARCH_PATH;
 
 /// Whether the source has no such table any more.
 pub(super) fn table_is_gone(err: &Error) -> bool {
@@ -27,6 +28,7 @@ pub fn explained(err: Error) -> Error {
         (Exit::Target, Some("22021" | "22P05")) => {
             "the source holds bytes that are no text in the target's encoding: mend them there, or leave the table out"
         }
+        (Exit::Target, Some("42883" | "42P01" | "42704")) => BY_SEARCH_PATH,
         _ if column_is_gone(&err) => {
             "the table was altered since it was planned: begin again (pgmig cleanup --force, empty the target, pgmig run)"
         }
