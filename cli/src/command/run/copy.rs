@@ -17,6 +17,7 @@ use crate::error::{Error, Exit, Result};
 use crate::model::{Lsn, Phase};
 use crate::patience::Patience;
 use crate::report::Reporter;
+use crate::source;
 use crate::source::large_objects::Belongings;
 use crate::source::snapshot::{self, SnapshotHolder};
 use crate::target::{extension_parts, queue, rounds, sentinel};
@@ -42,7 +43,11 @@ impl Run {
             // Kept until the copy is over: a worker that leaves the snapshot for a while comes back to it.
             let holder = match holder {
                 Some(holder) => holder,
-                None => holder.insert(self.new_snapshot(phase, follow).await?),
+                None => {
+                    let fresh = self.new_snapshot(phase, follow).await?;
+                    self.renew_columns(&source::columns::forms(&fresh.client).await?).await?;
+                    holder.insert(fresh)
+                }
             };
             if per_part && let Some(table) = queue::needs_one_snapshot(&self.target, name).await? {
                 return Err(Error::usage(format!("{table} was cut for a copy under one snapshot"))
@@ -68,7 +73,9 @@ impl Run {
             board.offer(queue::tables_to_build(&self.target, name, true).await?);
             if phase <= Phase::Copy { self.enter(Phase::Indexes).await } else { Ok(()) }
         };
-        pool::run(workers, builders, &board, &self.control.stopping, copied).await?;
+        if let Err(err) = pool::run(workers, builders, &board, &self.control.stopping, copied).await {
+            return Err(self.explain_altered(err).await);
+        }
         let left = queue::table_steps_left(&self.target, name).await?;
         if left > 0 {
             return Err(Error::new(Exit::Target, format!("{left} indexes, constraints or statistics were not made"))

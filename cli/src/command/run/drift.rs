@@ -104,6 +104,7 @@ impl Run {
         altered: Vec<TableName>,
         mut told: Option<&mut HashSet<TableName>>,
     ) -> Result<()> {
+        let (mut names, mut missing) = (Vec::new(), Vec::new());
         for table in altered {
             let statements = self.alterations(&table).await?;
             let retyped = statements.iter().any(|statement| statement.contains(" alter column "));
@@ -117,12 +118,17 @@ impl Run {
                     }
                 }
                 _ => {
-                    return Err(Error::new(Exit::Differ, format!("{table} was altered on the source"))
-                        .hint(run_on_target(&statements)));
+                    missing.extend(statements);
+                    names.push(table.to_string());
                 }
             }
         }
-        Ok(())
+        match names.as_slice() {
+            [] => Ok(()),
+            [table] => Err(format!("{table} was altered on the source")),
+            [table, others @ ..] => Err(format!("{table} and {} more tables were altered on the source", others.len())),
+        }
+        .map_err(|what| Error::new(Exit::Differ, what).hint(run_on_target(&missing)))
     }
 
     /// A key was taken away. pgoutput makes the source refuse UPDATE and DELETE then; wal2json leaves
@@ -178,7 +184,7 @@ impl Run {
     }
 
     /// The statements that make a table of the target what it is on the source.
-    async fn alterations(&self, table: &TableName) -> Result<Vec<String>> {
+    pub(super) async fn alterations(&self, table: &TableName) -> Result<Vec<String>> {
         let name = std::slice::from_ref(table);
         let mut there = source::columns::columns(&self.source_client("pgmig watch").await?, name).await?;
         let mut here = target::columns::columns(&self.target_client("pgmig watch", &[]).await?, name).await?;
@@ -327,6 +333,6 @@ impl Run {
     }
 }
 
-fn run_on_target(statements: &[String]) -> String {
+pub(super) fn run_on_target(statements: &[String]) -> String {
     format!("run on the target, then run again:\n{}", statements.join("\n"))
 }
