@@ -226,6 +226,17 @@ pub struct Mend {
     pub statement: String,
 }
 
+impl Mend {
+    pub fn in_words(&self) -> String {
+        let place = match self.place {
+            Place::Source => "on the source: ",
+            Place::Target => "on the target: ",
+            Place::Here => "",
+        };
+        format!("{place}{}", self.statement)
+    }
+}
+
 /// A statement without the values in it: strings and numbers become `?`, and where a value could hide (a
 /// comment, a dollar quote, a backslash) or at 120 characters it ends.
 pub fn without_values(statement: &str) -> String {

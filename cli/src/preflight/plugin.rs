@@ -1,15 +1,28 @@
 //! Which output plugin a run takes: wal2json where it is allowed and carries every value, else pgoutput.
 //! Each is tried with a temporary slot. One that was asked for by name and cannot do it is a failure.
 
+use std::time::Duration;
+
 use super::Scope;
 use super::checks::{Checks, some};
+use super::waiting::{Look, Waiting};
 use crate::error::{Error, Exit, Result};
 use crate::model::Place;
 use crate::model::name::identifier;
+use crate::report::units;
 use crate::source::checks::stream::{Surroundings, not_owned};
+use crate::source::checks::transactions::oldest_transaction;
+use crate::source::checks::values;
 use crate::source::{checks as source_checks, slot};
 
 const CHECK: &str = "output plugin";
+/// wal2json writes a change as one text of at most 1 GB, and a slot does not get past one that is larger. A
+/// byte of bytea is two there, and so is a quote, a backslash or a line's end.
+const LARGE: u64 = (1 << 30) / 2;
+/// What a temporary slot may take where nobody is in its way.
+const SLOW: Duration = Duration::from_secs(60);
+/// How long large values are looked for.
+const LOOK_FOR: Duration = Duration::from_secs(5);
 
 pub(super) async fn choose(
     scope: &Scope<'_>,
@@ -19,11 +32,15 @@ pub(super) async fn choose(
 ) -> Result<&'static str> {
     let asked = scope.asked.plugin;
     if asked != Some("pgoutput") {
-        match wal2json(scope, may_try).await? {
+        match wal2json(scope, may_try, checks).await? {
             Ok(tried) => {
                 if tried {
                     checks.pass(Place::Source, CHECK, "wal2json, tried with a temporary slot");
                 }
+                return Ok("wal2json");
+            }
+            Err(error) if waits(&error) => {
+                not_tried(scope, error, checks).await?;
                 return Ok("wal2json");
             }
             Err(error) if asked.is_some() => {
@@ -38,7 +55,8 @@ pub(super) async fn choose(
         }
     }
     if may_try && scope.asked.tries.is_some() {
-        match slot::try_plugin(scope.source, "pgoutput").await {
+        match patiently(scope, async || slot::try_plugin(scope.source, "pgoutput").await).await? {
+            Err(error) if waits(&error) => not_tried(scope, error, checks).await?,
             Ok(()) => checks.pass(Place::Source, CHECK, "pgoutput, tried with a temporary slot"),
             Err(error) => checks.refuse(Place::Source, CHECK, error),
         }
@@ -48,7 +66,7 @@ pub(super) async fn choose(
 }
 
 /// Whether it was tried; or why it is not taken.
-async fn wal2json(scope: &Scope<'_>, may_try: bool) -> Result<Result<bool>> {
+async fn wal2json(scope: &Scope<'_>, may_try: bool, checks: &mut Checks) -> Result<Result<bool>> {
     let tables = &scope.selected.tables;
     let refuse = |what: String| Ok(Err(Error::new(Exit::Source, what).hint("use --plugin pgoutput")));
     if scope.on_source.encoding != "UTF8" {
@@ -70,13 +88,72 @@ async fn wal2json(scope: &Scope<'_>, may_try: bool) -> Result<Result<bool>> {
         return Ok(Ok(false));
     }
     let lossy = tables.iter().find_map(|table| Some((&table.name, table.float_column.as_ref()?)));
-    match (slot::wal2json_keeps_nan(scope.source).await, lossy) {
-        (Ok(true), _) | (Ok(false), None) => Ok(Ok(true)),
-        (Ok(false), Some((table, column))) => refuse(format!(
-            "the source's wal2json is older than 2.6 and turns NaN and infinity in column {column} of {table} into null"
-        )),
-        (Err(error), _) => Ok(Err(no_wal2json(error))),
+    match (patiently(scope, async || slot::wal2json_keeps_nan(scope.source).await).await?, lossy) {
+        (Ok(true), _) | (Ok(false), None) => {}
+        (Ok(false), Some((table, column))) => {
+            return refuse(format!(
+                "the source's wal2json is older than 2.6 and turns NaN and infinity in column {column} of {table} into null"
+            ));
+        }
+        (Err(error), _) => return Ok(Err(no_wal2json(error))),
     }
+    let oids: Vec<u32> = tables.iter().filter(|table| table.logged).map(|table| table.oid).collect();
+    let rows = values::large_rows(scope.source, &oids, LARGE, LOOK_FOR).await?;
+    if let Some(row) = rows.found.first() {
+        let twice = if row.twice { " (REPLICA IDENTITY FULL sends a row as it was and as it is)" } else { "" };
+        return refuse(format!(
+            "an update of {} can send {} of values{twice}, and wal2json cannot write a change that is over 1 GB as JSON: the slot would not get past it",
+            row.table,
+            units::bytes(row.bytes)
+        ));
+    }
+    if !rows.unseen.is_empty() {
+        let message = format!(
+            "not looked through within {} s: {}; wal2json cannot write a change that is over 1 GB as JSON, and its slot does not get past one",
+            LOOK_FOR.as_secs(),
+            some(&rows.unseen)
+        );
+        checks.warn(Place::Source, "large values", message, "if rows there hold 256 MB or more: --plugin pgoutput");
+    }
+    Ok(Ok(true))
+}
+
+/// Tries until nobody is in the way of a temporary slot, or it was waited long enough; what only preflight
+/// wants to know it tries once. The outer error is that.
+async fn patiently<T>(scope: &Scope<'_>, attempt: impl AsyncFn() -> Result<T>) -> Result<Result<T>> {
+    let tries = scope.asked.tries.as_ref();
+    let mut waiting = Waiting::new(tries.and_then(|tries| tries.slot_wait));
+    loop {
+        let tried = attempt().await;
+        let (Err(error), Some(report)) = (&tried, tries.and_then(|tries| tries.report.as_ref())) else {
+            return Ok(tried);
+        };
+        if !waits(error) {
+            return Ok(tried);
+        }
+        match waiting.look(scope.source).await? {
+            Look::New(text) => report.info(text),
+            Look::Known => {}
+            Look::Nobody if waiting.lasts() > SLOW => return Ok(tried),
+            Look::Nobody => {}
+        }
+    }
+}
+
+/// Whether a temporary slot was not ready in time.
+fn waits(error: &Error) -> bool {
+    error.sqlstate() == Some("57014")
+}
+
+async fn not_tried(scope: &Scope<'_>, error: Error, checks: &mut Checks) -> Result<()> {
+    match oldest_transaction(scope.source).await? {
+        Some(oldest) => {
+            let message = format!("not tried: a slot waits until transactions end, now for {}", oldest.who);
+            checks.warn(Place::Source, CHECK, message, format!("let it end, or:\n{}", oldest.end));
+        }
+        None => checks.refuse(Place::Source, CHECK, error),
+    }
+    Ok(())
 }
 
 /// Why wal2json could not be tried, and what to do about it.

@@ -63,6 +63,15 @@ pub async fn end_reader(client: &Client, name: &str, pid: i32) -> Result<()> {
     Ok(())
 }
 
+/// Ends the session that makes a slot, and with it the slot.
+pub async fn end_maker(client: &Client, pid: i32) -> Result<()> {
+    client
+        .execute("select pg_catalog.pg_terminate_backend($1, 5000)", &[&pid])
+        .await
+        .on_source(|| "end the session that makes the slot".into())?;
+    Ok(())
+}
+
 /// Drops the slot if it is there. True if it was.
 pub async fn drop(client: &Client, name: &str) -> Result<bool> {
     let row = client
@@ -239,11 +248,14 @@ pub async fn nudge(client: &Client) -> Result<()> {
     Ok(())
 }
 
+/// A slot waits for transactions; who tries one asks again.
+const TRY_FOR: &str = "set statement_timeout = '5s'";
+
 /// Tries an output plugin with a temporary slot.
 pub async fn try_plugin(client: &Client, plugin: &str) -> Result<()> {
     let slot = format!("pgmig_probe_{}", fastrand::u32(..));
     let doing = || format!("try {plugin} with a temporary slot");
-    client.batch_execute("set statement_timeout = '60s'").await.on_source(doing)?;
+    client.batch_execute(TRY_FOR).await.on_source(doing)?;
     let tried = client
         .query("select pg_catalog.pg_create_logical_replication_slot($1, $2, true)", &[&slot, &plugin])
         .await
@@ -259,11 +271,15 @@ pub async fn try_plugin(client: &Client, plugin: &str) -> Result<()> {
 pub async fn wal2json_keeps_nan(client: &Client) -> Result<bool> {
     let slot = format!("pgmig_probe_{}", fastrand::u32(..));
     let doing = || "try wal2json with a temporary slot".to_string();
-    client.batch_execute("set statement_timeout = '60s'").await.on_source(doing)?;
-    client
+    client.batch_execute(TRY_FOR).await.on_source(doing)?;
+    let made = client
         .query("select pg_catalog.pg_create_logical_replication_slot($1, 'wal2json', true)", &[&slot])
         .await
-        .on_source(doing)?;
+        .on_source(doing);
+    if made.is_err() {
+        client.batch_execute("set statement_timeout = 0").await.on_source(doing)?;
+    }
+    made?;
     let tried = client
         .query(
             "select count(*) from pg_catalog.pg_logical_slot_peek_changes($1, null, 1,

@@ -182,6 +182,33 @@ fn copy(watched: &Watched, waits: &Waits) -> Diagnosis {
     found(Cause::Source, stalled, format!("{moves}: the target waits for rows, {}", busy("source", source)), None)
 }
 
+/// Why one Part moves no byte; `target` and `source` are what was seen of its own two sessions.
+pub fn of_part(target: &Seen, source: Option<&Seen>) -> Diagnosis {
+    let locked = || lock(Place::Target, target).or_else(|| lock(Place::Source, source?));
+    if let Some(locked) = locked() {
+        return locked;
+    }
+    let still = |cause: Cause, text: String| found(cause, true, text, None);
+    let Some(waits) = target.of(Work::Copy) else {
+        return still(Cause::Line, "its session on the target is gone; its worker does not know yet".into());
+    };
+    if waits.share(&["Client: ClientRead", "idle"]) < MOSTLY {
+        return still(Cause::Target, busy("target", waits));
+    }
+    let waits_for_rows = |of: String| format!("the target waits for rows, {of}");
+    let Some(source) = source else {
+        return still(Cause::Source, waits_for_rows("and the source does not answer".into()));
+    };
+    match source.of(Work::Copy) {
+        None => still(Cause::Line, waits_for_rows("and its session on the source is gone".into())),
+        // It has sent, or would send, what does not come out of the other end.
+        Some(waits) if waits.share(&["Client: ", "idle"]) >= MOSTLY => {
+            still(Cause::Line, "both servers wait for what is between them, the network or this machine".into())
+        }
+        Some(waits) => still(Cause::Source, waits_for_rows(busy("source", waits))),
+    }
+}
+
 fn apply(watched: &Watched, waits: &Waits) -> Diagnosis {
     let p = &watched.after;
     let stalled = p.replay_lsn == watched.before.replay_lsn && p.applied_rows == watched.before.applied_rows;

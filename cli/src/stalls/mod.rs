@@ -2,6 +2,7 @@
 //! comes to. Reads only, and takes no lock of a table: whatever is stuck does not hold it up.
 
 mod diagnosis;
+mod part;
 
 use std::time::{Duration, Instant};
 
@@ -15,6 +16,7 @@ use crate::server::sessions;
 use crate::source::health;
 use crate::target::progress;
 pub use diagnosis::diagnosis;
+pub use part::part;
 
 /// How often it looks.
 const EVERY: Duration = Duration::from_millis(200);

@@ -22,7 +22,7 @@ use crate::cutover;
 use crate::error::Result;
 use crate::model::{Leave, Lsn};
 use crate::preflight::{Asked, Tries};
-use crate::report::units;
+use crate::report::{Reporter, units};
 use crate::source::catalog::Sizes;
 use crate::target::install::Flavour;
 
@@ -65,6 +65,10 @@ pub struct Config {
     pub wal_budget_policy: Policy,
     /// How long a lost server is waited for.
     pub reconnect_for: Duration,
+    /// How long the slot may wait for transactions of the source; None for as long as they take.
+    pub slot_wait: Option<Duration>,
+    /// How long a Part may move no byte before that is told.
+    pub stalled_after: Duration,
     /// How to cut over when that is asked for in SQL.
     pub cutover: cutover::Settings,
     /// What becomes of DDL, if it is said.
@@ -107,6 +111,8 @@ impl Config {
             max_rate: args.max_rate,
             max_source_connections: args.max_source_connections,
             reconnect_for: Duration::from_secs(args.reconnect_for),
+            slot_wait: args.slot_wait,
+            stalled_after: args.watched.stalled_after,
             wal_budget: (args.wal_budget > 0).then_some(args.wal_budget),
             wal_budget_policy: match args.wal_budget_policy {
                 WalBudgetPolicyArg::Stop => Policy::Stop,
@@ -152,8 +158,9 @@ impl Config {
         self.back_of.is_some()
     }
 
-    /// What preflight looks at, tried where that says more than reading.
-    pub fn asked(&self) -> Asked {
+    /// What preflight looks at, tried where that says more than reading. With somebody to tell, it waits for
+    /// what a slot waits for.
+    pub fn asked(&self, report: Option<&Reporter>) -> Asked {
         Asked {
             follow: self.follow,
             slot_name: self.slot_name.clone(),
@@ -169,7 +176,12 @@ impl Config {
             large_objects: self.large_object_parts > 0,
             // Beside the workers: catalog, snapshot, receiver, dump, watch.
             sessions: (self.table_jobs.max(self.index_jobs) + self.large_object_parts + 5) as i64,
-            tries: Some(Tries { source: self.source.clone(), dir: self.dir.clone() }),
+            tries: Some(Tries {
+                source: self.source.clone(),
+                dir: self.dir.clone(),
+                report: report.cloned(),
+                slot_wait: self.slot_wait,
+            }),
         }
     }
 }

@@ -94,6 +94,7 @@ pub fn steps(schema: &Schema<'_>) -> Vec<Step> {
             }
         }
     }
+    grant_schemas_first(&mut steps);
     if schema.analyze {
         let parents: HashSet<&TableName> = schema.parents.iter().collect();
         let others = schema.tables.iter().map(|table| &table.name).filter(|name| !parents.contains(name));
@@ -118,6 +119,17 @@ pub fn steps(schema: &Schema<'_>) -> Vec<Step> {
         steps.extend(special::database(entry, schema.database));
     }
     steps
+}
+
+/// Who is given an object needs CREATE on its schema, which no superuser's hand replaces. What takes privileges
+/// away waits until all is made.
+fn grant_schemas_first(steps: &mut Vec<Step>) {
+    let grants =
+        |step: &Step| step.kind == "ACL" && step.name.starts_with("SCHEMA ") && !step.statement.contains("REVOKE ");
+    let (first, others): (Vec<Step>, Vec<Step>) = std::mem::take(steps).into_iter().partition(grants);
+    *steps = others;
+    let at = steps.iter().rposition(|step| step.kind == "SCHEMA").map_or(0, |at| at + 1);
+    steps.splice(at..at, first);
 }
 
 /// SQL may not update a GENERATED ALWAYS identity column, and the plain flavour writes with SQL: such
