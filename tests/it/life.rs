@@ -129,13 +129,14 @@ impl Life {
         self.source = session(&self.pair.source_uri()).await;
         self.target = session(&self.pair.target_uri()).await;
     }
-    /// Runs until changes are followed.
+    /// Runs until changes are followed and no table is copied again.
     pub async fn follow(&self) -> Pgmig {
         self.follow_with(&[]).await
     }
     pub async fn follow_with(&self, more: &[&str]) -> Pgmig {
         let mut run = self.run_with(more);
-        self.wait_for(&mut run, "follow", "select phase = 'follow' from pgmig.progress").await;
+        let copied = "not exists (select from pgmig.part where state <> 'done')";
+        self.wait_for(&mut run, "follow", &format!("select phase = 'follow' and {copied} from pgmig.progress")).await;
         run
     }
 

@@ -173,7 +173,7 @@ pub async fn draft(holder: &SnapshotHolder, asked: &Asked<'_>, file: &Path) -> R
         let statements = roles::new_roles(&tools.roles(asked.source).await?, &roles.there);
         steps.extend(special::roles(&statements, roles.passwords, roles.by_superuser));
     }
-    steps.extend(steps::steps(&Schema {
+    let schema = Schema {
         pre: &pre,
         post: &post,
         objects: Some(&objects),
@@ -183,7 +183,8 @@ pub async fn draft(holder: &SnapshotHolder, asked: &Asked<'_>, file: &Path) -> R
         requirements: asked.requirements,
         database: asked.target_database.as_deref().unwrap_or(&database),
         analyze: !asked.leave.analyze,
-    }));
+    };
+    steps::add(&schema, &mut steps);
     let selection = &mut selected.selection;
     selection.left_out.extend(left_out);
     selection.left_out.sort();

@@ -13,6 +13,9 @@ use crate::source::catalog;
 /// How long the session that reads a slot may take to end.
 const FREE_WITHIN: Duration = Duration::from_secs(10);
 
+/// The application_name of the session that receives the stream.
+pub const RECEIVER: &str = "pgmig receive";
+
 /// What pg_replication_slots says of a slot.
 #[derive(Debug, Clone)]
 pub struct Slot {
@@ -63,12 +66,18 @@ pub async fn end_reader(client: &Client, name: &str, pid: i32) -> Result<()> {
     Ok(())
 }
 
-/// Ends the session that makes a slot, and with it the slot.
-pub async fn end_maker(client: &Client, pid: i32) -> Result<()> {
+/// Ends the reader of a slot of ours if a pgmig of the same role left it behind: behind a network that
+/// stands still the source waits for it as long as `wal_sender_timeout`. Others go on reading.
+pub async fn end_left_over(client: &Client, name: &str) -> Result<()> {
     client
-        .execute("select pg_catalog.pg_terminate_backend($1, 5000)", &[&pid])
+        .execute(
+            "select pg_catalog.pg_terminate_backend(a.pid, 5000)
+               from pg_catalog.pg_replication_slots s join pg_catalog.pg_stat_activity a on a.pid = s.active_pid
+              where s.slot_name = $1 and a.application_name = $2 and a.usename = current_user",
+            &[&name, &RECEIVER],
+        )
         .await
-        .on_source(|| "end the session that makes the slot".into())?;
+        .on_source(|| format!("end what a run that was killed left at slot `{name}`"))?;
     Ok(())
 }
 

@@ -25,6 +25,28 @@ async fn torture_network() -> Outcome {
     Ok(())
 }
 
+/// The source hears nothing of the end of such a run, and goes on waiting for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_next_run_takes_the_slot_from_a_run_that_was_killed_behind_a_network_that_stands_still() -> Outcome {
+    let mut life = Life::begin(PLAIN_WAL2JSON, writers::SCHEMA).await;
+    life.allowed = writers::ALLOWED;
+    let writers = Writers::start(&life.pair.source_uri(), 2, seed()).await;
+    let proxy = Proxy::to(&life.pair.source).await?;
+    let mut run = life.run_from(&proxy.uri(&life.pair.source, DATABASE), &["--allow-insert-only"]);
+    life.wait_for(&mut run, "follow", "select phase = 'follow' from pgmig.progress").await;
+    proxy.stall();
+    writers.write_more(20).await;
+    life.kill(run).await;
+    let reads = life.on_source("select active_pid from pg_replication_slots where slot_name = 'pgmig_default'").await;
+    assert_ne!(reads, "");
+    let run = life.run_with(&["--allow-insert-only"]);
+    writers.write_more(20).await;
+    writers.stop().await;
+    life.end(run).await;
+    assert_eq!(life.on_source(&format!("select count(*) from pg_stat_activity where pid = {reads}")).await, "0");
+    Ok(())
+}
+
 /// `die`: whether the connections are found broken when the network is back.
 async fn cut_for(time: Duration, way: Way, die: bool) -> Outcome {
     let mut life = Life::begin(way, writers::SCHEMA).await;

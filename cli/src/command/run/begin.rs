@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio_postgres::Client;
 
 use super::stream::Streaming;
-use super::upstream::check_slot;
+use super::upstream::{Reader, check_slot};
 use super::{Config, Control, Run, identity};
 use crate::connect::Side;
 use crate::copy::draft::{self, Roles, draft};
@@ -113,7 +113,7 @@ impl Run {
         let name = &self.config.slot_name;
         if slot::find(&self.source, name).await?.is_some() {
             // Left by an earlier try of this phase, whose session may just be ending.
-            check_slot(&self.source, name, Lsn(u64::MAX)).await?;
+            check_slot(&self.source, name, Lsn(u64::MAX), Reader::MayBeAnother).await?;
             slot::drop(&self.source, name).await?;
         }
         empty_spool(&self.config.dir)?;
@@ -126,11 +126,10 @@ impl Run {
         }
         // Before the slot: what is altered behind the snapshot is told.
         self.capture_ddl(&found.plugin).await?;
-        let mut client = ReplicationClient::connect(&self.config.source, Side::Source, "pgmig receive").await?;
+        let mut client = ReplicationClient::connect(&self.config.source, Side::Source, slot::RECEIVER).await?;
         crash::before(crash::SLOT);
-        let pid = client.backend_pid();
         let creating = client.create_slot(name, &found.plugin, false, Snapshot::Export);
-        let created = self.while_waiting(pid, creating).await?;
+        let created = self.while_waiting(creating).await?;
         crash::after(crash::SLOT);
         if let Some(endpos) = found.endpos.filter(|endpos| *endpos < created.consistent_point) {
             return Err(Error::usage(format!("endpos {endpos} is behind startpos {}", created.consistent_point))
@@ -153,8 +152,8 @@ impl Run {
     }
 
     /// Creating a slot waits for every transaction that was running when it began: says for which, and gives
-    /// up in time. `pid` is the source's backend that makes it.
-    async fn while_waiting<T>(&self, pid: i32, creating: impl Future<Output = Result<T>>) -> Result<T> {
+    /// up in time.
+    async fn while_waiting<T>(&self, creating: impl Future<Output = Result<T>>) -> Result<T> {
         let mut creating = std::pin::pin!(creating);
         let mut waiting = Waiting::new(self.config.slot_wait);
         loop {
@@ -167,7 +166,7 @@ impl Run {
                 Ok(_) => {}
                 Err(given_up) => {
                     // It would wait on, and the slot be there in the end.
-                    slot::end_maker(&self.source, pid).await?;
+                    slot::end_left_over(&self.source, &self.config.slot_name).await?;
                     return Err(given_up);
                 }
             }

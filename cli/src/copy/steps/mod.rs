@@ -71,6 +71,13 @@ fn of_database(entry: &Entry) -> bool {
 /// The steps of a migration in their order.
 pub fn steps(schema: &Schema<'_>) -> Vec<Step> {
     let mut steps = Vec::new();
+    add(schema, &mut steps);
+    steps
+}
+
+/// Adds them behind others.
+pub fn add(schema: &Schema<'_>, steps: &mut Vec<Step>) {
+    let from = steps.len();
     // Views that need a primary key are made after it, and their indexes after them.
     let late: HashSet<TableName> = schema.post.iter().filter(is_view).map(relation).collect();
     let pre = schema.pre.iter().map(|entry| (Section::PreData, entry));
@@ -84,9 +91,9 @@ pub fn steps(schema: &Schema<'_>) -> Vec<Step> {
             "USER MAPPING" => steps.extend(special::user_mapping(entry)),
             _ => {
                 let facts = schema.objects.and_then(|objects| objects.get(&(entry.catalog, entry.oid)));
-                let from = steps.len();
-                entry_steps(section, entry, facts, &mut steps);
-                for step in &mut steps[from..] {
+                let before = steps.len();
+                entry_steps(section, entry, facts, steps);
+                for step in &mut steps[before..] {
                     if step.table.as_ref().is_some_and(|table| late.contains(table)) {
                         step.stage = "rest".into();
                     }
@@ -94,7 +101,7 @@ pub fn steps(schema: &Schema<'_>) -> Vec<Step> {
             }
         }
     }
-    grant_schemas_first(&mut steps);
+    grant_schemas_first(steps, from);
     if schema.analyze {
         let parents: HashSet<&TableName> = schema.parents.iter().collect();
         let others = schema.tables.iter().map(|table| &table.name).filter(|name| !parents.contains(name));
@@ -118,17 +125,15 @@ pub fn steps(schema: &Schema<'_>) -> Vec<Step> {
     for entry in schema.pre.iter().filter(|entry| of_database(entry) && entry.kind != "DATABASE") {
         steps.extend(special::database(entry, schema.database));
     }
-    steps
 }
 
-/// Who is given an object needs CREATE on its schema, which no superuser's hand replaces. What takes privileges
-/// away waits until all is made.
-fn grant_schemas_first(steps: &mut Vec<Step>) {
+/// Who is given an object needs CREATE on its schema, where no superuser gives it. What takes privileges away
+/// waits until all is made. Of the steps behind the first `from`.
+fn grant_schemas_first(steps: &mut Vec<Step>, from: usize) {
     let grants =
-        |step: &Step| step.kind == "ACL" && step.name.starts_with("SCHEMA ") && !step.statement.contains("REVOKE ");
-    let (first, others): (Vec<Step>, Vec<Step>) = std::mem::take(steps).into_iter().partition(grants);
-    *steps = others;
-    let at = steps.iter().rposition(|step| step.kind == "SCHEMA").map_or(0, |at| at + 1);
+        |step: &mut Step| step.kind == "ACL" && step.name.starts_with("SCHEMA ") && !step.statement.contains("REVOKE ");
+    let first: Vec<Step> = steps.extract_if(from.., grants).collect();
+    let at = steps[from..].iter().rposition(|step| step.kind == "SCHEMA").map_or(from, |at| from + at + 1);
     steps.splice(at..at, first);
 }
 

@@ -139,7 +139,7 @@ impl Cutover<'_> {
         }
         // Taken before the slot is there: it shows nothing of what the slot sends.
         let tag = snapshot::tag(&self.target).await?;
-        let mut client = ReplicationClient::connect(&back.source, Side::Target, "pgmig receive").await?;
+        let mut client = ReplicationClient::connect(&back.source, Side::Target, slot::RECEIVER).await?;
         let created = client.create_slot(&back.slot_name, way.plugin, false, Snapshot::NoExport).await?;
         let names: Vec<TableName> = way.tables.iter().map(|(table, _)| table.clone()).collect();
         way_back::begin(&self.source, &name, &names, &tag, created.consistent_point).await?;
