@@ -191,6 +191,8 @@ pub struct Watched {
     pub health: Option<SourceHealth>,
     /// Tables of which a Part is in hand, as the server writes their names.
     pub copying: Vec<String>,
+    /// Parts in hand of which no byte moved while they were watched.
+    pub still: Vec<String>,
 }
 
 /// What a migration waits for.

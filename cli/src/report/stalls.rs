@@ -48,6 +48,9 @@ pub fn text(watched: &Watched, found: &Diagnosis) -> String {
             ));
         }
     }
+    if !watched.still.is_empty() {
+        text.push_str(&format!("still    no byte in {} of {}\n", seconds(watched.seconds), watched.still.join(", ")));
+    }
     for (_, line) in watched.health.iter().flat_map(|health| source_lines(health, p)) {
         text.push_str(&format!("source   {}\n", line.trim_start_matches("source: ")));
     }
