@@ -19,7 +19,7 @@ fn role(uri: &str, name: &str) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn help_is_as_people_should_read_it() -> Outcome {
     let mut transcript = Transcript::new("help.txt");
-    let cases: [&[&str]; 23] = [
+    let cases: [&[&str]; 26] = [
         &[],
         &["--help"],
         &["run", "--help"],
@@ -35,6 +35,9 @@ async fn help_is_as_people_should_read_it() -> Outcome {
         &["throttle", "--help"],
         &["stop", "--help"],
         &["reset-target", "--help"],
+        &["table", "--help"],
+        &["table", "add", "--help"],
+        &["table", "resync", "--help"],
         &["verify", "--help"],
         &["cutover", "--help"],
         &["report", "--help"],

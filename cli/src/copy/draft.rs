@@ -42,11 +42,14 @@ pub struct Asked<'a> {
     pub target_database: Option<String>,
 }
 
-/// Whether roles are made, and which the target has.
+/// Whether roles are made, and by whom.
 #[derive(Debug, Clone, Default)]
 pub struct Roles {
     pub passwords: bool,
+    /// Those that the target has.
     pub there: HashSet<String>,
+    /// Whether the target's role is a superuser.
+    pub by_superuser: bool,
 }
 
 /// How large tables are to be cut.
@@ -196,7 +199,7 @@ pub async fn draft(holder: &SnapshotHolder, asked: &Asked<'_>, file: &Path) -> R
                 .hint("give a superuser, or --no-role-passwords"));
         }
         let statements = roles::new_roles(&tools.roles(asked.source).await?, &roles.there);
-        steps.extend(special::roles(&statements, roles.passwords));
+        steps.extend(special::roles(&statements, roles.passwords, roles.by_superuser));
     }
     let schema = Schema {
         pre: &pre,

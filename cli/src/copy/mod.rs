@@ -17,6 +17,7 @@ pub mod builder;
 pub mod draft;
 pub mod extension_data;
 pub mod failure;
+pub mod in_hand;
 pub mod parts;
 pub mod pool;
 pub mod shared;

@@ -104,7 +104,9 @@ impl Worker {
                 continue;
             }
             let mut taken = Vec::new();
-            match self.bundle(&mut taken).await {
+            let done = self.bundle(&mut taken).await;
+            self.shared.in_hand.let_go(self.number);
+            match done {
                 Ok(true) => (self.failures, self.losses) = (0, Losses::default()),
                 Ok(false) => match self.nothing_left().await {
                     Ok(true) => return Ok(()),
@@ -279,9 +281,9 @@ impl Worker {
             let bytes = (chunk.len() - copy_in::HEAD) as u64;
             if bytes > 0 {
                 total += bytes;
-                self.shared.throttle.wait(bytes).await;
+                self.shared.keep_to_rate(self.number, bytes).await;
                 sink.send(&mut chunk).await?;
-                self.shared.report.send(Event::PartProgress { id: part.id, bytes: total });
+                self.moved(part, total);
             }
             if !more || sink.refused() {
                 break;
@@ -317,14 +319,14 @@ impl Worker {
                     }
                     offset += piece.len() as i64;
                     bytes += piece.len() as u64;
-                    self.shared.report.send(Event::PartProgress { id: part.id, bytes });
+                    self.moved(part, bytes);
                     if piece.len() < source_objects::CHUNK {
                         break;
                     }
                 }
             }
-            self.shared.report.send(Event::PartProgress { id: part.id, bytes });
-            self.shared.throttle.wait(bytes - before).await;
+            self.moved(part, bytes);
+            self.shared.keep_to_rate(self.number, bytes - before).await;
         }
         let statements = source_objects::belongings(&mut self.source, predicate, self.shared.belongings).await?;
         for (statement, answer) in target_objects::furnish(&self.target, &statements).await? {
@@ -335,7 +337,13 @@ impl Worker {
     }
 
     fn started(&self, part: &Part) {
+        self.shared.in_hand.began(self.number, part, (self.source.backend_pid(), self.target_pid));
         self.shared.report.send(Event::PartStarted { id: part.id, name: part.to_string(), bytes: part.bytes as u64 });
+    }
+
+    fn moved(&self, part: &Part, bytes: u64) {
+        self.shared.in_hand.moved(self.number);
+        self.shared.report.send(Event::PartProgress { id: part.id, bytes });
     }
 
     /// Gives tables whose last Part is done to the builders. Two workers that end the last two Parts of

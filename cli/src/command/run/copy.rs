@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 
-use super::{Config, Control, Run};
+use super::{Config, Control, Run, watchdog};
 use crate::connect::{self, Side};
 use crate::copy::board::Board;
 use crate::copy::builder::{self, Builder};
 use crate::copy::extension_data;
+use crate::copy::in_hand::InHand;
 use crate::copy::pool::{self, Hand};
 use crate::copy::shared::Shared;
 use crate::copy::worker::Worker;
@@ -165,6 +166,7 @@ pub(super) fn shared(
         board: Arc::clone(board),
         report: report.clone(),
         throttle: control.throttle.clone(),
+        in_hand: InHand::default(),
         stopping: control.stopping.clone(),
         patience: patience.clone(),
     }
@@ -172,6 +174,7 @@ pub(super) fn shared(
 
 pub(super) async fn workers(config: &Config, shared: Shared) -> Result<Vec<Hand>> {
     let shared = Arc::new(shared);
+    tokio::spawn(watchdog::watch(Arc::downgrade(&shared), config.stalled_after));
     let mut workers = Vec::new();
     for number in 0..config.table_jobs {
         let shared = Arc::clone(&shared);

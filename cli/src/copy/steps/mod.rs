@@ -84,6 +84,7 @@ pub fn steps(schema: &Schema<'_>) -> Vec<Step> {
 
 /// Adds them behind others.
 pub fn add(schema: &Schema<'_>, steps: &mut Vec<Step>) {
+    let from = steps.len();
     // Views that need a primary key are made after it, and their indexes after them.
     let late: HashSet<TableName> = schema.post.iter().filter(is_view).map(relation).collect();
     let pre = schema.pre.iter().map(|entry| (Section::PreData, entry));
@@ -98,9 +99,9 @@ pub fn add(schema: &Schema<'_>, steps: &mut Vec<Step>) {
             "SUBSCRIPTION" => steps.push(special::subscription(entry)),
             _ => {
                 let facts = schema.objects.and_then(|objects| objects.get(&(entry.catalog, entry.oid)));
-                let from = steps.len();
+                let before = steps.len();
                 entry_steps(section, entry, facts, steps);
-                for step in &mut steps[from..] {
+                for step in &mut steps[before..] {
                     if step.table.as_ref().is_some_and(|table| late.contains(&printed(table))) {
                         step.stage = "rest".into();
                     }
@@ -108,6 +109,7 @@ pub fn add(schema: &Schema<'_>, steps: &mut Vec<Step>) {
             }
         }
     }
+    grant_schemas_first(steps, from);
     if schema.analyze {
         let parents: HashSet<&TableName> = schema.parents.iter().collect();
         let others = schema.tables.iter().map(|table| &table.name).filter(|name| !parents.contains(name));
@@ -130,6 +132,16 @@ pub fn add(schema: &Schema<'_>, steps: &mut Vec<Step>) {
     for entry in schema.pre.iter().filter(|entry| of_database(entry) && entry.kind != "DATABASE") {
         steps.extend(special::database(entry, schema.database));
     }
+}
+
+/// Who is given an object needs CREATE on its schema, where no superuser gives it. What takes privileges away
+/// waits until all is made. Of the steps behind the first `from`.
+fn grant_schemas_first(steps: &mut Vec<Step>, from: usize) {
+    let grants =
+        |step: &mut Step| step.kind == "ACL" && step.name.starts_with("SCHEMA ") && !step.statement.contains("REVOKE ");
+    let first: Vec<Step> = steps.extract_if(from.., grants).collect();
+    let at = steps[from..].iter().rposition(|step| step.kind == "SCHEMA").map_or(from, |at| from + at + 1);
+    steps.splice(at..at, first);
 }
 
 /// SQL may not update a GENERATED ALWAYS identity column, and the plain flavour writes with SQL: such

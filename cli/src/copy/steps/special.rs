@@ -19,8 +19,9 @@ pub const SUBSCRIPTION: &str = "SUBSCRIPTION";
 /// The kind of what removes an object that is in the way.
 pub const DROP: &str = "DROP";
 
-/// Roles that the target does not have, and a step for the password of each.
-pub fn roles(statements: &[RoleStatement], passwords: bool) -> Vec<Step> {
+/// Roles that the target does not have, and a step for the password of each. Who is no superuser is no member
+/// of a role that it makes, and gives objects only to roles that it is a member of.
+pub fn roles(statements: &[RoleStatement], passwords: bool, by_superuser: bool) -> Vec<Step> {
     let mut steps: Vec<Step> = Vec::new();
     for statement in statements {
         let (kind, blocking) = match statement.kind {
@@ -28,7 +29,18 @@ pub fn roles(statements: &[RoleStatement], passwords: bool) -> Vec<Step> {
             Kind::Alter => ("ROLE", false),
             Kind::Grant => ("ROLE MEMBERSHIP", false),
         };
-        steps.push(step("schema", kind, None, &statement.role, statement.sql.clone(), blocking));
+        let sql = match statement.kind {
+            // Only a superuser grants in another's name.
+            Kind::Grant if !by_superuser => {
+                cut_at(&statement.sql, " GRANTED ").map_or(statement.sql.as_str(), |(sql, _)| sql)
+            }
+            _ => &statement.sql,
+        };
+        steps.push(step("schema", kind, None, &statement.role, sql.to_string(), blocking));
+        if statement.kind == Kind::Create && !by_superuser {
+            let sql = format!("grant {} to current_user", identifier(&statement.role));
+            steps.push(step("schema", "ROLE MEMBERSHIP", None, &statement.role, sql, false));
+        }
         if passwords && statement.kind == Kind::Create {
             let sql = role_password(&statement.role, HIDDEN);
             steps.push(step("schema", ROLE_PASSWORD, None, &statement.role, sql, false));

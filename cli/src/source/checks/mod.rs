@@ -2,6 +2,8 @@
 
 pub mod roles;
 pub mod stream;
+pub mod transactions;
+pub mod values;
 
 use tokio_postgres::Client;
 
@@ -182,21 +184,4 @@ pub async fn release_lock(client: &Client, key: i64) -> Result<()> {
         .await
         .on_source(|| "compare source and target".into())?;
     Ok(())
-}
-
-/// Who has had a transaction open for longest: creating a slot waits for every transaction that was
-/// running when it began. Application, user and age in seconds.
-pub async fn oldest_transaction(client: &Client) -> Result<Option<(i32, String, String, f64)>> {
-    let row = client
-        .query_opt(
-            "select pid, coalesce(application_name, ''), coalesce(usename::text, ''),
-                    extract(epoch from clock_timestamp() - xact_start)::float8
-               from pg_catalog.pg_stat_activity
-              where backend_xid is not null and pid <> pg_backend_pid()
-              order by xact_start limit 1",
-            &[],
-        )
-        .await
-        .on_source(|| "look for old transactions".into())?;
-    Ok(row.map(|row| (row.get(0), row.get(1), row.get(2), row.get(3))))
 }
