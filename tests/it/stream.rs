@@ -6,6 +6,7 @@ mod conflicts;
 mod ddl;
 mod differential;
 mod drift;
+mod keys;
 mod merge;
 mod transactions;
 mod types;
