@@ -8,6 +8,7 @@ mod differential;
 mod drift;
 mod keys;
 mod merge;
+mod odd;
 mod transactions;
 mod types;
 

@@ -88,7 +88,7 @@ impl Run {
         Ok(gone)
     }
 
-    async fn copy_again(&self, table: &TableName) -> Result<()> {
+    pub(super) async fn copy_again(&self, table: &TableName) -> Result<()> {
         queue::copy_again(&self.target_client("pgmig watch", &[]).await?, &self.config.name, table).await
     }
 
