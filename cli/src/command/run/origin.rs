@@ -91,7 +91,7 @@ impl Run {
         Ok(gone)
     }
 
-    async fn copy_again(&self, table: &TableName) -> Result<()> {
+    pub(super) async fn copy_again(&self, table: &TableName) -> Result<()> {
         queue::copy_again(&self.target_client("pgmig watch", &[]).await?, &self.config.name, table).await
     }
 
@@ -140,7 +140,7 @@ impl Run {
     pub(super) async fn explain_altered(&self, err: Error) -> Error {
         let Some(Altered { table, .. }) = err.find() else { return err };
         match self.alterations(table).await {
-            Ok(statements) if !statements.is_empty() => {
+            Ok((statements, _)) if !statements.is_empty() => {
                 Error::new(Exit::Differ, "the copy stopped").cause(err).hint(run_on_target(&statements))
             }
             // Taken back by now, or not to be asked.
