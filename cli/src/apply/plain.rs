@@ -46,6 +46,8 @@ pub struct Column {
     pub compared: String,
     /// The server computes it.
     pub computed: bool,
+    /// Of type bpchar without a length: blanks at the end belong to the value, and a cast to text drops them.
+    keeps_blanks: bool,
 }
 
 #[derive(Default)]
@@ -280,7 +282,8 @@ impl Target {
                         pg_catalog.format_type(base.oid, -1),
                         case when base.typcategory in ('S', 'V') then pg_catalog.format_type(base.oid, -1)
                              else pg_catalog.format_type(a.atttypid, a.atttypmod) end,
-                        a.attgenerated <> ''
+                        a.attgenerated <> '',
+                        a.atttypid = 'pg_catalog.bpchar'::pg_catalog.regtype and a.atttypmod = -1
                    from pg_catalog.pg_attribute a
                         cross join lateral (
                             with recursive types as (
@@ -298,7 +301,13 @@ impl Target {
             .on_target(doing)?;
         let columns = rows
             .iter()
-            .map(|row| Column { name: row.get(0), assigned: row.get(1), compared: row.get(2), computed: row.get(3) })
+            .map(|row| Column {
+                name: row.get(0),
+                assigned: row.get(1),
+                compared: row.get(2),
+                computed: row.get(3),
+                keeps_blanks: row.get(4),
+            })
             .collect();
         let rows = client
             .query(
@@ -439,19 +448,26 @@ impl Target {
         Ok(format!("delete from only {table} as t using unnest({params}) as v ({names}) where {condition}"))
     }
 
-    /// Columns of an index: equality. All others: the same text, so that types without an equality
-    /// operator can be compared. Without an index the first such row, of several equal ones one is meant.
+    /// Columns of an index: equality. All others: the same text, byte for byte, so that types without an
+    /// equality operator can be compared. Without an index the first such row, of several equal ones one is meant.
     fn condition(&self, shape: &Shape, lookup: &Lookup) -> Result<String> {
         let mut all = String::new();
         let row = if lookup.by_index { "t" } else { "s" };
         for (position, &at) in shape.key.iter().enumerate() {
-            let Column { name, compared, .. } = self.column(shape, usize::from(at))?;
+            let Column { name, compared, keeps_blanks, .. } = self.column(shape, usize::from(at))?;
             let and = if position > 0 { " and " } else { "" };
             let (name, number) = (identifier(name), position + 1);
             let indexed = lookup.positions.iter().position(|&of| of == position).and_then(|at| lookup.equal.get(at));
             let _ = match indexed {
                 Some(equal) => write!(all, "{and}t.{name} {equal} v.v{number}::{compared}"),
-                None => write!(all, "{and}{row}.{name}::text is not distinct from v.v{number}::{compared}::text"),
+                None => {
+                    let text = |value: String| match keeps_blanks {
+                        true => format!("pg_catalog.textin(pg_catalog.bpcharout({value}))"),
+                        false => format!("{value}::text"),
+                    };
+                    let (there, sent) = (text(format!("{row}.{name}")), text(format!("v.v{number}::{compared}")));
+                    write!(all, "{and}{there} collate pg_catalog.\"C\" is not distinct from {sent}")
+                }
             };
         }
         if lookup.by_index {

@@ -115,6 +115,8 @@ async fn keys_of_every_type(way: Way) -> Outcome {
             format!("delete from f{n} where ctid = '(0,5)'; update f{n} set v = 3 where ctid = '(0,6)'"),
             format!("update f{n} set k = {like_a} where ctid = '(0,1)'; delete from f{n} where v = 1"),
             format!("begin; insert into f{n} values (1, {a}), (1, {like_a}); delete from f{n} where v = 2; commit"),
+            // Of two that look alike, the one that is meant.
+            format!("insert into f{n} values (5, {a}), (5, {like_a}); update f{n} set v = 6 where ctid = (select max(ctid) from f{n} where v = 5)"),
         ]);
     }
     do_all(&life, &[&made]).await;
