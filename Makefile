@@ -42,7 +42,7 @@ unit: deps
 
 it: install-extension others
 	$(CARGO) build -p pgmig
-	PGMIG_TEST_PG_BINS=$$($(MAKE) -s other-bins) $(CARGO) test -p pgmig-tests --test it
+	PGMIG_TEST_PG_BINS=$$($(MAKE) -s other-bins) .ci/it
 
 # Servers of other majors in target/postgres, with the extension. One that cannot be had here is left out.
 others: deps $(OTHERS:%=target/postgres/%/extension)

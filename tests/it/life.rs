@@ -2,6 +2,7 @@
 //! and what happens to both in between. Every test ends with PostgreSQL's word that both databases
 //! are equal; none trusts what pgmig says of itself.
 
+mod altered;
 mod bad_copy;
 mod begins;
 mod control;
@@ -19,6 +20,8 @@ mod objects;
 mod parts;
 mod points;
 mod removed;
+mod samples;
+mod signals;
 mod stalls;
 mod steered;
 mod stop;
@@ -52,6 +55,7 @@ pub const EXTENSION: Way = Way { flavour: "extension", plugin: "pgoutput" };
 pub const PLAIN: Way = Way { flavour: "plain", plugin: "pgoutput" };
 pub const EXTENSION_WAL2JSON: Way = Way { flavour: "extension", plugin: "wal2json" };
 pub const PLAIN_WAL2JSON: Way = Way { flavour: "plain", plugin: "wal2json" };
+pub const WAYS: [Way; 4] = [EXTENSION, PLAIN, EXTENSION_WAL2JSON, PLAIN_WAL2JSON];
 
 /// One migration between two servers of its own.
 pub struct Life {
@@ -129,13 +133,14 @@ impl Life {
         self.source = session(&self.pair.source_uri()).await;
         self.target = session(&self.pair.target_uri()).await;
     }
-    /// Runs until changes are followed.
+    /// Runs until changes are followed and no table is copied again.
     pub async fn follow(&self) -> Pgmig {
         self.follow_with(&[]).await
     }
     pub async fn follow_with(&self, more: &[&str]) -> Pgmig {
         let mut run = self.run_with(more);
-        self.wait_for(&mut run, "follow", "select phase = 'follow' from pgmig.progress").await;
+        let copied = "not exists (select from pgmig.part where state <> 'done')";
+        self.wait_for(&mut run, "follow", &format!("select phase = 'follow' and {copied} from pgmig.progress")).await;
         run
     }
 

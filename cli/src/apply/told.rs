@@ -4,6 +4,7 @@
 use serde::Deserialize;
 
 use crate::error::{Context, Exit, Result};
+use crate::model::column::is_constant;
 use crate::model::{Column, Lsn, TableName};
 
 #[derive(Debug, Clone, Deserialize)]
@@ -227,30 +228,6 @@ impl Ddl {
     }
 }
 
-/// Whether a default is a literal, and so the same everywhere.
-fn is_constant(default: &str) -> bool {
-    let rest = match default.strip_prefix('\'') {
-        Some(quoted) => {
-            let quoted = quoted.replace("''", "  ");
-            match quoted.split_once('\'') {
-                Some((_, rest)) => rest.to_string(),
-                None => return false,
-            }
-        }
-        None => {
-            let bare = default.trim_start_matches('(');
-            let word: String = bare.chars().take_while(|c| c.is_alphanumeric() || "-.".contains(*c)).collect();
-            let number = word.parse::<f64>().is_ok() && !word.contains(|c: char| c.is_alphabetic());
-            if !number && !["true", "false", "NULL"].contains(&word.as_str()) {
-                return false;
-            }
-            bare[word.len()..].trim_start_matches(')').to_string()
-        }
-    };
-    let cast = |text: &str| text.chars().all(|c| c.is_alphanumeric() || "_ .,\"()[]".contains(c));
-    rest.is_empty() || rest.strip_prefix("::").is_some_and(|name| !name.contains("::") && cast(name))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -359,33 +336,5 @@ mod tests {
         let mut told = ddl("DROP INDEX", "drop index concurrently if exists \"I\"");
         told.dropped = vec![Dropped { kind: "index".into(), schema: "s".into(), name: "I".into() }];
         assert_eq!((told.to_run().as_str(), told.doubt(|_| Vec::new())), ("drop index \"s\".\"I\"", None));
-    }
-
-    #[test]
-    fn only_literals_are_constant() {
-        for constant in [
-            "1",
-            "'-1'::integer",
-            "(-1)",
-            "true",
-            "NULL::text",
-            "1.5",
-            "'a''b'::text",
-            "'{}'::jsonb",
-            "'x'::numeric(10,2)",
-        ] {
-            assert!(is_constant(constant), "{constant}");
-        }
-        for computed in [
-            "now()",
-            "nextval('s'::regclass)",
-            "('now'::text)::date",
-            "CURRENT_DATE",
-            "'a'::text || f()",
-            "(1 + 1)",
-            "'now'::text::date",
-        ] {
-            assert!(!is_constant(computed), "{computed}");
-        }
     }
 }

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use tokio_postgres::Client;
+use tokio_postgres::error::SqlState;
 
 use crate::error::{Context, Error, Exit, Result};
 use crate::model::name::{identifier, identifiers};
@@ -12,6 +13,9 @@ use crate::source::catalog;
 
 /// How long the session that reads a slot may take to end.
 const FREE_WITHIN: Duration = Duration::from_secs(10);
+
+/// The application_name of the session that receives the stream.
+pub const RECEIVER: &str = "pgmig receive";
 
 /// What pg_replication_slots says of a slot.
 #[derive(Debug, Clone)]
@@ -60,6 +64,21 @@ pub async fn end_reader(client: &Client, name: &str, pid: i32) -> Result<()> {
         )
         .await
         .on_source(|| format!("free slot `{name}`"))?;
+    Ok(())
+}
+
+/// Ends the reader of a slot of ours if a pgmig of the same role left it behind: behind a network that
+/// stands still the source waits for it as long as `wal_sender_timeout`. Others go on reading.
+pub async fn end_left_over(client: &Client, name: &str) -> Result<()> {
+    client
+        .execute(
+            "select pg_catalog.pg_terminate_backend(a.pid, 5000)
+               from pg_catalog.pg_replication_slots s join pg_catalog.pg_stat_activity a on a.pid = s.active_pid
+              where s.slot_name = $1 and a.application_name = $2 and a.usename = current_user",
+            &[&name, &RECEIVER],
+        )
+        .await
+        .on_source(|| format!("end what a run that was killed left at slot `{name}`"))?;
     Ok(())
 }
 
@@ -239,31 +258,19 @@ pub async fn nudge(client: &Client) -> Result<()> {
     Ok(())
 }
 
-/// Tries an output plugin with a temporary slot.
-pub async fn try_plugin(client: &Client, plugin: &str) -> Result<()> {
-    let slot = format!("pgmig_probe_{}", fastrand::u32(..));
-    let doing = || format!("try {plugin} with a temporary slot");
-    client.batch_execute("set statement_timeout = '60s'").await.on_source(doing)?;
-    let tried = client
-        .query("select pg_catalog.pg_create_logical_replication_slot($1, $2, true)", &[&slot, &plugin])
-        .await
-        .on_source(doing);
-    client.batch_execute("set statement_timeout = 0").await.on_source(doing)?;
-    tried?;
-    drop(client, &slot).await?;
-    Ok(())
+/// Tries an output plugin with a temporary slot. False where that would wait.
+pub async fn try_plugin(client: &Client, plugin: &str) -> Result<bool> {
+    match temporary_slot(client, plugin).await? {
+        Some(slot) => drop(client, &slot).await,
+        None => Ok(false),
+    }
 }
 
 /// Whether the server's wal2json takes `numeric-data-types-as-string` (2.6 and later), without which
-/// it prints NaN as null. Found out with a temporary slot, since the version cannot be asked for.
-pub async fn wal2json_keeps_nan(client: &Client) -> Result<bool> {
-    let slot = format!("pgmig_probe_{}", fastrand::u32(..));
-    let doing = || "try wal2json with a temporary slot".to_string();
-    client.batch_execute("set statement_timeout = '60s'").await.on_source(doing)?;
-    client
-        .query("select pg_catalog.pg_create_logical_replication_slot($1, 'wal2json', true)", &[&slot])
-        .await
-        .on_source(doing)?;
+/// it prints NaN as null. Found out with a temporary slot, since the version cannot be asked for; None
+/// where that would wait.
+pub async fn wal2json_keeps_nan(client: &Client) -> Result<Option<bool>> {
+    let Some(slot) = temporary_slot(client, "wal2json").await? else { return Ok(None) };
     let tried = client
         .query(
             "select count(*) from pg_catalog.pg_logical_slot_peek_changes($1, null, 1,
@@ -272,10 +279,25 @@ pub async fn wal2json_keeps_nan(client: &Client) -> Result<bool> {
         )
         .await;
     drop(client, &slot).await?;
-    client.batch_execute("set statement_timeout = 0").await.on_source(doing)?;
     match tried {
-        Ok(_) => Ok(true),
-        Err(err) if err.code().is_some_and(|code| code.code() == "22023") => Ok(false),
+        Ok(_) => Ok(Some(true)),
+        Err(err) if err.code().is_some_and(|code| code.code() == "22023") => Ok(Some(false)),
+        Err(err) => Err(err).on_source(|| "try wal2json with a temporary slot".into()),
+    }
+}
+
+/// Makes a slot that goes with its session. None if it waits for transactions that are open: the server has
+/// taken the plugin by then, and the cancelled slot with it.
+async fn temporary_slot(client: &Client, plugin: &str) -> Result<Option<String>> {
+    let slot = format!("pgmig_probe_{}", fastrand::u32(..));
+    let doing = || format!("try {plugin} with a temporary slot");
+    client.batch_execute("set statement_timeout = '5s'").await.on_source(doing)?;
+    let made =
+        client.query("select pg_catalog.pg_create_logical_replication_slot($1, $2, true)", &[&slot, &plugin]).await;
+    client.batch_execute("set statement_timeout = 0").await.on_source(doing)?;
+    match made {
+        Ok(_) => Ok(Some(slot)),
+        Err(err) if err.code() == Some(&SqlState::QUERY_CANCELED) => Ok(None),
         Err(err) => Err(err).on_source(doing),
     }
 }

@@ -14,6 +14,7 @@ use crate::error::{Error, Exit, NotYet, Result};
 use crate::model::Lsn;
 use crate::patience::{Losses, Patience};
 use crate::source::replication::ReplicationClient;
+use crate::source::slot::RECEIVER;
 use crate::source::{checks, slot};
 use crate::stream::DecodeError;
 use crate::stream::pgoutput::PgOutput;
@@ -21,8 +22,10 @@ use crate::stream::receive::{Ended, Link, Receiver};
 use crate::stream::wal2json::Wal2Json;
 use crate::target::sentinel::Sentinel;
 
-/// How long a slot may still be held by the session of a run that was killed.
+/// How long a slot may still be held by the session of a run that was killed, and after which time a
+/// session that does not end by itself is ended.
 const SLOT_FREE_WITHIN: Duration = Duration::from_secs(15);
+const ENDS_BY_ITSELF_WITHIN: Duration = Duration::from_secs(2);
 
 pub(super) struct Upstream {
     pub source: Conninfo,
@@ -99,7 +102,7 @@ impl Upstream {
     }
 
     async fn open_again(&self, have: Lsn, pid: i32) -> Result<Link> {
-        let client = client(&self.source, &self.source_identity, "pgmig receive").await?;
+        let client = client(&self.source, &self.source_identity, RECEIVER).await?;
         // The server may not have noticed that its connection is broken.
         slot::end_reader(&client, &self.slot_name, pid).await?;
         self.open(&client, have).await
@@ -117,8 +120,8 @@ impl Upstream {
                 "was it restored from a backup, or failed over to a standby that lagged? The target may hold what it has lost: {BEGIN_AGAIN}"
             )));
         }
-        check_slot(client, &self.slot_name, have).await?;
-        let replication = ReplicationClient::connect(&self.source, Side::Source, "pgmig receive").await?;
+        check_slot(client, &self.slot_name, have, Reader::IsOurs).await?;
+        let replication = ReplicationClient::connect(&self.source, Side::Source, RECEIVER).await?;
         self.start(replication, have).await
     }
 
@@ -143,9 +146,9 @@ impl Upstream {
             Ok(()) => {}
             Err(err) if err.sqlstate() == Some("22023") => {
                 drop(client);
-                let sql = connect::client(&self.source, Side::Source, "pgmig receive", &[]).await?;
-                check_slot(&sql, &self.slot_name, Lsn(u64::MAX)).await?;
-                client = ReplicationClient::connect(&self.source, Side::Source, "pgmig receive").await?;
+                let sql = connect::client(&self.source, Side::Source, RECEIVER, &[]).await?;
+                check_slot(&sql, &self.slot_name, Lsn(u64::MAX), Reader::IsOurs).await?;
+                client = ReplicationClient::connect(&self.source, Side::Source, RECEIVER).await?;
                 client.decode_in_memory().await?;
                 client.start(&self.slot_name, from, &Wal2Json::options(false)).await?;
             }
@@ -178,8 +181,18 @@ async fn same_source(client: &Client, identity: &str) -> Result<()> {
     Ok(())
 }
 
-/// Refuses a slot that has let go of something that we do not hold.
-pub(super) async fn check_slot(client: &Client, name: &str, have: Lsn) -> Result<()> {
+/// Who may be reading the slot.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Reader {
+    /// The slot belongs to this migration, whose lock on the target we hold: what a run before us left
+    /// there is ended.
+    IsOurs,
+    /// Nobody knows yet whose slot it is.
+    MayBeAnother,
+}
+
+/// Refuses a slot that has let go of something that we do not hold, or that stays in use.
+pub(super) async fn check_slot(client: &Client, name: &str, have: Lsn, reader: Reader) -> Result<()> {
     let began = Instant::now();
     let again = BEGIN_AGAIN;
     loop {
@@ -207,6 +220,10 @@ pub(super) async fn check_slot(client: &Client, name: &str, have: Lsn) -> Result
             Some(pid) if began.elapsed() > SLOT_FREE_WITHIN => {
                 return Err(Error::new(Exit::Source, format!("slot `{name}` is in use by pid {pid} of the source"))
                     .hint("stop what reads it; a session of a pgmig that was killed ends by itself"));
+            }
+            Some(_) if reader == Reader::IsOurs && began.elapsed() > ENDS_BY_ITSELF_WITHIN => {
+                slot::end_left_over(client, name).await?;
+                tokio::time::sleep(Duration::from_millis(200)).await;
             }
             Some(_) => tokio::time::sleep(Duration::from_millis(200)).await,
         }

@@ -102,7 +102,7 @@ impl Cutover<'_> {
         // The plugin of the way forth, if the target's server has it and it loses nothing there.
         let plugin = match run.sentinel().await?.plugin.as_str() {
             "wal2json"
-                if can.encoding == "UTF8" && matches!(slot::wal2json_keeps_nan(&self.target).await, Ok(true)) =>
+                if can.encoding == "UTF8" && matches!(slot::wal2json_keeps_nan(&self.target).await, Ok(Some(true))) =>
             {
                 "wal2json"
             }
@@ -140,7 +140,7 @@ impl Cutover<'_> {
         }
         // Taken before the slot is there: it shows nothing of what the slot sends.
         let tag = snapshot::tag(&self.target).await?;
-        let mut client = ReplicationClient::connect(&back.source, Side::Target, "pgmig receive").await?;
+        let mut client = ReplicationClient::connect(&back.source, Side::Target, slot::RECEIVER).await?;
         let created = client.create_slot(&back.slot_name, way.plugin, false, Snapshot::NoExport).await?;
         let names: Vec<TableName> = way.tables.iter().map(|(table, _)| table.clone()).collect();
         way_back::begin(&self.source, &name, &names, &tag, created.consistent_point).await?;
