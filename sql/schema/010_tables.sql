@@ -242,16 +242,16 @@ create table pgmig.ddl
     at           pg_lsn      not null,
     tag          text        not null,
     statement    text        not null,
-    state        text        not null check (state in ('pending', 'applied', 'done')),
+    state        text        not null check (state in ('pending', 'applied', 'done', 'left')),
     told_at      timestamptz not null default clock_timestamp(),
     primary key (migration, at)
 );
-comment on table pgmig.ddl is 'DDL that the source has told in its stream (run --ddl): what was run here, in the transaction of the changes beside it, and what waits for a person';
+comment on table pgmig.ddl is 'DDL that the source has told in its stream (run --ddl): what was run here, in the transaction of the changes beside it, what waits for a person, and what is not carried over';
 comment on column pgmig.ddl.migration is 'migration it belongs to';
 comment on column pgmig.ddl.at is 'position of the source at which it was run';
 comment on column pgmig.ddl.tag is 'what it does, as ALTER TABLE';
 comment on column pgmig.ddl.statement is 'the statement as it was sent to the source';
-comment on column pgmig.ddl.state is 'pending: apply stops before it; applied: it was run here; done: a person has seen to it (pgmig.ddl_done)';
+comment on column pgmig.ddl.state is 'pending: apply stops before it; applied: it was run here; done: a person has seen to it (pgmig.ddl_done); left: it makes or alters what is no table of the migration, and is not carried over';
 comment on column pgmig.ddl.told_at is 'when apply came to it';
 
 create table pgmig.cutover_step

@@ -9,31 +9,115 @@ returns event_trigger
 language plpgsql
 as $body$
 declare
-    found pg_catalog.jsonb;
+    -- Tables that it alters, makes or drops, or whose trigger, policy, privilege ... it is about.
+    tables pg_catalog.jsonb;
+    -- Dropped objects whose table nobody can name any more.
+    dropped pg_catalog.jsonb;
+    -- What else it is about, if it is about no table.
+    others pg_catalog.jsonb;
+    definition pg_catalog.text;
+    told_statement pg_catalog.text := pg_catalog.current_query();
 begin
+    -- What pgmig does here is not for the other side; what is filled again is no DDL.
+    if pg_catalog.current_setting('application_name') operator(pg_catalog.~~) 'pgmig %'
+       or tg_tag operator(pg_catalog.=) any ('{REFRESH MATERIALIZED VIEW,REINDEX}'::pg_catalog.text[])
+    then
+        return;
+    end if;
     if tg_event operator(pg_catalog.=) 'sql_drop' then
-        select pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object('schema', o.schema_name, 'name', o.object_name))
-          into found
-          from pg_catalog.pg_event_trigger_dropped_objects() o
-         where o.original and o.object_type operator(pg_catalog.=) 'index' and not o.is_temporary;
-    else
-        with altered as (
-            select distinct coalesce(i.indrelid, c.oid) as oid
-              from pg_catalog.pg_event_trigger_ddl_commands() d
-                   join pg_catalog.pg_class c
-                     on d.classid operator(pg_catalog.=) 'pg_catalog.pg_class'::pg_catalog.regclass
-                    and c.oid operator(pg_catalog.=) d.objid
-                   left join pg_catalog.pg_index i on i.indexrelid operator(pg_catalog.=) c.oid
-             where not d.in_extension and c.relpersistence operator(pg_catalog.<>) 't'
-               and c.relkind operator(pg_catalog.=) any ('{r,p,i,I}'::"char"[])
-        ), of_them as (
-            select a.oid from altered a
-            union
-            select t.relid::pg_catalog.oid from altered a, lateral pg_catalog.pg_partition_tree(a.oid) t
+        -- What ALTER TABLE drops it tells at its end.
+        if tg_tag operator(pg_catalog.!~~) 'DROP %' then
+            return;
+        end if;
+        with gone as (
+            select o.original, o.object_type, o.schema_name, o.object_name, o.object_identity,
+                   case when o.object_type operator(pg_catalog.=) 'table' then array[o.schema_name, o.object_name]
+                        when o.object_type operator(pg_catalog.=) any
+                             ('{table column,table constraint,default value,trigger,rule,policy}'::pg_catalog.text[])
+                             and o.address_names[3] is distinct from '_RETURN'
+                        then o.address_names[1:2]
+                   end as of_table
+              from pg_catalog.pg_event_trigger_dropped_objects() o
+             where not o.is_temporary
+               and o.schema_name is distinct from 'pgmig'
         )
-        select pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
+        select (select pg_catalog.jsonb_agg(distinct pg_catalog.jsonb_build_object('schema', g.of_table[1], 'name', g.of_table[2]))
+                  from gone g where g.of_table[2] is not null),
+               (select pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object('kind', g.object_type, 'schema', g.schema_name, 'name', g.object_name))
+                  from gone g
+                 where g.original and g.object_type operator(pg_catalog.=) any ('{index,statistics object}'::pg_catalog.text[])),
+               (select pg_catalog.jsonb_agg(pg_catalog.concat(g.object_type, ' ', g.object_identity)) from gone g where g.original)
+          into tables, dropped, others;
+    else
+        with told as (
+            select d.classid, d.objid, d.object_type, d.object_identity
+              from pg_catalog.pg_event_trigger_ddl_commands() d
+             where not d.in_extension and d.schema_name is distinct from 'pg_temp'
+               and d.schema_name is distinct from 'pgmig'
+        ), about as (
+            select coalesce(i.indrelid, c.oid) as oid
+              from told d
+                   join pg_catalog.pg_class c on c.oid operator(pg_catalog.=) d.objid
+                   left join pg_catalog.pg_index i on i.indexrelid operator(pg_catalog.=) c.oid
+             where d.classid operator(pg_catalog.=) 'pg_catalog.pg_class'::pg_catalog.regclass
+            union
+            select t.tgrelid
+              from told d join pg_catalog.pg_trigger t on t.oid operator(pg_catalog.=) d.objid
+             where d.classid operator(pg_catalog.=) 'pg_catalog.pg_trigger'::pg_catalog.regclass
+            union
+            select r.ev_class
+              from told d join pg_catalog.pg_rewrite r on r.oid operator(pg_catalog.=) d.objid
+             where d.classid operator(pg_catalog.=) 'pg_catalog.pg_rewrite'::pg_catalog.regclass
+            union
+            select p.polrelid
+              from told d join pg_catalog.pg_policy p on p.oid operator(pg_catalog.=) d.objid
+             where d.classid operator(pg_catalog.=) 'pg_catalog.pg_policy'::pg_catalog.regclass
+            union
+            select s.stxrelid
+              from told d join pg_catalog.pg_statistic_ext s on s.oid operator(pg_catalog.=) d.objid
+             where d.classid operator(pg_catalog.=) 'pg_catalog.pg_statistic_ext'::pg_catalog.regclass
+            union
+            select n.conrelid
+              from told d join pg_catalog.pg_constraint n on n.oid operator(pg_catalog.=) d.objid
+             where d.classid operator(pg_catalog.=) 'pg_catalog.pg_constraint'::pg_catalog.regclass
+            union
+            -- A type, by the columns that are of it, of an array of it, or of a domain over it.
+            select a.attrelid
+              from told d
+                   join pg_catalog.pg_type t
+                     on d.objid operator(pg_catalog.=) any (array[t.oid, t.typelem, t.typbasetype])
+                   join pg_catalog.pg_attribute a on a.atttypid operator(pg_catalog.=) t.oid and not a.attisdropped
+             where d.classid operator(pg_catalog.=) 'pg_catalog.pg_type'::pg_catalog.regclass
+               and tg_tag operator(pg_catalog.=) any ('{ALTER TYPE,ALTER DOMAIN}'::pg_catalog.text[])
+            union
+            -- GRANT and REVOKE tell no object: rows of the catalog that this transaction wrote, of tables that
+            -- the statement has the name of.
+            select w.oid
+              from (select c.oid, c.xmin as written from pg_catalog.pg_class c
+                    union all
+                    select a.attrelid, a.xmin from pg_catalog.pg_attribute a
+                     where pg_catalog.strpos(told_statement, '(') operator(pg_catalog.>) 0) w
+                   join pg_catalog.pg_class c on c.oid operator(pg_catalog.=) w.oid
+             where tg_tag operator(pg_catalog.=) any ('{GRANT,REVOKE}'::pg_catalog.text[])
+               and exists (select from told d where d.object_type operator(pg_catalog.=) 'TABLE')
+               and ((w.written::pg_catalog.text::pg_catalog.int8 operator(pg_catalog.-) pg_catalog.txid_current())
+                    operator(pg_catalog.&) 4294967295) operator(pg_catalog.<) 2147483648
+               and (pg_catalog.strpos(told_statement, c.relname::pg_catalog.text) operator(pg_catalog.>) 0
+                    or pg_catalog.strpos(pg_catalog.lower(told_statement), c.relname::pg_catalog.text) operator(pg_catalog.>) 0
+                    or told_statement operator(pg_catalog.~*) 'all\s+tables')
+        ), of_them as (
+            select c.oid
+              from about a join pg_catalog.pg_class c on c.oid operator(pg_catalog.=) a.oid
+             where c.relkind operator(pg_catalog.=) any ('{r,p}'::"char"[]) and c.relpersistence operator(pg_catalog.<>) 't'
+        ), all_of_them as (
+            select o.oid from of_them o
+            union
+            select t.relid::pg_catalog.oid from of_them o, lateral pg_catalog.pg_partition_tree(o.oid) t
+        )
+        select (select pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
                    'schema', n.nspname,
                    'name', c.relname,
+                   'oid', c.oid::pg_catalog.int8,
                    'computed', array(
                        select pg_catalog.jsonb_build_object('column', a.attname, 'default', pg_catalog.pg_get_expr(d.adbin, d.adrelid))
                          from pg_catalog.pg_attribute a
@@ -42,17 +126,22 @@ begin
                         where a.attrelid operator(pg_catalog.=) c.oid and a.attnum operator(pg_catalog.>) 0
                           and not a.attisdropped and a.attgenerated operator(pg_catalog.=) ''
                           and (a.atthasdef or a.attidentity operator(pg_catalog.<>) ''))))
-          into found
-          from of_them o
-               join pg_catalog.pg_class c on c.oid operator(pg_catalog.=) o.oid
-               join pg_catalog.pg_namespace n on n.oid operator(pg_catalog.=) c.relnamespace;
+                  from all_of_them o
+                       join pg_catalog.pg_class c on c.oid operator(pg_catalog.=) o.oid
+                       join pg_catalog.pg_namespace n on n.oid operator(pg_catalog.=) c.relnamespace),
+               (select pg_catalog.jsonb_agg(pg_catalog.concat_ws(' ', d.object_type, d.object_identity)) from told d),
+               (select pg_catalog.pg_get_indexdef(d.objid) from told d where tg_tag operator(pg_catalog.=) 'CREATE INDEX' limit 1)
+          into tables, others, definition;
     end if;
-    if found is not null then
+    if coalesce(tables, dropped, others) is not null then
         perform pg_catalog.pg_logical_emit_message(true, 'pgmig ddl migration_name', pg_catalog.jsonb_build_object(
             'at', pg_catalog.pg_current_wal_insert_lsn(),
             'tag', tg_tag,
-            'statement', pg_catalog.current_query(),
-            'on', found,
+            'statement', told_statement,
+            'definition', definition,
+            'on', coalesce(tables, '[]'),
+            'dropped', coalesce(dropped, '[]'),
+            'others', case when tables is null and dropped is null then others else '[]' end,
             'settings', pg_catalog.jsonb_build_object(
                 'search_path', (select pg_catalog.string_agg(pg_catalog.quote_ident(s.name), ', ' order by s.at)
                                   from pg_catalog.unnest(pg_catalog.current_schemas(false)) with ordinality as s (name, at)),
@@ -70,9 +159,7 @@ end
 $body$;
 
 create event trigger pgmig_ddl_migration_name on ddl_command_end
-  when tag in ('ALTER TABLE', 'CREATE INDEX', 'ALTER INDEX')
   execute function pgmig.tell_ddl_migration_name();
 
 create event trigger pgmig_drop_migration_name on sql_drop
-  when tag in ('DROP INDEX')
   execute function pgmig.tell_ddl_migration_name();

@@ -21,6 +21,31 @@ insert into wide select n, 'k' || n, date '2020-01-01' + n, n / 3.0, sqrt(n), de
 insert into keyless select n % 10, null from generate_series(1, 100) n";
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_long_comparison_says_how_far_it_is_and_how_long_it_takes() -> Outcome {
+    const TABLES: u64 = 12;
+    let life = Life::empty(EXTENSION).await;
+    for table in 1..=TABLES {
+        let make = "create table pile_N as select n as id, repeat('x', 500) as v from generate_series(1, 1500) n; \
+                    alter table pile_N add primary key (id)";
+        life.source.batch_execute(&make.replace("_N", &format!("_{table}"))).await?;
+    }
+    let run = life.follow().await;
+    // At this rate it takes 13 seconds, table by table: there is a line after ten.
+    let rate = life.on_source("select pg_relation_size('pile_1')").await.parse::<u64>()? * TABLES / 13;
+    let equal = life.pgmig(&["verify", "--table-jobs", "1", "--max-rate", &rate.to_string()]);
+    let equal = equal.finish(&[]).await.expect_code(0);
+    let line = equal.stderr.lines().find(|line| line.starts_with("compared ")).unwrap_or_default();
+    let words: Vec<&str> = line.split([' ', ',']).filter(|word| !word.is_empty()).collect();
+    let ["compared", read, "MiB", "of", all, "MiB", left, "s", "left"] = words[..] else {
+        panic!("no progress: {}", equal.stderr)
+    };
+    let [read, all, left]: [f64; 3] = [read.parse()?, all.parse()?, left.parse()?];
+    assert!(read > all * 0.7 && read <= all && left < 6.0, "{line}");
+    life.end(run).await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn injected_differences_are_named_under_load_and_equal_sides_are_equal() -> Outcome {
     for way in [EXTENSION, PLAIN] {
         let life = Life::begin(way, TABLES).await;

@@ -8,9 +8,10 @@ use std::sync::Arc;
 use tokio_postgres::Client;
 
 use super::batch::{Batch, Op};
-use super::ddl::{Ddl, Mode};
+use super::ddl::Taken;
 use super::drift::Drift;
 use super::tags::{Clear, Copy, Tags, Verdict, Wanted};
+use super::told::Ddl;
 use crate::error::{Error, Exit, Result};
 use crate::model::wire::{Change, Item, Kind, Shape};
 use crate::model::{Lsn, TableName};
@@ -48,7 +49,7 @@ pub enum Gathered {
 pub struct Gatherer {
     pub reader: SpoolReader,
     /// What becomes of DDL.
-    pub ddl: Mode,
+    pub ddl: Taken,
     /// Tables that are moved, each with the tags of its copy.
     tags: Arc<Tags>,
     /// Relations whose changes may be in the stream and are known not to be moved: what was left out,
@@ -86,7 +87,7 @@ impl Gatherer {
     pub fn new(reader: SpoolReader, tags: Arc<Tags>, ignored: HashSet<TableName>, drift: Drift) -> Gatherer {
         let begun = reader.position();
         let (passed, batch, skip) = (Lsn::ZERO, Batch::default(), Skip::default());
-        Gatherer { reader, ddl: Mode::Off, tags, ignored, drift, passed, batch, begun, skip, large: false }
+        Gatherer { reader, ddl: Taken::off(), tags, ignored, drift, passed, batch, begun, skip, large: false }
     }
 
     /// Goes on with other tags, from where a Batch begins that was not written, or from where it is.

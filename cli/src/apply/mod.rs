@@ -30,6 +30,7 @@ pub mod merge;
 pub mod plain;
 mod reconcile;
 pub mod tags;
+mod told;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -55,8 +56,7 @@ use tags::Tags;
 
 /// SQLSTATE of `pgmig.advance` when apply is paused or endpos lies before the Batch.
 const REFUSED: &str = "PGM01";
-/// SQLSTATEs that a Batch may meet beside other sessions' work, and that pass: serialization failure,
-/// deadlock, lock not available.
+/// SQLSTATEs of other sessions' work, which pass: serialization failure, deadlock, lock not available.
 const PASSING: [&str; 3] = ["40001", "40P01", "55P03"];
 /// How long a refused Batch waits for a switch before it is tried again.
 const AGAIN_AFTER: Duration = Duration::from_millis(500);

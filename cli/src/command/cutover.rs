@@ -135,10 +135,7 @@ async fn go(run: &Run, settings: &Settings, broken: watch::Receiver<Option<Strin
     if dry_run {
         return Cutover::rehearse(run, settings, broken).await;
     }
-    match Cutover::begin(run, settings, broken).await? {
-        Some(cutover) => cutover.go().await,
-        None => Ok(Outcome { endpos: None, downtime: Duration::ZERO }),
-    }
+    Cutover::cut_over(run, settings, broken).await
 }
 
 /// Applies changes beside the cutover, in this process.

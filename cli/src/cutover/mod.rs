@@ -2,7 +2,7 @@
 //! in `command/run/cutover.rs`.
 //!
 //! ```text
-//! check ─ prepare ─ verify ─ reverse ─┬─ pause ─ freeze ─ endpos ─ drain ─ turn ─ sequences ─ views ─ finish ─ proof ─ quiet ─ switch ─┬─ open ─ resume
+//! check ─ prepare ─ verify ─ reverse ─┬─ pause ─ freeze ─ endpos ─ drain ─ sequences ─ views ─ finish ─ proof ─ turn ─ quiet ─ switch ─┬─ open ─ resume
 //!          writes go on               │                writes are stopped; too long, or a failure: all of it is undone                 │ only forward
 //! ```
 //!
@@ -89,11 +89,11 @@ pub enum Step {
     Freeze,
     Endpos,
     Drain,
-    Turn,
     Sequences,
     Views,
     Finish,
     Proof,
+    Turn,
     Quiet,
     Switch,
     Open,
@@ -110,11 +110,11 @@ impl Step {
         Step::Freeze,
         Step::Endpos,
         Step::Drain,
-        Step::Turn,
         Step::Sequences,
         Step::Views,
         Step::Finish,
         Step::Proof,
+        Step::Turn,
         Step::Quiet,
         Step::Switch,
         Step::Open,

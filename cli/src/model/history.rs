@@ -127,7 +127,7 @@ pub struct CutoverStep {
 pub struct Verification {
     pub at: Timestamp,
     pub lsn: Option<Lsn>,
-    /// Only columns and counts were compared.
+    /// Only the catalogs and counts were compared.
     pub quick: bool,
     pub tables: i64,
     pub rows: i64,

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use tokio_postgres::Client;
 
 use crate::error::{Context, Result};
-use crate::model::name::{identifier, literal};
+use crate::model::name::identifier;
 use crate::model::{TableName, key};
 
 /// A table whose rows are moved.
@@ -158,6 +158,28 @@ pub async fn owned_sequences(client: &Client, table: u32) -> Result<Vec<TableNam
     Ok(rows.iter().map(|row| TableName::new(row.get::<_, String>(0), row.get::<_, String>(1))).collect())
 }
 
+/// Sequences that belong to columns of any of these tables.
+pub async fn sequences_of(client: &Client, tables: &[TableName]) -> Result<Vec<TableName>> {
+    let (schemas, names): (Vec<&str>, Vec<&str>) =
+        tables.iter().map(|table| (table.schema.as_str(), table.table.as_str())).unzip();
+    let rows = client
+        .query(
+            "select n.nspname::text, s.relname::text
+               from pg_catalog.pg_depend d
+                    join pg_catalog.pg_class s on s.oid = d.objid and s.relkind = 'S'
+                    join pg_catalog.pg_namespace n on n.oid = s.relnamespace
+                    join pg_catalog.pg_class t on t.oid = d.refobjid
+                    join pg_catalog.pg_namespace tn on tn.oid = t.relnamespace
+              where d.classid = 'pg_class'::regclass and d.refclassid = 'pg_class'::regclass
+                and d.refobjsubid > 0 and d.deptype in ('a', 'i')
+                and (tn.nspname, t.relname) in (select w.s, w.t from unnest($1::text[], $2::text[]) w (s, t))",
+            &[&schemas, &names],
+        )
+        .await
+        .on_source(|| "read the sequences of the tables".into())?;
+    Ok(rows.iter().map(|row| TableName::new(row.get::<_, String>(0), row.get::<_, String>(1))).collect())
+}
+
 /// Where a sequence stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SequenceValue {
@@ -176,37 +198,50 @@ impl SequenceValue {
     }
 }
 
-/// Values of the sequences, many to a round trip.
+/// Values of the sequences, many to a round trip. A function gives the value of one that was used, ten times
+/// as fast as a query that names them all; the others are read.
 pub async fn sequence_values(client: &Client, names: &[TableName]) -> Result<Vec<SequenceValue>> {
+    let doing = || "read the values of the sequences".to_string();
     let mut values = Vec::with_capacity(names.len());
-    for names in names.chunks(200) {
-        let selects: Vec<String> = names
-            .iter()
-            .enumerate()
-            .map(|(at, name)| {
-                let sql = name.sql();
-                format!("select {at}::int4, last_value::int8, is_called, {}::regclass::oid from {sql}", literal(&sql))
-            })
-            .collect();
+    // Each is locked until its transaction ends.
+    for names in names.chunks(500) {
+        let sql: Vec<String> = names.iter().map(TableName::sql).collect();
         let rows = client
             .query(
-                &format!(
-                    "select v.*, s.seqincrement, s.seqmin, s.seqmax
-                       from ({}) v (at, last_value, is_called, oid) join pg_catalog.pg_sequence s on s.seqrelid = v.oid",
-                    selects.join(" union all ")
-                ),
-                &[],
+                "select w.at, pg_catalog.pg_sequence_last_value(s.seqrelid), s.seqincrement, s.seqmin, s.seqmax
+                   from unnest($1::text[]) with ordinality w (name, at)
+                        join pg_catalog.pg_sequence s on s.seqrelid = w.name::regclass
+                  order by w.at",
+                &[&sql],
             )
             .await
-            .on_source(|| "read the values of the sequences".into())?;
-        values.extend(rows.iter().map(|row| SequenceValue {
-            name: names[row.get::<_, i32>(0) as usize].clone(),
-            last_value: row.get(1),
-            is_called: row.get(2),
-            increment: row.get(4),
-            least: row.get(5),
-            greatest: row.get(6),
-        }));
+            .on_source(doing)?;
+        let mut unused = Vec::new();
+        for row in &rows {
+            let name = &names[row.get::<_, i64>(0) as usize - 1];
+            let last_value: Option<i64> = row.get(1);
+            if last_value.is_none() {
+                unused.push((values.len(), name));
+            }
+            values.push(SequenceValue {
+                name: name.clone(),
+                last_value: last_value.unwrap_or_default(),
+                is_called: last_value.is_some(),
+                increment: row.get(2),
+                least: row.get(3),
+                greatest: row.get(4),
+            });
+        }
+        for unused in unused.chunks(50) {
+            let selects: Vec<String> = unused
+                .iter()
+                .map(|(at, name)| format!("select {at}::int8, last_value::int8, is_called from {}", name.sql()))
+                .collect();
+            for row in client.query(&selects.join(" union all "), &[]).await.on_source(doing)? {
+                let value = &mut values[row.get::<_, i64>(0) as usize];
+                (value.last_value, value.is_called) = (row.get(1), row.get(2));
+            }
+        }
     }
     Ok(values)
 }

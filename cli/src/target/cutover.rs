@@ -1,6 +1,8 @@
 //! The record of a cutover on the target: which steps were begun, what undoes them, and whether endpos is
 //! held. Whoever cuts over and the run that applies changes speak through these rows only.
 
+use std::time::Duration;
+
 use serde_json::Value;
 use tokio_postgres::Client;
 
@@ -156,6 +158,20 @@ pub async fn finish(
         .await
         .on_target(|| "record a step of the cutover".into())?;
     Ok(())
+}
+
+/// How long it took from the begin of the first step at or behind this position to the end of the last one.
+pub async fn took(client: &Client, migration: &str, attempt: i32, position: i32) -> Result<Duration> {
+    let row = client
+        .query_one(
+            "select coalesce(extract(epoch from max(finished_at) - min(started_at)), 0)::float8
+               from pgmig.cutover_step
+              where migration = $1 and attempt = $2 and position >= $3",
+            &[&migration, &attempt, &position],
+        )
+        .await
+        .on_target(|| "read how long the cutover took".into())?;
+    Ok(Duration::from_secs_f64(row.get::<_, f64>(0).max(0.0)))
 }
 
 /// Opens endpos again: the run goes on following.
@@ -316,6 +332,15 @@ pub async fn disturbing(client: &Client) -> Result<Vec<String>> {
         .await
         .on_target(|| "look for what would disturb apply".into())?;
     Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
+/// How many statements of the source were written down and not run here.
+pub async fn left_ddl(client: &Client, migration: &str) -> Result<i64> {
+    let row = client
+        .query_one("select count(*) from pgmig.ddl where migration = $1 and state = 'left'", &[&migration])
+        .await
+        .on_target(|| "look for DDL that is not carried over".into())?;
+    Ok(row.get(0))
 }
 
 /// Takes away what the end of the migration has made and apply cannot live with; its steps are to be done again.

@@ -141,14 +141,19 @@ pub async fn more_maintenance_work_mem(client: &Client, bytes: u64) -> Result<()
 
 /// Puts sequences where those of the source stand.
 pub async fn set_sequences(client: &Client, values: &[(TableName, i64, bool)]) -> Result<()> {
-    for values in values.chunks(200) {
-        let calls: Vec<String> = values
-            .iter()
-            .map(|(sequence, last_value, is_called)| {
-                format!("pg_catalog.setval({}, {last_value}, {is_called})", literal(&sequence.sql()))
-            })
-            .collect();
-        client.batch_execute(&format!("select {}", calls.join(", "))).await.on_target(|| "set the sequences".into())?;
+    // Each is locked until its transaction ends.
+    for values in values.chunks(500) {
+        let names: Vec<String> = values.iter().map(|(sequence, _, _)| sequence.sql()).collect();
+        let (last_values, called): (Vec<i64>, Vec<bool>) =
+            values.iter().map(|(_, last, called)| (*last, *called)).unzip();
+        client
+            .execute(
+                "select pg_catalog.setval(w.name::regclass, w.last_value, w.is_called)
+                   from unnest($1::text[], $2::int8[], $3::bool[]) w (name, last_value, is_called)",
+                &[&names, &last_values, &called],
+            )
+            .await
+            .on_target(|| "set the sequences".into())?;
     }
     Ok(())
 }

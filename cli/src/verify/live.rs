@@ -77,10 +77,28 @@ impl Shared {
     }
 }
 
-/// The tables whose rows are compared: those of extensions come with the extension.
+/// The tables whose rows are compared: those of extensions come with the extension, and the stream holds nothing
+/// of large objects.
 pub async fn tables(target: &Client, migration: &str) -> Result<Vec<TableName>> {
-    let apart: HashSet<TableName> = checks::not_applied(target).await?.into_iter().collect();
+    let mut apart: HashSet<TableName> = checks::not_applied(target).await?.into_iter().collect();
+    apart.insert(large_objects());
     Ok(queue::tables(target, migration).await?.into_iter().filter(|table| !apart.contains(table)).collect())
+}
+
+fn large_objects() -> TableName {
+    TableName::new("pg_catalog", "pg_largeobject")
+}
+
+/// Where the rows of large objects are, if they were copied and both roles may read them.
+pub async fn readable_large_objects(source: &Client, target: &Client, migration: &str) -> Result<Option<TableName>> {
+    let may = async |client: &Client, side: Side| {
+        let query = "select pg_catalog.has_table_privilege('pg_catalog.pg_largeobject', 'select')";
+        let row = client.query_one(query, &[]).await;
+        Ok::<_, crate::error::Error>(row.during(side.exit(), || format!("ask the {side} what may be read"))?.get(0))
+    };
+    let (here, there): (bool, bool) = tokio::try_join!(may(source, Side::Source), may(target, Side::Target))?;
+    let copied = here && there && queue::tables(target, migration).await?.contains(&large_objects());
+    Ok(copied.then(large_objects))
 }
 
 /// Whether the databases are in two encodings.

@@ -65,7 +65,7 @@ impl Life {
         let dir = self.dir.path().display().to_string();
         self.pgmig(&["cleanup", "--dir", &dir]).finish(&[]).await.expect_code(0);
         let left = "select (select count(*) from pg_replication_slots) + (select count(*) from pg_publication where pubname ~ 'pgmig')
-                           + (select count(*) from pg_namespace where nspname = 'pgmig')";
+                           + (select count(*) from pg_namespace where nspname = 'pgmig') + (select count(*) from pg_event_trigger)";
         assert_eq!((self.on_source(left).await, self.on_target(left).await), ("0".into(), "0".into()));
         assert_same(&self.pair).await;
     }
@@ -73,26 +73,42 @@ impl Life {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_can_go_back_with_nothing_lost_with_the_extension() -> Outcome {
-    there_and_back(EXTENSION_WAL2JSON).await
+    there_and_back(EXTENSION_WAL2JSON, &["--ddl", "apply"]).await
 }
 #[tokio::test(flavor = "multi_thread")]
 async fn one_can_go_back_with_nothing_lost_in_plain_sql() -> Outcome {
-    there_and_back(PLAIN).await
+    there_and_back(PLAIN, &[]).await
 }
 
-async fn there_and_back(way: Way) -> Outcome {
+/// On either side, where DDL is told.
+const DDL: [&str; 4] = [
+    "alter table large add SIDE text default 'e'",
+    "update large set SIDE = 'changed' where id = 2",
+    "create index large_SIDE on large (SIDE)",
+    "comment on column large.SIDE is 'SIDE'",
+];
+
+async fn there_and_back(way: Way, how: &[&str]) -> Outcome {
     let mut life = Life::shop_and_more(way).await;
-    let mut run = life.follow().await;
+    let mut run = life.follow_with(how).await;
+    let tells = !how.is_empty();
+    for statement in DDL.iter().filter(|_| tells) {
+        life.on_source(&statement.replace("SIDE", "before")).await;
+    }
     let old = Clients::start(&life.as_app(&life.pair.source_uri()), 3).await;
     old.have_written(50).await;
     let cut = life.cutover(&["--reverse", "--dry-run"]).finish(&[]).await.expect_code(0);
     assert!(cut.stderr.contains("not made: the way back"), "{}", cut.stderr);
-    life.cutover(&["--reverse", "--max-downtime", "60s"]).finish(&[]).await.expect_code(0);
+    let cut = life.cutover(&["--reverse", "--verify", "--max-downtime", "60s"]).finish(&[]).await.expect_code(0);
+    assert!(cut.stderr.contains("  verify ") && cut.stderr.contains("  proof "), "{}", cut.stderr);
     let new = Clients::start_as(&life.as_app(&life.pair.target_uri()), 10..13).await;
     let old = old.stop().await;
     assert!(old.refused > 0, "the source takes no writes");
     for statement in ON_THE_NEW_SIDE.split(";\n") {
         life.on_target(statement).await;
+    }
+    for statement in DDL.iter().filter(|_| tells) {
+        life.on_target(&statement.replace("SIDE", "after")).await;
     }
     life.carries_back(&mut run).await;
     assert_eq!(life.on_target("select way_back from pgmig.progress").await, "open");
@@ -219,5 +235,46 @@ async fn a_way_back_that_would_lose_something_is_refused_before_anything_is_stop
     assert!(!cut.stderr.contains("writes were stopped"), "{}", cut.stderr);
     life.on_target("alter table quiet replica identity default").await;
     life.end(run).await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hooks_are_told_which_way_it_goes_and_what_fails_on_the_way_back_is_undone() -> Outcome {
+    let mut life = Life::shop_and_more(PLAIN_WAL2JSON).await;
+    let mut run = life.follow().await;
+    let folder = tempfile::tempdir()?;
+    let calls = folder.path().join("calls");
+    let log = format!("echo $PGMIG_HOOK $PGMIG_ACTION $PGMIG_DIRECTION >> {}", calls.display());
+    let freeze = format!("hook:{log}");
+    let asked = || std::fs::read_to_string(&calls).unwrap_or_default().lines().map(str::to_string).collect::<Vec<_>>();
+    life.cutover(&["--reverse", "--freeze", &freeze, "--switch", &log, "--max-downtime", "60s"])
+        .finish(&[])
+        .await
+        .expect_code(0);
+    assert_eq!(asked(), ["freeze do forth", "switch do forth"]);
+    life.carries_back(&mut run).await;
+    life.on_target("insert into quiet values (3)").await;
+
+    // Nothing else could open the old source again.
+    let back = life.cutover(&["--back"]).finish(&["error: the cutover was undone at step check"]).await.expect_code(2);
+    assert!(back.stderr.contains("PGMIG_ACTION=undo PGMIG_DIRECTION=forth"), "{}", back.stderr);
+    assert!(!back.stderr.contains("writes were stopped for"), "{}", back.stderr);
+    let fails = format!("{log}; test $PGMIG_ACTION = undo");
+    let back = ["--back", "--freeze", &freeze, "--max-downtime", "60s", "--switch"];
+    let undone = life.cutover(&[&back[..], &[&fails]].concat());
+    undone.finish(&["error: the cutover was undone at step switch"]).await.expect_code(1);
+    assert_eq!(asked()[2..], ["freeze do back", "switch do back", "switch undo back", "freeze undo back"]);
+    let is_open = "select way_back from pgmig.progress";
+    assert_eq!(life.on_target(is_open).await, "open");
+    life.on_target("insert into quiet values (4)").await;
+    wait_until(Duration::from_secs(30), "it is carried back", async || {
+        life.on_source("select count(*) from quiet where id in (3, 4)").await == "2"
+    })
+    .await;
+    life.cutover(&[&back[..], &[&log]].concat()).finish(&[]).await.expect_code(0);
+    run.finish(&["the cutover was undone"]).await.expect_code(0);
+    assert_eq!(asked()[6..], ["freeze do back", "switch do back", "freeze undo forth"]);
+    life.connect_again().await;
+    life.is_clean().await;
     Ok(())
 }

@@ -43,6 +43,11 @@ async fn a_hook_dies_with_its_pgmig_and_behind_the_switch_the_next_one_goes_on()
     assert!(back.stderr.contains("end it: pgmig cutover"), "{}", back.stderr);
     let cut = life.cutover(&["--switch", &hook]).finish(&[]).await.expect_code(0);
     assert!(cut.stderr.contains("going on behind that"), "{}", cut.stderr);
+    // Until clients were switched, which is recorded, not until now, and not not at all.
+    let stopped = "select format('writes were stopped for %s s', round(extract(epoch from max(finished_at) - min(started_at)), 2))
+                     from pgmig.cutover where attempt = (select max(attempt) from pgmig.cutover) and step not in ('check', 'prepare')";
+    assert_eq!(cut.stdout.trim(), life.on_target(stopped).await);
+    assert!(!cut.stdout.contains(" 0.00 s"), "{}", cut.stdout);
     run.finish(&["nobody ends the cutover"]).await.expect_code(0);
     assert_eq!(std::fs::read_to_string(calls)?, "do\n", "the switch was not done again, and not undone");
     assert_eq!(life.on_target("select phase from pgmig.progress").await, "done");

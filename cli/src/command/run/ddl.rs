@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use super::Run;
-use crate::apply::ddl::Mode;
+use crate::apply::ddl::{Mode, Taken};
 use crate::error::Result;
 use crate::source::{checks, ddl};
 
@@ -13,6 +13,19 @@ impl Run {
         Ok(match self.config.ddl {
             Some(mode) => mode,
             None => self.plan.ddl()?.and_then(|mode| Mode::parse(&mode)).unwrap_or(Mode::Off),
+        })
+    }
+
+    /// What apply is told of it.
+    pub(super) fn taken_ddl(&self) -> Result<Taken> {
+        let selection = self.plan.selection()?.unwrap_or_default();
+        let flag = |flag: &str| selection.left_out.iter().any(|left| left.why == flag);
+        Ok(Taken {
+            mode: self.ddl()?,
+            comments: flag("--no-comments"),
+            privileges: flag("--no-acl"),
+            owners: flag("--no-owner"),
+            origins: selection.origins.into_iter().map(|origin| (origin.oid, origin.name)).collect(),
         })
     }
 

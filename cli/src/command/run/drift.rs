@@ -56,7 +56,8 @@ impl Run {
         let here = target::columns::forms(&target).await?;
         let planned = queue::tables(&target, &self.config.name).await?;
         for gone in self.look_for_others(plugin, &there).await? {
-            if told.as_mut().is_some_and(|told| told.insert(gone.clone())) {
+            // Where DDL is told, apply says what becomes of it.
+            if !self.tells_ddl() && told.as_mut().is_some_and(|told| told.insert(gone.clone())) {
                 self.report.warning(format!(
                     "{gone} was dropped on the source; on the target it stays, with the rows that it had"
                 ));

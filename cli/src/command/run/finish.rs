@@ -74,8 +74,16 @@ impl Run {
         let source = self.source_client("pgmig run").await?;
         let there: HashSet<TableName> = catalog::sequences(&source).await?.into_iter().collect();
         let names: Vec<TableName> = match self.plan.selection()? {
-            // One that was dropped on the source in the meantime has no value to carry over.
-            Some(selection) => selection.sequences.into_iter().filter(|name| there.contains(name)).collect(),
+            // One that was dropped on the source in the meantime has no value to carry over, one that a column got
+            // in the meantime has.
+            Some(selection) => {
+                let mut names: HashSet<TableName> = selection.sequences.into_iter().collect();
+                let left = |name: &TableName| selection.left_out.iter().any(|left| left.name == name.to_string());
+                let new = catalog::sequences_of(&source, &selection.tables).await?;
+                names.extend(new.into_iter().filter(|name| !left(name)));
+                names.retain(|name| there.contains(name));
+                names.into_iter().collect()
+            }
             // The plan is lost with its disk: the source still has them.
             None => there.into_iter().collect(),
         };

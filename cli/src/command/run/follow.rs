@@ -75,7 +75,7 @@ impl Run {
         let tables = Tables { tags, gate: Arc::clone(&gate), applied, busy: watch::channel(false).0 };
         let (lacking, lacked) = mpsc::channel(1);
         let mut gatherer = Gatherer::new(streaming.spool.reader(), known, self.ignored().await?, drift);
-        gatherer.ddl = self.ddl()?;
+        gatherer.ddl = self.taken_ddl()?;
         let mut apply = Apply::new(
             client,
             writer,

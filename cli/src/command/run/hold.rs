@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 use super::Run;
-use super::cutover::{Cutover, Outcome};
+use super::cutover::Cutover;
 use super::stream::Streaming;
 use crate::apply::{Apply, Writer};
 use crate::error::Result;
@@ -86,7 +86,7 @@ impl Run {
             }
             self.config.cutting.send_replace(true);
             let (_alive, broken) = watch::channel(None);
-            let done = self.cut_over(broken).await;
+            let done = Cutover::cut_over(self, &self.config.cutover, broken).await;
             self.config.cutting.send_replace(false);
             match done {
                 Ok(done) => {
@@ -104,13 +104,6 @@ impl Run {
                     }
                 }
             }
-        }
-    }
-
-    async fn cut_over(&self, broken: super::cutover::Broken) -> Result<Outcome> {
-        match Cutover::begin(self, &self.config.cutover, broken).await? {
-            Some(cutover) => cutover.go().await,
-            None => Ok(Outcome { endpos: None, downtime: Duration::ZERO }),
         }
     }
 }

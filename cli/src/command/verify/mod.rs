@@ -32,7 +32,10 @@ pub async fn verify(args: VerifyArgs, quiet: bool) -> Result<Exit> {
     let verify = Verify::open(&args, quiet).await?;
     let aligned = verify.align().await?;
     let began = Instant::now();
-    let tables = live::tables(&verify.client, &args.target.name).await?;
+    let mut tables = live::tables(&verify.client, &args.target.name).await?;
+    if !args.quick && !args.repair {
+        tables.extend(live::readable_large_objects(&aligned.source.client, &aligned.target, &args.target.name).await?);
+    }
     let compared = verify.rows(&aligned, tables).await?;
     let objects = if args.quick { Some(verify.objects(&aligned).await?) } else { None };
     let (lsn, pause) = (aligned.lsn, aligned.pause);

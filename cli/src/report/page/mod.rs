@@ -212,8 +212,11 @@ fn tiles(facts: &Facts, history: &History, now: Timestamp) -> Vec<Tile> {
         class: "",
     });
     if let Some((seconds, attempt)) = downtime(&facts.cutover).filter(|_| progress.phase == "done") {
-        let undone = attempt - 1;
-        let more = if undone > 0 { format!("{undone} earlier tries were undone") } else { "in the cutover".into() };
+        let more = match attempt - 1 {
+            0 => "in the cutover".into(),
+            1 => "an earlier try was undone".into(),
+            undone => format!("{undone} earlier tries were undone"),
+        };
         tiles.push(Tile {
             id: "downtime",
             name: "writes were stopped",
@@ -257,11 +260,13 @@ fn verify_tile(last: Option<&Verification>) -> Tile {
     let (text, value, more, class) = match last {
         None => ("not compared".into(), "none", "pgmig verify does it".into(), ""),
         Some(found) if found.differences.is_empty() => {
-            let how = if found.quick { "counts and columns only" } else { "every row" };
+            let how = if found.quick { "by number, and the catalogs" } else { "every row" };
             (format!("{} rows equal", units::count(positive(found.rows))), "equal", how.to_string(), "good")
         }
         Some(found) => {
-            (format!("{} tables differ", found.differences.len()), "differ", "see verification".into(), "bad")
+            let count = found.differences.len();
+            let text = if count == 1 { "1 difference".into() } else { format!("{count} differences") };
+            (text, "differ", "see verification".into(), "bad")
         }
     };
     Tile { id: "verified", name: "compared", text, value: value.into(), more, class }
@@ -364,7 +369,7 @@ fn verified(found: &Verification) -> VerifyRow {
     let held = found.held_seconds.map_or(String::new(), |held| format!("; apply was held for {}", span(held)));
     VerifyRow {
         at: moment(found.at),
-        how: if found.quick { "columns and counts" } else { "every row" },
+        how: if found.quick { "catalogs and counts" } else { "every row" },
         equal: found.differences.is_empty(),
         text: format!(
             "{} tables, {} rows, {} {place} in {} ({}){held}",

@@ -6,7 +6,7 @@ use tokio_postgres::Client;
 
 use super::read::{self, Catalog, Object, Property, Title};
 use super::reprint::Reprint;
-use super::{ComparedObjects, Excused, sequences};
+use super::{ComparedObjects, Excused, large_objects, sequences};
 use crate::config::Conninfo;
 use crate::connect::Side;
 use crate::error::Result;
@@ -27,6 +27,9 @@ pub async fn compare(
     let (both, same_major) = (here.min(there), here == there);
     let read_side = async |client: &Client, side: Side, major: i32| {
         let mut catalog = read::catalog(client, side, major, both).await?;
+        if !excused.large_objects {
+            large_objects::summary(client, side, &mut catalog).await?;
+        }
         if !excused.follows {
             sequences::positions(client, side, &mut catalog).await?;
         }

@@ -22,6 +22,8 @@ pub struct Excused {
     publications: bool,
     collations: bool,
     extensions: bool,
+    /// They are left out, or what has changed of them is named elsewhere.
+    pub large_objects: bool,
     /// Stage, kind and name of the steps that are still to come.
     pending: Vec<(String, String, String)>,
     pending_names: HashSet<String>,
@@ -45,6 +47,7 @@ impl Excused {
             publications: flag("--skip-publications"),
             collations: flag("--skip-collations"),
             extensions: flag("--skip-extensions"),
+            large_objects: selection.left_out.iter().any(|left| left.kind.starts_with("large objects")),
             ..Excused::default()
         }
     }

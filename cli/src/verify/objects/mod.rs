@@ -4,6 +4,7 @@
 
 mod compare;
 mod excused;
+mod large_objects;
 mod read;
 mod reprint;
 mod sequences;

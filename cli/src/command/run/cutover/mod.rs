@@ -60,15 +60,15 @@ pub struct Cutover<'a> {
 }
 
 impl<'a> Cutover<'a> {
-    /// Takes the lock, and undoes what a cutover that died has left. None if it had come past the switch: then
-    /// it is done now.
-    pub async fn begin(run: &'a Run, settings: &'a Settings, broken: Broken) -> Result<Option<Cutover<'a>>> {
+    /// Takes the lock, and undoes what a cutover that died has left; one that had come past the switch is brought
+    /// to its end instead. Otherwise all of it.
+    pub async fn cut_over(run: &'a Run, settings: &'a Settings, broken: Broken) -> Result<Outcome> {
         let mut cutover = Cutover::open(run, settings, broken).await?;
-        if cutover.left_over().await? {
-            return Ok(None);
+        if let Some(done) = cutover.left_over().await? {
+            return Ok(done);
         }
         cutover.attempt = record::begin(&cutover.target, &run.config.name).await?;
-        Ok(Some(cutover))
+        cutover.go().await
     }
 
     async fn open(run: &'a Run, settings: &'a Settings, broken: Broken) -> Result<Cutover<'a>> {
@@ -99,7 +99,7 @@ impl<'a> Cutover<'a> {
     }
 
     /// Every step in its order. On a failure all is undone.
-    pub async fn go(mut self) -> Result<Outcome> {
+    async fn go(mut self) -> Result<Outcome> {
         let mut failed = None;
         let steps: Vec<Step> = Step::ALL.into_iter().filter(|step| *step < Step::Open && self.has(*step)).collect();
         for step in steps {
@@ -135,6 +135,11 @@ impl<'a> Cutover<'a> {
         self.open_source().await?;
         self.resume().await?;
         let downtime = self.stopped.map_or(Duration::ZERO, |at| at.elapsed());
+        self.end(downtime).await
+    }
+
+    /// The last of it, when clients are on the other side.
+    async fn end(&mut self, downtime: Duration) -> Result<Outcome> {
         let text = format!("writes were stopped for {:.2} s", downtime.as_secs_f64());
         sentinel::event(&self.target, &self.run.config.name, "info", &text).await?;
         self.close().await?;

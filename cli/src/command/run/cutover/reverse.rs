@@ -8,6 +8,7 @@ use std::collections::HashSet;
 use serde_json::{Value, json};
 
 use super::Cutover;
+use crate::apply::ddl::Mode;
 use crate::command::run::identity;
 use crate::connect::Side;
 use crate::cutover::hook::{self, Action};
@@ -148,6 +149,14 @@ impl Cutover<'_> {
         remove_folder(&back.dir)?;
         let plan = PlanDb::open(&back.dir, &identity(&way.identity, &name))?;
         plan.begin(run.filters.as_ref())?;
+        // DDL is told on the way back as it was on the way forth, from its begin.
+        let ddl = run.ddl()?;
+        if ddl != Mode::Off {
+            plan.set_ddl(ddl.as_str())?;
+            if !source::ddl::capture(&self.target, &name).await? {
+                run.report.warning("the target cannot tell its DDL: its role may make no event trigger");
+            }
+        }
         let mut selection = run.plan.selection()?.unwrap_or_default();
         let forms = source::columns::forms(&self.target).await?;
         selection.origins = names.iter().filter_map(|table| Some(Origin::new(table, forms.get(table)?))).collect();
@@ -176,6 +185,7 @@ impl Cutover<'_> {
         let Some(slot_name) = detail.get("slot").and_then(Value::as_str) else { return Ok(()) };
         slot::drop_when_free(&self.target, slot_name, true).await?;
         slot::drop_publications(&self.target, name).await?;
+        source::ddl::release(&self.target, name).await?;
         if let Some(flavour) = install::installed(&self.source).await? {
             sentinel::remove(&self.source, name).await?;
             let ours = detail.get("installed").and_then(Value::as_bool) == Some(true);

@@ -119,6 +119,7 @@ impl Cutover<'_> {
             let fresh = record::is_fresh(&self.target, name).await?;
             if fresh && lag <= self.settings.max_lag {
                 self.tell_changed().await?;
+                self.tell_left().await?;
                 return Ok(format!("apply lags {}", units::bytes(lag)));
             }
             if began.elapsed() > LEVEL_WITHIN {
@@ -155,6 +156,17 @@ impl Cutover<'_> {
             "{text}; the stream holds none of it: copy it by hand while writes are stopped, if it is wanted"
         ));
         self.told_changed.extend(changed);
+        Ok(())
+    }
+
+    /// Says that there was DDL on the source which is not here.
+    async fn tell_left(&self) -> Result<()> {
+        let left = record::left_ddl(&self.target, &self.run.config.name).await?;
+        if left > 0 {
+            self.run.report.warning(format!(
+                "DDL of the source that is not carried over, statements ({left}): see select * from pgmig.ddl where state = 'left' on the target, and run what is wanted there"
+            ));
+        }
         Ok(())
     }
 

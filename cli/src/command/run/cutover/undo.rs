@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tokio::sync::watch;
 
-use super::Cutover;
+use super::{Cutover, Outcome};
 use crate::command::run::Run;
 use crate::cutover::hook::Action;
 use crate::cutover::pgbouncer::Console;
@@ -19,35 +19,33 @@ use crate::target::way_back;
 const UNDO_WITHIN: Duration = Duration::from_secs(30);
 
 impl<'a> Cutover<'a> {
-    /// Undoes a cutover that died; true if it had come past the switch and is done now.
-    pub(super) async fn left_over(&mut self) -> Result<bool> {
-        if self.run.sentinel().await?.cutover != Some(State::Running) {
-            return Ok(false);
+    /// Undoes a cutover that died. One that had come past the switch is done now, and it is said what it came to:
+    /// writes were stopped until its last step, which may be one of now.
+    pub(super) async fn left_over(&mut self) -> Result<Option<Outcome>> {
+        let name = self.run.config.name.clone();
+        let found = self.run.sentinel().await?;
+        if found.cutover != Some(State::Running) {
+            return Ok(None);
         }
-        let (attempt, steps) = record::steps(&self.target, &self.run.config.name).await?;
+        let (attempt, steps) = record::steps(&self.target, &name).await?;
         self.attempt = attempt;
         if has_switched(&steps) {
             self.run.report.info("an earlier cutover has switched: going on behind that");
-            self.turned = steps.iter().any(|step| step.step == Step::Turn.name() && step.state == "done");
-            self.open_once_more(&steps).await?;
-            self.resume().await?;
-            self.close().await?;
-            return Ok(true);
+            let is_done = |step: Step| steps.iter().any(|found| found.step == step.name() && found.state == "done");
+            (self.turned, self.endpos) = (is_done(Step::Turn), found.endpos);
+            if !is_done(Step::Open) {
+                self.open_source().await?;
+            }
+            if !is_done(Step::Resume) {
+                self.resume().await?;
+            }
+            let first = Step::ALL.into_iter().find(|step| step.stops_writes()).map_or(0, |step| step as i32);
+            let downtime = record::took(&self.target, &name, attempt, first).await?;
+            return self.end(downtime).await.map(Some);
         }
         self.run.report.info("an earlier cutover has not ended: undoing it");
         self.undo().await?;
-        Ok(false)
-    }
-
-    /// Opens the old source, unless that was done before the cutover died.
-    async fn open_once_more(&mut self, steps: &[Record]) -> Result<()> {
-        if !self.run.config.is_back() || steps.iter().any(|step| step.step == Step::Open.name() && step.state == "done")
-        {
-            return Ok(());
-        }
-        let told = self.open_writes().await?;
-        self.run.report.info(told);
-        Ok(())
+        Ok(None)
     }
 
     /// Undoes what a cutover that died has left, and no more. False if there is nothing.

@@ -29,6 +29,8 @@ impl Cutover<'_> {
         let progress: live::Progress = Arc::new(|_, _| {});
         let compared = live::compare(&config.source, &config.target, &aligned, tables, how, progress).await?;
         let mut excused = Excused::of(self.run.plan.selection()?.as_ref());
+        // A cutover names what has changed of them.
+        excused.large_objects = true;
         excused.until_the_end(&self.target, &config.name).await?;
         let found = objects::compare(&aligned.source.client, &aligned.target, &config.target, &excused).await?;
         let hint = if quick { "pgmig verify --quick" } else { "pgmig verify, and pgmig verify --quick" };
@@ -48,7 +50,8 @@ impl Cutover<'_> {
     pub(super) async fn proof(&mut self) -> Result<String> {
         let config = self.run.config();
         let sides = align::as_they_are(&config.source, &config.target).await?;
-        let excused = Excused::of(self.run.plan.selection()?.as_ref());
+        let mut excused = Excused::of(self.run.plan.selection()?.as_ref());
+        excused.large_objects = true;
         let found = objects::compare(&sides.source.client, &sides.target, &config.target, &excused).await?;
         same(&Compared::default(), &found, "pgmig verify --quick")?;
         Ok(format!("{} objects are equal, with where sequences stand", units::count(found.objects as u64)))
