@@ -74,8 +74,13 @@ impl Run {
         let source = self.source_client("pgmig run").await?;
         let there: HashSet<TableName> = catalog::sequences(&source).await?.into_iter().collect();
         let names: Vec<TableName> = match self.plan.selection()? {
-            // One that was dropped on the source in the meantime has no value to carry over.
-            Some(selection) => selection.sequences.into_iter().filter(|name| there.contains(name)).collect(),
+            // One that was dropped on the source in the meantime has no value to carry over; those of columns that
+            // were added belong to it too.
+            Some(selection) => {
+                let mut names: HashSet<TableName> = selection.sequences.into_iter().collect();
+                names.extend(catalog::owned_sequences(&source, &selection.tables).await?);
+                names.into_iter().filter(|name| there.contains(name)).collect()
+            }
             // The plan is lost with its disk: the source still has them.
             None => there.into_iter().collect(),
         };
