@@ -141,42 +141,28 @@ pub async fn sequences(client: &Client) -> Result<Vec<TableName>> {
     Ok(rows.into_iter().map(|row| TableName::new(row.get::<_, String>(0), row.get::<_, String>(1))).collect())
 }
 
-/// Sequences that belong to columns of a table.
-pub async fn owned_sequences(client: &Client, table: u32) -> Result<Vec<TableName>> {
-    let rows = client
-        .query(
-            "select n.nspname::text, s.relname::text
-               from pg_catalog.pg_depend d
-                    join pg_catalog.pg_class s on s.oid = d.objid and s.relkind = 'S'
-                    join pg_catalog.pg_namespace n on n.oid = s.relnamespace
-              where d.classid = 'pg_class'::regclass and d.refclassid = 'pg_class'::regclass
-                and d.refobjid = $1 and d.refobjsubid > 0 and d.deptype in ('a', 'i')",
-            &[&table],
-        )
-        .await
-        .on_source(|| "read the sequences of a table".into())?;
-    Ok(rows.iter().map(|row| TableName::new(row.get::<_, String>(0), row.get::<_, String>(1))).collect())
-}
-
-/// Sequences that belong to columns of any of these tables.
-pub async fn sequences_of(client: &Client, tables: &[TableName]) -> Result<Vec<TableName>> {
+/// Sequences that belong to columns of these tables, or of the roots that they are partitions of.
+pub async fn owned_sequences(client: &Client, tables: &[TableName]) -> Result<Vec<TableName>> {
     let (schemas, names): (Vec<&str>, Vec<&str>) =
-        tables.iter().map(|table| (table.schema.as_str(), table.table.as_str())).unzip();
+        tables.iter().map(|name| (name.schema.as_str(), name.table.as_str())).unzip();
     let rows = client
         .query(
-            "select n.nspname::text, s.relname::text
-               from pg_catalog.pg_depend d
+            "with owner as (
+                 select unnest(array[c.oid, pg_catalog.pg_partition_root(c.oid)::oid]) as oid
+                   from unnest($1::text[], $2::text[]) as t (schema_name, table_name)
+                        join pg_catalog.pg_namespace n on n.nspname = t.schema_name
+                        join pg_catalog.pg_class c on c.relnamespace = n.oid and c.relname = t.table_name
+             )
+             select distinct n.nspname::text, s.relname::text
+               from owner
+                    join pg_catalog.pg_depend d on d.refclassid = 'pg_class'::regclass and d.refobjid = owner.oid
                     join pg_catalog.pg_class s on s.oid = d.objid and s.relkind = 'S'
                     join pg_catalog.pg_namespace n on n.oid = s.relnamespace
-                    join pg_catalog.pg_class t on t.oid = d.refobjid
-                    join pg_catalog.pg_namespace tn on tn.oid = t.relnamespace
-              where d.classid = 'pg_class'::regclass and d.refclassid = 'pg_class'::regclass
-                and d.refobjsubid > 0 and d.deptype in ('a', 'i')
-                and (tn.nspname, t.relname) in (select w.s, w.t from unnest($1::text[], $2::text[]) w (s, t))",
+              where d.classid = 'pg_class'::regclass and d.refobjsubid > 0 and d.deptype in ('a', 'i')",
             &[&schemas, &names],
         )
         .await
-        .on_source(|| "read the sequences of the tables".into())?;
+        .on_source(|| "read the sequences of tables".into())?;
     Ok(rows.iter().map(|row| TableName::new(row.get::<_, String>(0), row.get::<_, String>(1))).collect())
 }
 

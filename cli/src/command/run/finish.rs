@@ -79,7 +79,7 @@ impl Run {
             Some(selection) => {
                 let mut names: HashSet<TableName> = selection.sequences.into_iter().collect();
                 let left = |name: &TableName| selection.left_out.iter().any(|left| left.name == name.to_string());
-                let new = catalog::sequences_of(&source, &selection.tables).await?;
+                let new = catalog::owned_sequences(&source, &selection.tables).await?;
                 names.extend(new.into_iter().filter(|name| !left(name)));
                 names.retain(|name| there.contains(name));
                 names.into_iter().collect()

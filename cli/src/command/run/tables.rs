@@ -295,7 +295,7 @@ impl Run {
         if table.logged && !table.identified {
             selection.insert_only.push(name.clone());
         }
-        for sequence in catalog::owned_sequences(client, table.oid).await? {
+        for sequence in catalog::owned_sequences(client, std::slice::from_ref(name)).await? {
             if !selection.sequences.contains(&sequence) {
                 selection.sequences.push(sequence);
             }
