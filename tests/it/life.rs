@@ -2,6 +2,7 @@
 //! and what happens to both in between. Every test ends with PostgreSQL's word that both databases
 //! are equal; none trusts what pgmig says of itself.
 
+mod altered;
 mod bad_copy;
 mod begins;
 mod control;
@@ -19,6 +20,7 @@ mod objects;
 mod parts;
 mod points;
 mod removed;
+mod samples;
 mod signals;
 mod stalls;
 mod steered;

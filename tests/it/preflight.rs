@@ -2,7 +2,7 @@
 //! nothing behind. What it prints is in `expected/`, whole.
 
 use harness::{Outcome, Pgmig};
-use pgmig::embedded::{Cluster, PgBouncer};
+use pgmig::embedded::{Cluster, Lends, PgBouncer};
 use serde_json::Value;
 
 use crate::bench::{Bench, to_the_end};
@@ -228,6 +228,36 @@ async fn only_what_the_filters_keep_is_checked() -> Outcome {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_wal2json_could_not_write_makes_the_run_take_pgoutput() -> Outcome {
+    let pair = harness::Pair::start().await?;
+    // 256 MB of text, which takes little room.
+    pair.on_source(
+        "create table files (id int primary key, one text, other text);
+         insert into files select 1, x, x from repeat('x', 128 << 20) x",
+    )
+    .await?;
+    let (source, target) = (pair.source_uri(), pair.target_uri());
+    let args = ["preflight", "--source", &source, "--target", &target, "--json"];
+    let findings = async |more: &[&str], code: i32| -> Result<Value, serde_json::Error> {
+        let answer = Pgmig::start(&[&args, more].concat(), &[]).finish(&[]).await.expect_code(code);
+        serde_json::from_str(&answer.stdout)
+    };
+    let message = |finding: &Value| finding["message"].as_str().unwrap_or_default().to_string();
+    let inserted = findings(&[], 0).await?;
+    assert!(message(found(&inserted, "source", "output plugin")).starts_with("wal2json"), "{inserted:#}");
+    // The same row twice in one change.
+    pair.on_source("alter table files replica identity full").await?;
+    let updated = findings(&[], 0).await?;
+    assert!(message(found(&updated, "source", "output plugin")).starts_with("pgoutput"), "{updated:#}");
+    let why = message(found(&updated, "source", "wal2json"));
+    assert!(why.contains("an update of public.files can send 512.0 MiB of values (REPLICA IDENTITY FULL"), "{why}");
+    let refused = findings(&["--plugin", "wal2json"], 1).await?;
+    let refused = found(&refused, "source", "output plugin");
+    assert_eq!((&refused["verdict"], &refused["mend"]), (&"FAIL".into(), &"use --plugin pgoutput".into()), "{refused}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_pooler_in_between_is_seen_and_one_that_lends_transactions_is_refused() -> Outcome {
     let Some(program) = PgBouncer::program() else {
         println!("skipped: PgBouncer is not installed");
@@ -251,6 +281,21 @@ async fn a_pooler_in_between_is_seen_and_one_that_lends_transactions_is_refused(
     let run = Pgmig::start(&[&["run"], &args[..]].concat(), &[]).finish(&["error: "]).await.expect_code(3);
     assert!(run.stderr.contains("behind a pooler that lends sessions for a transaction"), "{}", run.stderr);
     assert_eq!(pair.on_source("select count(*) from pg_replication_slots").await?, [[Some("0".to_string())]]);
+
+    // A session that a client keeps does; what ends it behind our back does not. Before the target it only warns.
+    pair.target.create_database("pooled").await?;
+    let bouncer = PgBouncer::start_that(Lends::Session, program, &pair.target, "pooled", "app").await?;
+    let (source, pooled) = (pair.source_uri(), bouncer.uri());
+    let args = ["--source", &source, "--target", &pooled, "--dir", &dir];
+    let answer = Pgmig::start(&[&["preflight", "--json"], &args[..]].concat(), &[]).finish(&[]).await.expect_code(0);
+    let findings: Value = serde_json::from_str(&answer.stdout)?;
+    let pooler = found(&findings, "target", "pooler");
+    assert_eq!(pooler["verdict"], "WARN", "{pooler}");
+    assert!(pooler["mend"].as_str().is_some_and(|mend| mend.contains("own address and port")), "{pooler}");
+    assert_eq!(found(&findings, "source", "pooler")["verdict"], "PASS");
+    let run = Pgmig::start(&[&["run"], &args[..], &["--no-follow"]].concat(), &[]);
+    let run = run.finish(&["the target is behind a pooler: "]).await.expect_code(0);
+    assert!(run.stderr.contains("warning: the target is behind a pooler: "), "{}", run.stderr);
     Ok(())
 }
 

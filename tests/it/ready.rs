@@ -220,3 +220,114 @@ async fn the_readme_says_what_works() -> Outcome {
     }
     Ok(())
 }
+
+/// The words of a line as a shell has them; quotes are only these.
+fn words(line: &str) -> Vec<String> {
+    line.split('\'')
+        .enumerate()
+        .flat_map(|(at, text)| match at % 2 {
+            0 => text.split_whitespace().map(str::to_string).collect(),
+            _ => vec![text.to_string()],
+        })
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_example_of_the_help_does_what_it_says() -> Outcome {
+    let help = Pgmig::start(&["--help"], &[]).finish(&[]).await.expect_code(0).stdout;
+    let verbs = help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
+    let verbs = verbs.filter(|line| !line.starts_with("     ")).filter_map(|line| line.split_whitespace().next());
+    let mut examples = Vec::new();
+    for verb in verbs {
+        let help = Pgmig::start(&[verb, "--help"], &[]).finish(&[]).await.expect_code(0).stdout;
+        examples.extend(help.lines().filter_map(|line| line.strip_prefix("  pgmig ")).map(str::to_string));
+    }
+    assert!(examples.len() > 25, "{examples:?}");
+
+    let pair = Pair::start().await?;
+    pair.on_source(
+        "create table orders (id int primary key, note text); insert into orders values (1, 'a');
+         create table log (id int not null unique, line text); create table audit (id int primary key)",
+    )
+    .await?;
+    let folder = tempfile::tempdir()?;
+    std::fs::write(folder.path().join("filters.ini"), "[exclude-table]\npublic.audit\n")?;
+    let dir = folder.path().join("dir").display().to_string();
+    let (source, target) = (pair.source_uri(), pair.target_uri());
+    let mut left: Vec<String> = examples.clone();
+    let mut start = |example: &str| {
+        left.retain(|one| one != example);
+        assert!(examples.iter().any(|one| one == example), "no help has `{example}`: {examples:?}");
+        let given = |word: String| match word.as_str() {
+            "host=old dbname=app" => source.clone(),
+            "host=new dbname=app" => target.clone(),
+            _ => word,
+        };
+        let mut command = std::process::Command::new(harness::binary::path());
+        command.current_dir(folder.path()).args(words(example).into_iter().map(given)).env("NO_COLOR", "1");
+        command.env("PGMIG_SOURCE", &source).env("PGMIG_TARGET", &target).env("PGMIG_DIR", &dir);
+        Pgmig::spawn(command)
+    };
+    let follows = async || phase(&pair.target, "app").await.is_ok_and(|phase| phase.as_deref() == Some("follow"));
+    let follows = async || wait_until(Duration::from_secs(60), "the run follows", follows).await;
+
+    for (example, code) in [
+        ("params", 0),
+        ("params --json", 0),
+        ("preflight", 1),
+        ("replica-identity --yes", 0),
+        ("preflight --filters filters.ini --no-owner --json", 0),
+        ("plan --filters filters.ini", 0),
+        ("plan --json", 0),
+    ] {
+        start(example).finish(&[]).await.expect_code(code);
+    }
+    let run = start("run --source 'host=old dbname=app' --target 'host=new dbname=app'");
+    follows().await;
+    start("stop --now").finish(&[]).await.expect_code(0);
+    run.finish(&["error: "]).await.expect_code(130);
+    start("reset-target --yes").finish(&[]).await.expect_code(0);
+    start("cleanup --force").finish(&[]).await.expect_code(0);
+    // What is left of it belongs to the migration before.
+    std::fs::remove_dir_all(&dir)?;
+    let run = start("run --filters filters.ini --no-owner --log-file pgmig.log");
+    follows().await;
+    start("stop").finish(&[]).await.expect_code(0);
+    run.finish(&["error: "]).await.expect_code(130);
+    let run = start("run --table-jobs 2 --max-rate 50MB --wal-budget 50GB");
+    follows().await;
+    for example in [
+        "status",
+        "status --json --caught-up-at 1MB,5s",
+        "stalls",
+        "stalls --for 1s --json",
+        "throttle --max-rate 20MB --max-source-connections 8",
+        "throttle --max-rate 0",
+        "table add public.audit",
+        "table resync public.orders",
+    ] {
+        start(example).finish(&[]).await.expect_code(0);
+    }
+    let added = async || {
+        pair.on_target("select count(*) > 0 from pgmig.parts where table_name = 'audit' and state = 'done'").await
+    };
+    wait_until(Duration::from_secs(60), "the table is there", async || {
+        added().await.is_ok_and(|rows| rows[0][0].as_deref() == Some("t"))
+    })
+    .await;
+    for example in ["verify", "verify --quick --json", "cutover --dry-run", "set-endpos 16/B374D848"] {
+        start(example).finish(&[]).await.expect_code(0);
+    }
+    pair.on_target("select pgmig.set_endpos(null)").await?;
+    start("cutover --max-downtime 30s --verify=quick").finish(&[]).await.expect_code(0);
+    run.finish(&[]).await.expect_code(0);
+    start("report --output migration.html").finish(&[]).await.expect_code(0);
+    // It is passed already.
+    start("set-endpos --current").finish(&["cannot set endpos"]).await.expect_code(5);
+    start("cleanup").finish(&[]).await.expect_code(0);
+    start("replica-identity --revert --yes").finish(&[]).await.expect_code(0);
+    assert_eq!(left, Vec::<String>::new(), "not run");
+    pair.source.sql("postgres", "alter database app reset default_transaction_read_only").await?;
+    harness::assert_same(&pair).await;
+    Ok(())
+}

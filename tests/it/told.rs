@@ -1,7 +1,8 @@
 //! Who hears of a run beside its terminal: Prometheus, a webhook, the log file, systemd. What is documented
 //! is held to what a run says.
 
-mod hook;
+pub mod hook;
+mod standing;
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -12,11 +13,19 @@ use pgmig::embedded::Cluster;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::life::{EXTENSION, Life};
+use crate::life::{EXTENSION, Life, PLAIN};
 use hook::Hook;
 
 const TABLE: &str = "create table t (id int primary key, note text); \
                      insert into t select n, 'geheim-' || n from generate_series(1, 500) n";
+/// Functions of users that say of rows what they hold, while indexes are made and while changes are applied.
+const LOUD: &str = "create function loud(note text) returns text language plpgsql immutable \
+                        as $$ begin raise notice 'a row: %', note; return note; end $$; \
+                    create index on t (loud(note)); \
+                    create function cry() returns trigger language plpgsql \
+                        as $$ begin raise warning 'a row: %', new.note; return new; end $$; \
+                    create trigger cry after insert on t for each row execute function cry(); \
+                    alter table t enable always trigger cry";
 /// The end of the webhook's URL, which nobody is to see, and the start of every row's value.
 const SECRETS: [&str; 2] = ["hook-secret", "geheim-"];
 
@@ -147,6 +156,29 @@ async fn prometheus_a_webhook_and_the_log_hear_of_a_run_and_no_secret() -> Outco
     Ok(())
 }
 
+/// Libraries log the parameters of statements, and functions of users what they like.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_log_holds_a_row_whatever_is_logged() -> Outcome {
+    let life = Life::begin(PLAIN, TABLE).await;
+    life.source.batch_execute(LOUD).await?;
+    let (source, target) = (life.pair.source_uri(), life.pair.target_uri());
+    let dir = life.dir.path().display().to_string();
+    let bin = life.pair.source.bin_dir().path().display().to_string();
+    let args = ["run", "-vv", "--flavour", "plain", "--dir", &dir, "--source", &source, "--target", &target];
+    let mut run = Pgmig::start(&args, &[("PGMIG_LOG", "trace"), ("PGMIG_PG_BIN", &bin)]);
+    life.wait_for(&mut run, "follow", "select phase = 'follow' from pgmig.progress").await;
+    life.on_source("insert into t values (501, 'geheim-501'); update t set note = 'geheim-0' where id = 1").await;
+    life.set_endpos(life.lsn().await).await;
+    let done = run.wait(Duration::from_secs(60)).await.expect_code(0);
+    assert_same(&life.pair).await;
+    for said in ["TRACE", "the server gave notice", "batch applied"] {
+        assert!(done.stderr.contains(said), "nothing is logged of `{said}`");
+    }
+    let odd: Vec<&str> = done.stderr.lines().filter(|line| line.contains(SECRETS[1])).take(3).collect();
+    assert!(odd.is_empty(), "{}", odd.join("\n"));
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_webhook_changes_nothing_whatever_it_answers() -> Outcome {
     let life = Life::begin(EXTENSION, TABLE).await;
@@ -185,6 +217,37 @@ async fn a_webhook_changes_nothing_whatever_it_answers() -> Outcome {
         assert!(!said.stderr.contains("hook-secret"), "{}", said.stderr);
     }
     Ok(())
+}
+
+/// The rules fire when they should, and not before; Prometheus's own word on it, where its promtool is here.
+#[test]
+fn each_alert_fires_when_it_should() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let (rules, tests) = (folder.join("../docs/alerts.yml"), folder.join("it/data/alerts.test.yml"));
+    // Without it: each rule has a case at least.
+    let cases = std::fs::read_to_string(&tests).expect("the cases are there");
+    for rule in docs("alerts.yml").lines().filter_map(|line| line.trim().strip_prefix("- alert: ")) {
+        assert!(cases.contains(&format!("alertname: {rule}\n")), "{rule} has no case in which it fires");
+    }
+    let promtool = |args: [&std::ffi::OsStr; 3]| std::process::Command::new("promtool").args(args).output();
+    for args in [
+        ["check".as_ref(), "rules".as_ref(), rules.as_os_str()],
+        ["test".as_ref(), "rules".as_ref(), tests.as_os_str()],
+    ] {
+        match promtool(args) {
+            Ok(output) => assert!(
+                output.status.success(),
+                "{}{}",
+                String::from_utf8_lossy(&output.stdout),
+                String::from_utf8_lossy(&output.stderr)
+            ),
+            Err(_) => {
+                return harness::tell(
+                    "alert rules were not tested: there is no promtool (Debian's package prometheus)",
+                );
+            }
+        }
+    }
 }
 
 /// The value of each directive of the unit.

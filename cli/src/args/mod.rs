@@ -3,6 +3,7 @@
 mod control;
 mod cutover;
 mod demo;
+mod examples;
 mod ready;
 mod report;
 mod run;
@@ -72,40 +73,56 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Verb {
     /// Copy the source and follow its changes until endpos; run again to go on
+    #[command(after_help = examples::RUN)]
     Run(Box<RunArgs>),
     /// Check both servers for all that run needs, each with the statement that mends it; changes nothing
+    #[command(after_help = examples::PREFLIGHT)]
     Preflight(Box<PreflightArgs>),
     /// Show the settings of both servers side by side, and what a difference may do to the application
+    #[command(after_help = examples::PARAMS)]
     Params(ParamsArgs),
     /// Give tables of the source that lack one a replica identity, the least that does; --revert takes it back
+    #[command(after_help = examples::REPLICA_IDENTITY)]
     ReplicaIdentity(ReplicaIdentityArgs),
     /// Show what run would move, in which order, and what it would leave out and why
+    #[command(after_help = examples::PLAN)]
     Plan(Box<PlanArgs>),
     /// Show how far each migration into the target is
+    #[command(after_help = examples::STATUS)]
     Status(StatusArgs),
     /// Say why a copy or apply is slow now, who is in the way, and the statement that mends it; changes nothing
+    #[command(after_help = examples::STALLS)]
     Stalls(StallsArgs),
     /// Set the WAL position at which a migration stops
+    #[command(after_help = examples::SET_ENDPOS)]
     SetEndpos(SetEndposArgs),
     /// Hold back what is applied; copying and receiving go on
     Pause(SwitchArgs),
     /// Let apply go on
     Resume(SwitchArgs),
     /// Limit what the copy asks of the source, while it runs
+    #[command(after_help = examples::THROTTLE)]
     Throttle(ThrottleArgs),
     /// End a run, from any machine that reaches the target; pgmig run goes on with it
+    #[command(after_help = examples::STOP)]
     Stop(StopArgs),
     /// Drop from the target what a migration has made there, so that it can begin again
+    #[command(after_help = examples::RESET_TARGET)]
     ResetTarget(ResetTargetArgs),
     /// Add a table to a migration that runs, or copy one again
+    #[command(after_help = examples::TABLE)]
     Table(TableArgs),
     /// Stop writes, let the last change through, switch to the target; undo all of it if that takes too long
+    #[command(after_help = examples::CUTOVER)]
     Cutover(Box<CutoverArgs>),
     /// Compare both sides at one position, also while they are written to, and name the rows that differ
+    #[command(after_help = examples::VERIFY)]
     Verify(Box<VerifyArgs>),
     /// Write one HTML page of the migration: what moved, how long it took, what was left out and what failed
+    #[command(after_help = examples::REPORT)]
     Report(ReportArgs),
     /// Remove what pgmig made: slot and publications on the source, its state on the target
+    #[command(after_help = examples::CLEANUP)]
     Cleanup(CleanupArgs),
     /// Send a test event to the webhook that run --notify would tell
     Notify(NotifyArgs),

@@ -2,11 +2,12 @@
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::{Args, Command, FromArgMatches, ValueEnum};
 
 use super::cutover::CutoverHow;
-use super::{LogArgs, SourceArg, TargetArg, WatchedArgs, lsn, migration, size, slot};
+use super::{LogArgs, SourceArg, TargetArg, WatchedArgs, duration, lsn, migration, size, slot};
 use crate::error::{Error, Result};
 use crate::model::Lsn;
 
@@ -280,6 +281,11 @@ pub struct RunArgs {
     /// How long a server that cannot be reached any more is waited for, in seconds; 0 ends the run at once
     #[arg(long, default_value_t = 600, value_name = "SECONDS", help_heading = "How")]
     pub reconnect_for: u64,
+
+    /// Give up when the slot has waited so long for transactions that are open on the source; without it, it
+    /// waits until they end, and says for which
+    #[arg(long, value_name = "TIME", value_parser = duration, help_heading = "How")]
+    pub slot_wait: Option<Duration>,
 
     #[command(flatten)]
     pub cutover: CutoverHow,

@@ -2,11 +2,12 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
-use super::size;
 use super::state::caught_up_at;
+use super::{duration, size};
 use crate::model::status::CaughtUpAt;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -97,7 +98,8 @@ pub struct WatchedArgs {
     )]
     pub metrics_listen: Option<SocketAddr>,
 
-    /// Webhook that hears of what matters: started, copy done, caught up, lag above, slot in danger, error, done.
+    /// Webhook that hears of what matters: started, copy done, copy stands, caught up, lag above, slot in
+    /// danger, error, done.
     /// Best in the variable: the URL is a password
     #[arg(long, env = "PGMIG_NOTIFY", hide_env_values = true, value_name = "URL", help_heading = "Watch")]
     pub notify: Option<String>,
@@ -109,6 +111,11 @@ pub struct WatchedArgs {
     /// Tell it when a migration that was level is behind by more than this: a size, a time, or both
     #[arg(long, value_name = "SIZE,SECONDS", default_value = "1GB,60s", value_parser = caught_up_at, help_heading = "Watch")]
     pub notify_lag: CaughtUpAt,
+
+    /// Warn of a table or part of one that is being copied and moves no byte for so long, and say why; 0
+    /// never does
+    #[arg(long, value_name = "TIME", default_value = "1min", value_parser = duration, help_heading = "Watch")]
+    pub stalled_after: Duration,
 }
 
 #[derive(Debug, Args)]

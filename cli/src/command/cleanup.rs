@@ -94,9 +94,12 @@ pub async fn cleanup(args: CleanupArgs) -> Result<Exit> {
             done.removed.push(format!("migration `{name}` on the target"));
         }
         let others = sentinel::migrations(target).await?;
-        if others.is_empty() {
+        if others.is_empty() && install::removable(target).await? {
             install::uninstall(target, flavour).await?;
             done.removed.push("schema pgmig on the target".into());
+        } else if others.is_empty() {
+            let statement = flavour.removal();
+            done.left.push(format!("schema pgmig on the target, which another role owns; as that role: {statement}"));
         } else {
             done.left.push(format!("schema pgmig on the target, which holds migration `{}`", others.join("`, `")));
         }

@@ -25,7 +25,7 @@ pub async fn plan(args: PlanArgs) -> Result<Exit> {
     let client = connect::client(&source, Side::Source, "pgmig plan", &[]).await?;
     let requirements = args.what.requirements.as_deref().map(Requirements::read).transpose()?;
     let (mut target_version, mut refused) = (None, None);
-    let (mut there, mut warnings) = (HashSet::new(), Vec::new());
+    let (mut there, mut by_superuser, mut warnings) = (HashSet::new(), true, Vec::new());
     if let Some(target) = &args.target {
         let target = connect::client(&conninfo(target)?, Side::Target, "pgmig plan", &[]).await?;
         preflight::two_databases(&client, &target).await?;
@@ -50,6 +50,7 @@ pub async fn plan(args: PlanArgs) -> Result<Exit> {
         let facts = preflight::check(&client, &target, &asked, &mut checks).await?;
         target_version = Some(facts.target_version);
         there = target::checks::roles(&target).await?;
+        by_superuser = target::checks::is_superuser(&target).await?;
         warnings = checks.warnings;
         refused = Some(checks.wrong);
     }
@@ -63,7 +64,7 @@ pub async fn plan(args: PlanArgs) -> Result<Exit> {
         large_object_parts: large_object_parts(&args.split, &args.what),
         requirements: requirements.as_ref(),
         drop_if_exists: args.what.drop_if_exists,
-        roles: args.what.roles.then_some(Roles { passwords: !args.what.no_role_passwords, there }),
+        roles: args.what.roles.then_some(Roles { passwords: !args.what.no_role_passwords, there, by_superuser }),
         target_version,
         target_database: None,
     };

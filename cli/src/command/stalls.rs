@@ -35,6 +35,7 @@ pub async fn stalls(args: StallsArgs) -> Result<Exit> {
                 "target": watched.target,
                 "source": watched.source,
                 "slot": watched.health,
+                "still": watched.still,
                 "progress": watched.after,
             });
             format!("{object}\n")

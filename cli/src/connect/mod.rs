@@ -228,8 +228,9 @@ impl Open for Sql<'_> {
 async fn run(mut connection: Connection<Wire, Wire>) {
     loop {
         match poll_fn(|cx| connection.poll_message(cx)).await {
+            // Its words may be those of a function on a row: they are not kept.
             Some(Ok(AsyncMessage::Notice(notice))) => {
-                tracing::debug!(message = notice.message(), code = notice.code().code(), "notice from the server");
+                tracing::trace!(severity = notice.severity(), code = notice.code().code(), "the server gave notice");
             }
             Some(Ok(_)) => {}
             Some(Err(err)) => {

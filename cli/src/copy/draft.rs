@@ -7,7 +7,8 @@ use std::path::Path;
 
 use super::extension_data;
 use super::parts::{self, Cut, SplitBy, parts};
-use super::steps::{self, Schema, ours, special};
+use super::steps::special::{self, SUBSCRIPTION};
+use super::steps::{self, Schema, ours};
 use crate::config::Conninfo;
 use crate::config::filters::Filters;
 use crate::config::requirements::Requirements;
@@ -20,7 +21,7 @@ use crate::source::dump::{Entry, Tools};
 use crate::source::dump_ranges::{Dumped, Dumps};
 use crate::source::inventory::class;
 use crate::source::snapshot::SnapshotHolder;
-use crate::source::{extensions, large_objects, roles};
+use crate::source::{extensions, large_objects, roles, subscriptions};
 use crate::target::queue::{Part, Step};
 
 /// What the plan depends on beside the source.
@@ -41,11 +42,14 @@ pub struct Asked<'a> {
     pub target_database: Option<String>,
 }
 
-/// Whether roles are made, and which the target has.
+/// Whether roles are made, and by whom.
 #[derive(Debug, Clone, Default)]
 pub struct Roles {
     pub passwords: bool,
+    /// Those that the target has.
     pub there: HashSet<String>,
+    /// Whether the target's role is a superuser.
+    pub by_superuser: bool,
 }
 
 /// How large tables are to be cut.
@@ -169,6 +173,12 @@ pub async fn draft(holder: &SnapshotHolder, asked: &Asked<'_>, file: &Path) -> R
         let (kind, name) = (what.to_string(), "of all objects".to_string());
         LeftOut { what: What::Object, kind, name, why: flag.into() }
     }));
+    for name in subscriptions::names(client).await? {
+        if !post.iter().any(|entry| entry.kind == SUBSCRIPTION && entry.tag == name) {
+            let why = "only a superuser of the source can dump it".to_string();
+            left_out.push(LeftOut { what: What::Object, kind: "subscription".into(), name, why });
+        }
+    }
     if large_objects > 0 && !with_large_objects {
         let name = format!("{large_objects} of them");
         let why = "--skip-large-objects".to_string();
@@ -189,7 +199,7 @@ pub async fn draft(holder: &SnapshotHolder, asked: &Asked<'_>, file: &Path) -> R
                 .hint("give a superuser, or --no-role-passwords"));
         }
         let statements = roles::new_roles(&tools.roles(asked.source).await?, &roles.there);
-        steps.extend(special::roles(&statements, roles.passwords));
+        steps.extend(special::roles(&statements, roles.passwords, roles.by_superuser));
     }
     let schema = Schema {
         pre: &pre,
@@ -236,6 +246,9 @@ impl Draft {
         let mut warnings: Vec<String> =
             self.selected.unmatched.iter().map(|entry| format!("{entry} matches nothing")).collect();
         warnings.extend(self.selected.warnings.iter().cloned());
+        for step in self.steps.iter().filter(|step| step.kind == SUBSCRIPTION) {
+            warnings.push(format!("subscription {} is made and left disabled", step.name));
+        }
         if !asked.follow {
             return warnings;
         }

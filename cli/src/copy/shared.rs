@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio::sync::{Semaphore, watch};
 
 use super::board::Board;
+use super::in_hand::InHand;
 use super::throttle::Throttle;
 use crate::config::Conninfo;
 use crate::model::Lsn;
@@ -35,7 +36,18 @@ pub struct Shared {
     pub report: Reporter,
     /// Turned down by people, and while the source keeps too much WAL.
     pub throttle: Throttle,
+    /// What the workers have in hand, for whoever watches that it moves.
+    pub in_hand: InHand,
     /// True once no further Part is to be taken.
     pub stopping: watch::Receiver<bool>,
     pub patience: Patience,
+}
+
+impl Shared {
+    /// Waits until a worker may send these bytes.
+    pub async fn keep_to_rate(&self, worker: usize, bytes: u64) {
+        self.in_hand.held_back(worker);
+        self.throttle.wait(bytes).await;
+        self.in_hand.moved(worker);
+    }
 }

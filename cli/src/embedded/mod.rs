@@ -14,7 +14,7 @@ mod workload;
 
 pub use bin_dir::{BinDir, RunAs};
 pub use cluster::{Builder, Cluster, Rows, Stop};
-pub use pgbouncer::PgBouncer;
+pub use pgbouncer::{Lends, PgBouncer};
 pub use workload::{Options as WriterOptions, Summary, Workload, Writer};
 
 use crate::error::{Context, Exit, Result};

@@ -25,12 +25,14 @@ pub fn start(cli: &Cli) -> Result<()> {
         (false, 1) => "pgmig=debug",
         (false, _) => "pgmig=trace",
     };
-    let filter = EnvFilter::try_from_env("PGMIG_LOG").unwrap_or_else(|_| EnvFilter::new(level));
-    // What a run tells people stands on stderr already, in its own form.
-    let filter = match format!("{TARGET}=off").parse() {
-        Ok(off) => filter.add_directive(off),
-        Err(_) => filter,
-    };
+    let mut filter = EnvFilter::try_from_env("PGMIG_LOG").unwrap_or_else(|_| EnvFilter::new(level));
+    // What a run tells people stands on stderr already, in its own form; and the parameters of statements,
+    // which tokio-postgres logs, are values of rows.
+    for directive in [format!("{TARGET}=off"), "tokio_postgres=warn".into()] {
+        if let Ok(directive) = directive.parse() {
+            filter = filter.add_directive(directive);
+        }
+    }
     let stderr = fmt::layer().with_writer(std::io::stderr).with_target(false).with_filter(filter);
     let file = match &cli.verb {
         Verb::Run(args) => to_file(&args.log)?,

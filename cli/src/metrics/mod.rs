@@ -38,6 +38,9 @@ const FIGURES: &[Figure] = &[
         known(t.rate().map(|(_, left)| left.as_secs_f64()))
     }),
     ("copy_parts_in_flight", "Parts that are being copied", |t| t.in_flight.len() as f64),
+    ("copy_parts_standing", "Parts of which no byte has moved for longer than --stalled-after", |t| {
+        t.standing() as f64
+    }),
     ("objects", "Indexes, constraints and statistics that are made beside the copy", |t| t.steps as f64),
     ("objects_done", "Objects made or failed", |t| t.steps_done as f64),
     ("objects_failed", "Objects that could not be made", |t| t.steps_failed as f64),
@@ -133,7 +136,7 @@ impl Metrics {
 impl Display for Metrics {
     fn event(&mut self, event: &Event, tally: &Tally) {
         match event {
-            Event::Warning { .. } | Event::StepFailed { .. } => _ = self.warnings.inc(),
+            Event::Warning { .. } | Event::StepFailed { .. } | Event::PartStands { .. } => _ = self.warnings.inc(),
             Event::Error { .. } => _ = self.errors.inc(),
             _ => {}
         }

@@ -191,6 +191,8 @@ pub struct Watched {
     pub health: Option<SourceHealth>,
     /// Tables of which a Part is in hand, as the server writes their names.
     pub copying: Vec<String>,
+    /// Parts in hand of which no byte moved while they were watched.
+    pub still: Vec<String>,
 }
 
 /// What a migration waits for.
@@ -224,6 +226,17 @@ pub struct Mend {
     /// Where it is to be typed.
     pub place: Place,
     pub statement: String,
+}
+
+impl Mend {
+    pub fn in_words(&self) -> String {
+        let place = match self.place {
+            Place::Source => "on the source: ",
+            Place::Target => "on the target: ",
+            Place::Here => "",
+        };
+        format!("{place}{}", self.statement)
+    }
 }
 
 /// A statement without the values in it: strings and numbers become `?`, and where a value could hide (a

@@ -25,6 +25,7 @@ pub enum Kind {
     Test,
     Started,
     CopyDone,
+    CopyStands,
     CaughtUp,
     LagAbove,
     SlotInDanger,
@@ -38,7 +39,7 @@ impl Kind {
         match self {
             Kind::Test | Kind::Started | Kind::CopyDone => ":arrow_forward:",
             Kind::CaughtUp | Kind::Done => ":white_check_mark:",
-            Kind::LagAbove | Kind::SlotInDanger | Kind::Stopped => ":warning:",
+            Kind::CopyStands | Kind::LagAbove | Kind::SlotInDanger | Kind::Stopped => ":warning:",
             Kind::Error => ":rotating_light:",
         }
     }
@@ -101,6 +102,7 @@ pub struct Notifier {
     behind: bool,
     endangered: bool,
     copied: bool,
+    stands: bool,
 }
 
 impl Notifier {
@@ -123,6 +125,7 @@ impl Notifier {
             behind: false,
             endangered: false,
             copied: false,
+            stands: false,
         };
         (notifier, ended)
     }
@@ -203,6 +206,11 @@ impl Display for Notifier {
             Event::Phase { phase } => self.phase(*phase, tally),
             Event::Stream(_) => self.lag(tally),
             Event::Slot(_) => self.slot(tally),
+            // Once, until every Part moves again.
+            Event::PartStands { message, .. } if !std::mem::replace(&mut self.stands, true) => {
+                self.tell(Kind::CopyStands, tally, format!("copy stands: {message}"));
+            }
+            Event::PartProgress { .. } | Event::PartDone { .. } => self.stands &= tally.standing() > 0,
             Event::Error { message, exit_code: code @ 130, .. } => {
                 self.tell_end(Kind::Stopped, tally, format!("{message}; the same command goes on"), Some(*code));
             }

@@ -11,6 +11,7 @@ mod pooler;
 mod source_side;
 mod stream;
 mod target_side;
+pub mod waiting;
 
 use std::path::PathBuf;
 

@@ -1,15 +1,25 @@
 //! Which output plugin a run takes: wal2json where it is allowed and carries every value, else pgoutput.
 //! Each is tried with a temporary slot. One that was asked for by name and cannot do it is a failure.
 
+use std::time::Duration;
+
 use super::Scope;
 use super::checks::{Checks, some};
 use crate::error::{Error, Exit, Result};
 use crate::model::Place;
 use crate::model::name::identifier;
+use crate::report::units;
 use crate::source::checks::stream::{Surroundings, not_owned};
+use crate::source::checks::transactions::oldest_transaction;
+use crate::source::checks::values;
 use crate::source::{checks as source_checks, slot};
 
 const CHECK: &str = "output plugin";
+/// wal2json writes a change as one text of at most 1 GB, and a slot does not get past one that is larger. A
+/// byte of bytea is two there, and so is a quote, a backslash or a line's end.
+const LARGE: u64 = (1 << 30) / 2;
+/// How long large values are looked for.
+const LOOK_FOR: Duration = Duration::from_secs(5);
 
 pub(super) async fn choose(
     scope: &Scope<'_>,
@@ -19,7 +29,7 @@ pub(super) async fn choose(
 ) -> Result<&'static str> {
     let asked = scope.asked.plugin;
     if asked != Some("pgoutput") {
-        match wal2json(scope, may_try).await? {
+        match wal2json(scope, may_try, checks).await? {
             Ok(tried) => {
                 if tried {
                     checks.pass(Place::Source, CHECK, "wal2json, tried with a temporary slot");
@@ -39,7 +49,8 @@ pub(super) async fn choose(
     }
     if may_try && scope.asked.tries.is_some() {
         match slot::try_plugin(scope.source, "pgoutput").await {
-            Ok(()) => checks.pass(Place::Source, CHECK, "pgoutput, tried with a temporary slot"),
+            Ok(true) => checks.pass(Place::Source, CHECK, "pgoutput, tried with a temporary slot"),
+            Ok(false) => not_tried(scope, checks).await?,
             Err(error) => checks.refuse(Place::Source, CHECK, error),
         }
     }
@@ -48,7 +59,7 @@ pub(super) async fn choose(
 }
 
 /// Whether it was tried; or why it is not taken.
-async fn wal2json(scope: &Scope<'_>, may_try: bool) -> Result<Result<bool>> {
+async fn wal2json(scope: &Scope<'_>, may_try: bool, checks: &mut Checks) -> Result<Result<bool>> {
     let tables = &scope.selected.tables;
     let refuse = |what: String| Ok(Err(Error::new(Exit::Source, what).hint("use --plugin pgoutput")));
     if scope.on_source.encoding != "UTF8" {
@@ -70,17 +81,58 @@ async fn wal2json(scope: &Scope<'_>, may_try: bool) -> Result<Result<bool>> {
         return Ok(Ok(false));
     }
     let lossy = tables.iter().find_map(|table| Some((&table.name, table.float_column.as_ref()?)));
-    match (slot::wal2json_keeps_nan(scope.source).await, lossy) {
-        (Ok(Some(true)), _) | (Ok(_), None) => Ok(Ok(true)),
-        (Ok(None), Some((table, column))) => refuse(format!(
-            "whether the source's wal2json is 2.6 or later, as column {column} of {table} needs it, cannot be found out before the \
-             transactions end that are open on the source"
-        )),
-        (Ok(Some(false)), Some((table, column))) => refuse(format!(
-            "the source's wal2json is older than 2.6 and turns NaN and infinity in column {column} of {table} into null"
-        )),
-        (Err(error), _) => Ok(Err(no_wal2json(error))),
+    let keeps_nan = slot::wal2json_keeps_nan(scope.source).await;
+    let tried = !matches!(keeps_nan, Ok(None));
+    match (keeps_nan, lossy) {
+        (Ok(Some(true)), _) | (Ok(_), None) => {}
+        (Ok(None), Some((table, column))) => {
+            return refuse(format!(
+                "whether the source's wal2json is 2.6 or later, as column {column} of {table} needs it, cannot be found out before the \
+                 transactions end that are open on the source"
+            ));
+        }
+        (Ok(Some(false)), Some((table, column))) => {
+            return refuse(format!(
+                "the source's wal2json is older than 2.6 and turns NaN and infinity in column {column} of {table} into null"
+            ));
+        }
+        (Err(error), _) => return Ok(Err(no_wal2json(error))),
     }
+    let oids: Vec<u32> = tables.iter().filter(|table| table.logged).map(|table| table.oid).collect();
+    let rows = values::large_rows(scope.source, &oids, LARGE, LOOK_FOR).await?;
+    if let Some(row) = rows.found.first() {
+        let twice = if row.twice { " (REPLICA IDENTITY FULL sends a row as it was and as it is)" } else { "" };
+        return refuse(format!(
+            "an update of {} can send {} of values{twice}, and wal2json cannot write a change that is over 1 GB as JSON: the slot would not get past it",
+            row.table,
+            units::bytes(row.bytes)
+        ));
+    }
+    if !rows.unseen.is_empty() {
+        let message = format!(
+            "not looked through within {} s: {}; wal2json cannot write a change that is over 1 GB as JSON, and its slot does not get past one",
+            LOOK_FOR.as_secs(),
+            some(&rows.unseen)
+        );
+        checks.warn(Place::Source, "large values", message, "if rows there hold 256 MB or more: --plugin pgoutput");
+    }
+    if !tried {
+        not_tried(scope, checks).await?;
+    }
+    Ok(Ok(tried))
+}
+
+/// Warns that a slot would wait now. The server has taken the plugin all the same.
+async fn not_tried(scope: &Scope<'_>, checks: &mut Checks) -> Result<()> {
+    let message = "not tried: a slot waits until transactions end";
+    match oldest_transaction(scope.source).await? {
+        Some(oldest) => {
+            let message = format!("{message}, now for {}", oldest.who);
+            checks.warn(Place::Source, CHECK, message, format!("let it end, or:\n{}", oldest.end));
+        }
+        None => checks.warn(Place::Source, CHECK, message, "a run waits, and says for whom"),
+    }
+    Ok(())
 }
 
 /// Why wal2json could not be tried, and what to do about it.

@@ -54,7 +54,10 @@ impl Scope<'_> {
     async fn flavour(&self, checks: &mut Checks) -> Result<()> {
         match install::installed(self.target).await {
             Ok(Some(flavour)) => {
-                checks.pass(Place::Target, "schema pgmig", format!("is there: the {flavour} flavour"));
+                match install::usable(self.target).await {
+                    Ok(()) => checks.pass(Place::Target, "schema pgmig", format!("is there: the {flavour} flavour")),
+                    Err(error) => checks.refuse(Place::Target, "schema pgmig", error),
+                }
                 return Ok(());
             }
             Ok(None) => {}
@@ -66,10 +69,31 @@ impl Scope<'_> {
         let offered = install::offered(self.target).await?;
         match (self.asked.flavour, offered) {
             (Some(Flavour::Extension), false) => checks.refuse(Place::Target, "flavour", install::not_offered()),
+            (None | Some(Flavour::Extension), true) if self.asked.tries.is_some() && self.on_target.may_create => {
+                self.extension(checks).await?;
+            }
             (None | Some(Flavour::Extension), true) if self.into.superuser => {
                 checks.pass(Place::Target, "flavour", "extension pgmig_sentinel");
             }
             _ => checks.pass(Place::Target, "flavour", "plain SQL"),
+        }
+        Ok(())
+    }
+
+    /// Without the right to make it the plain flavour does the same, unless it was asked for by name.
+    async fn extension(&self, checks: &mut Checks) -> Result<()> {
+        let tried = target::checks_tried::extension(self.target).await?;
+        match tried.refused {
+            None => checks.pass(Place::Target, "flavour", format!("tried and undone: {}", tried.what)),
+            Some(error) if error.sqlstate() == Some("42501") && self.asked.flavour.is_none() => {
+                checks.pass(Place::Target, "flavour", "plain SQL: the role may not make the extension pgmig_sentinel");
+            }
+            Some(error) if error.sqlstate() == Some("42501") => {
+                checks.refuse(Place::Target, "flavour", install::refused(error, &self.on_target.user));
+            }
+            Some(error) => {
+                checks.refuse(Place::Target, "flavour", error.hint("make install-extension, or use --flavour plain"))
+            }
         }
         Ok(())
     }

@@ -19,7 +19,7 @@ pub struct Log {
 impl Display for Log {
     fn event(&mut self, event: &Event, tally: &Tally) {
         match event {
-            Event::StepFailed { .. } | Event::Warning { .. } => {
+            Event::StepFailed { .. } | Event::Warning { .. } | Event::PartStands { .. } => {
                 if let Some(line) = plain::line(event, tally) {
                     tracing::warn!(target: TARGET, "{}", line.trim_start_matches("warning: "));
                 }

@@ -22,6 +22,7 @@ use serde::Serialize;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+use crate::model::stall::Cause;
 use crate::model::{Lsn, Phase};
 use tally::Tally;
 
@@ -50,6 +51,17 @@ pub enum Event {
     PartProgress {
         id: i64,
         bytes: u64,
+    },
+    /// No byte of it has moved for a while.
+    PartStands {
+        id: i64,
+        name: String,
+        seconds: f64,
+        cause: Cause,
+        /// Which Part, for how long, and why.
+        message: String,
+        /// Where to type what, if anything mends it.
+        mend: Option<String>,
     },
     PartDone {
         id: i64,

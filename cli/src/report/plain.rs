@@ -36,7 +36,7 @@ pub struct Warnings;
 
 impl Display for Warnings {
     fn event(&mut self, event: &Event, tally: &Tally) {
-        if matches!(event, Event::StepFailed { .. } | Event::Warning { .. })
+        if matches!(event, Event::StepFailed { .. } | Event::Warning { .. } | Event::PartStands { .. })
             && let Some(line) = line(event, tally)
         {
             eprintln!("{line}");
@@ -75,6 +75,10 @@ pub fn line(event: &Event, tally: &Tally) -> Option<String> {
         Event::StepFailed { kind, name, sqlstate, message } => {
             Some(format!("warning: could not make {} {name}: {message} ({sqlstate})", kind.to_lowercase()))
         }
+        Event::PartStands { message, mend, .. } => Some(match mend {
+            Some(mend) => format!("warning: {message}; what mends it {mend}"),
+            None => format!("warning: {message}"),
+        }),
         Event::Info { message } => Some(message.clone()),
         Event::Warning { message } => Some(format!("warning: {message}")),
         _ => None,

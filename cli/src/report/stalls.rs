@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use super::status::source_lines;
 use super::units;
-use crate::model::Place;
 use crate::model::stall::{Diagnosis, Seen, Waits, Watched, Work};
 
 /// How many sessions of each kind are shown.
@@ -16,12 +15,7 @@ pub fn text(watched: &Watched, found: &Diagnosis) -> String {
     let mut text = format!("migration `{}` in phase {}\n", p.migration, p.phase);
     text.push_str(&format!("verdict  {}\n", found.text));
     if let Some(mend) = &found.mend {
-        let place = match mend.place {
-            Place::Source => "on the source: ",
-            Place::Target => "on the target: ",
-            Place::Here => "",
-        };
-        text.push_str(&format!("mend     {place}{}\n", mend.statement));
+        text.push_str(&format!("mend     {}\n", mend.in_words()));
     }
     for (side, seen) in [("target", Some(&watched.target)), ("source", watched.source.as_ref())] {
         let Some(seen) = seen else { continue };
@@ -53,6 +47,9 @@ pub fn text(watched: &Watched, found: &Diagnosis) -> String {
                 events.join(", ")
             ));
         }
+    }
+    if !watched.still.is_empty() {
+        text.push_str(&format!("still    no byte in {} of {}\n", seconds(watched.seconds), watched.still.join(", ")));
     }
     for (_, line) in watched.health.iter().flat_map(|health| source_lines(health, p)) {
         text.push_str(&format!("source   {}\n", line.trim_start_matches("source: ")));

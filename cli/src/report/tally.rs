@@ -15,6 +15,8 @@ pub struct InFlight {
     /// Bytes of the COPY stream so far.
     pub copied: u64,
     pub since: Instant,
+    /// No byte has moved for longer than it should.
+    pub stands: bool,
 }
 
 #[derive(Debug, Default)]
@@ -59,12 +61,19 @@ impl Tally {
                 self.steps = *steps;
             }
             Event::PartStarted { id, name, bytes } => {
-                let part = InFlight { name: name.clone(), bytes: *bytes, copied: 0, since: Instant::now() };
+                let part =
+                    InFlight { name: name.clone(), bytes: *bytes, copied: 0, since: Instant::now(), stands: false };
                 self.in_flight.insert(*id, part);
             }
             Event::PartProgress { id, bytes } => {
                 if let Some(part) = self.in_flight.get_mut(id) {
-                    part.copied = *bytes;
+                    (part.copied, part.stands) = (*bytes, false);
+                }
+            }
+            Event::PartStands { id, .. } => {
+                self.warnings += 1;
+                if let Some(part) = self.in_flight.get_mut(id) {
+                    part.stands = true;
                 }
             }
             Event::PartDone { id, rows, .. } => {
@@ -91,6 +100,11 @@ impl Tally {
     /// Bytes of `self.bytes` that are copied, Parts in flight included.
     pub fn bytes_now(&self) -> u64 {
         self.bytes_done + self.in_flight.values().map(|part| part.copied.min(part.bytes)).sum::<u64>()
+    }
+
+    /// Parts of which no byte has moved for longer than it should.
+    pub fn standing(&self) -> usize {
+        self.in_flight.values().filter(|part| part.stands).count()
     }
 
     /// Mean rate of this run's copy, in bytes a second, and what it still takes at that rate.

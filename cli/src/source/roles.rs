@@ -49,13 +49,15 @@ fn statement(sql: &str) -> Option<RoleStatement> {
     of(rest.strip_prefix(" TO ")?, Kind::Grant, sql.into())
 }
 
-/// Only a superuser may say these, even where a new role has them anyway.
+/// Only who has them may say these of another role, even where a new role lacks them anyway.
 fn without_defaults(sql: &str) -> String {
     match sql.split_once(" WITH ") {
         Some((role, attributes)) if !attributes.contains(['\'', '"']) || attributes.contains(" VALID UNTIL ") => {
             let (words, until) =
                 attributes.split_once(" VALID UNTIL ").map_or((attributes, None), |(w, u)| (w, Some(u)));
-            let default = |word: &&str| !matches!(*word, "NOSUPERUSER" | "NOREPLICATION" | "NOBYPASSRLS");
+            let default = |word: &&str| {
+                !matches!(*word, "NOSUPERUSER" | "NOREPLICATION" | "NOBYPASSRLS" | "NOCREATEROLE" | "NOCREATEDB")
+            };
             let words: Vec<&str> = words.split(' ').filter(default).collect();
             let until = until.map_or(String::new(), |until| format!(" VALID UNTIL {until}"));
             format!("{role} WITH {}{until}", words.join(" "))
@@ -115,7 +117,7 @@ mod tests {
 
     #[test]
     fn roles_that_are_there_are_left_alone() {
-        let script = "CREATE ROLE app;\nALTER ROLE app WITH NOSUPERUSER INHERIT LOGIN NOREPLICATION NOBYPASSRLS CONNECTION LIMIT 7 VALID UNTIL '2100-01-01 00:00:00+00';\n\
+        let script = "CREATE ROLE app;\nALTER ROLE app WITH NOSUPERUSER INHERIT NOCREATEROLE NOCREATEDB LOGIN NOREPLICATION NOBYPASSRLS CONNECTION LIMIT 7 VALID UNTIL '2100-01-01 00:00:00+00';\n\
                       CREATE ROLE \"Odd \"\"R\"\"\";\nCREATE ROLE postgres;\nALTER ROLE postgres WITH SUPERUSER;\nCOMMENT ON ROLE app IS 'x WITH NOSUPERUSER';\n\
                       ALTER ROLE app SET a TO 'b; WITH';\nGRANT app TO \"Odd \"\"R\"\"\" WITH ADMIN OPTION GRANTED BY postgres;\nGRANT app TO postgres;\nSET x = 1;\n";
         let there = ["postgres".to_string()].into();

@@ -258,11 +258,11 @@ pub async fn nudge(client: &Client) -> Result<()> {
     Ok(())
 }
 
-/// Tries an output plugin with a temporary slot.
-pub async fn try_plugin(client: &Client, plugin: &str) -> Result<()> {
+/// Tries an output plugin with a temporary slot. False where that would wait.
+pub async fn try_plugin(client: &Client, plugin: &str) -> Result<bool> {
     match temporary_slot(client, plugin).await? {
-        Some(slot) => drop(client, &slot).await.map(|_| ()),
-        None => Ok(()),
+        Some(slot) => drop(client, &slot).await,
+        None => Ok(false),
     }
 }
 

@@ -162,7 +162,11 @@ fn build(watched: &Watched) -> Option<Diagnosis> {
 fn copy(watched: &Watched, waits: &Waits) -> Diagnosis {
     let rate = units::bytes(rate(watched.before.bytes_done, watched.after.bytes_done, watched.seconds));
     let stalled = watched.after.bytes_done == watched.before.bytes_done;
-    let moves = if stalled { "the copy does not move".to_string() } else { format!("the copy moves at {rate}/s") };
+    let moves = match (stalled, watched.still.as_slice()) {
+        (true, _) => "the copy does not move".to_string(),
+        (false, []) => format!("the copy moves at {rate}/s"),
+        (false, still) => format!("the copy moves at {rate}/s, but not {}", still.join(", ")),
+    };
     if waits.share(&["Client: ClientRead", "idle"]) < MOSTLY {
         return Diagnosis { stalled, ..on_target(watched, &moves, waits) };
     }
@@ -180,6 +184,33 @@ fn copy(watched: &Watched, waits: &Waits) -> Diagnosis {
         );
     }
     found(Cause::Source, stalled, format!("{moves}: the target waits for rows, {}", busy("source", source)), None)
+}
+
+/// Why one Part moves no byte; `target` and `source` are what was seen of its own two sessions.
+pub fn of_part(target: &Seen, source: Option<&Seen>) -> Diagnosis {
+    let locked = || lock(Place::Target, target).or_else(|| lock(Place::Source, source?));
+    if let Some(locked) = locked() {
+        return locked;
+    }
+    let still = |cause: Cause, text: String| found(cause, true, text, None);
+    let Some(waits) = target.of(Work::Copy) else {
+        return still(Cause::Line, "its session on the target is gone; its worker does not know yet".into());
+    };
+    if waits.share(&["Client: ClientRead", "idle"]) < MOSTLY {
+        return still(Cause::Target, busy("target", waits));
+    }
+    let waits_for_rows = |of: String| format!("the target waits for rows, {of}");
+    let Some(source) = source else {
+        return still(Cause::Source, waits_for_rows("and the source does not answer".into()));
+    };
+    match source.of(Work::Copy) {
+        None => still(Cause::Line, waits_for_rows("and its session on the source is gone".into())),
+        // It has sent, or would send, what does not come out of the other end.
+        Some(waits) if waits.share(&["Client: ", "idle"]) >= MOSTLY => {
+            still(Cause::Line, "both servers wait for what is between them, the network or this machine".into())
+        }
+        Some(waits) => still(Cause::Source, waits_for_rows(busy("source", waits))),
+    }
 }
 
 fn apply(watched: &Watched, waits: &Waits) -> Diagnosis {
@@ -269,4 +300,159 @@ fn nothing(watched: &Watched) -> Diagnosis {
 
 fn rate(before: i64, after: i64, seconds: f64) -> u64 {
     ((after - before).max(0) as f64 / seconds.max(0.001)) as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn progress(phase: &str, spool_bytes: i64, write_lsn: &str) -> Progress {
+        let json = serde_json::json!({
+            "migration": "default", "phase": phase, "interrupted_phase": null, "tables_done": 1, "tables_total": 2,
+            "bytes_done": 1 << 30, "bytes_total": 4_i64 << 30, "copy_bytes_per_second": null, "steps_done": 0,
+            "steps_total": 2, "steps_failed": 0, "startpos": "0/1", "write_lsn": write_lsn, "flush_lsn": write_lsn,
+            "replay_lsn": "0/1", "source_lsn": "1/0", "lag_bytes": 4 << 20, "lag_seconds": 9.0,
+            "spool_bytes": spool_bytes, "applied_transactions": 1, "applied_rows": 1, "endpos": null, "apply": true,
+            "eta_seconds": null, "last_error": null, "plugin": "pgoutput", "slot_name": "pgmig_default",
+            "conflicts": 0, "follow": true, "running": true, "replay_bytes_per_second": null,
+            "source_bytes_per_second": null, "catch_up_seconds": null, "max_rate": null,
+            "max_source_connections": null, "stop": null, "way_back": null, "is_way_back": false,
+            "started_at": "2026-01-01T00:00:00Z", "done_at": null
+        });
+        serde_json::from_value(json).expect("progress")
+    }
+
+    fn waits(work: Work, events: &[(&str, f64)]) -> Waits {
+        Waits { work, sessions: 4, events: events.iter().map(|(event, share)| (event.to_string(), *share)).collect() }
+    }
+
+    fn seen(waits: Waits) -> Seen {
+        Seen { waits: vec![waits], ..Seen::default() }
+    }
+
+    fn watched(phase: &str, spool_bytes: i64, target: Seen, source: Option<Seen>) -> Watched {
+        let mut after = progress(phase, spool_bytes, "1/0");
+        let before = after.clone();
+        after.bytes_done += 20 << 20;
+        after.applied_rows += 1;
+        Watched { before, after, seconds: 2.0, target, source, health: None, copying: Vec::new(), still: Vec::new() }
+    }
+
+    fn says(watched: &Watched) -> (Cause, bool, String, String) {
+        let Diagnosis { cause, stalled, text, mend } = diagnosis(watched);
+        (cause, stalled, text, mend.map_or(String::new(), |mend| mend.in_words()))
+    }
+
+    #[test]
+    fn a_copy_says_which_side_takes_the_time() {
+        let idle = || seen(waits(Work::Copy, &[("Client: ClientRead", 0.9), ("running", 0.1)]));
+        let source = |event: &str| Some(seen(waits(Work::Copy, &[(event, 0.8), ("Client: ClientWrite", 0.2)])));
+        let text = |source| says(&watched("copy", 0, idle(), source)).2;
+        assert_eq!(
+            text(source("IO: DataFileRead")),
+            "the copy moves at 10.0 MiB/s: the target waits for rows, the disks of the source are what limits it (80 % IO: DataFileRead)"
+        );
+        assert_eq!(
+            text(source("Client: ClientWrite")),
+            "the copy moves at 10.0 MiB/s: both servers wait for what is between them, the network or this machine"
+        );
+        let busy = seen(waits(Work::Copy, &[("running", 0.95)]));
+        let mut one_stands = watched("copy", 0, busy, None);
+        one_stands.still = vec!["public.big 3/7".into()];
+        let (cause, stalled, text, _) = says(&one_stands);
+        assert_eq!((cause, stalled), (Cause::Target, false));
+        assert_eq!(
+            text,
+            "the copy moves at 10.0 MiB/s, but not public.big 3/7: the CPUs of the target are what limits it (95 % running)"
+        );
+    }
+
+    #[test]
+    fn a_vacuum_is_blamed_only_where_the_disks_are_what_is_waited_for() {
+        let vacuum = |automatic, against_wraparound| Vacuum {
+            pid: 7,
+            relation: "public.big".into(),
+            phase: "scanning heap".into(),
+            done: Some(0.5),
+            automatic,
+            against_wraparound,
+            seconds: 60.0,
+        };
+        let with = |event: &str, vacuum: Vacuum| {
+            let mut target = seen(waits(Work::Copy, &[(event, 0.9), ("running", 0.1)]));
+            target.vacuums = vec![vacuum];
+            says(&watched("copy", 0, target, None))
+        };
+        let (cause, stalled, text, mend) = with("IO: DataFileWrite", vacuum(true, false));
+        assert_eq!((cause, stalled), (Cause::Vacuum, false));
+        assert_eq!(text, "the copy moves at 10.0 MiB/s, beside a vacuum of public.big on the target (pid 7)");
+        assert_eq!(mend, "on the target: alter table public.big set (autovacuum_enabled = off);");
+        let (_, _, _, mend) = with("IO: DataFileWrite", vacuum(true, true));
+        assert!(mend.contains("autovacuum_vacuum_cost_delay"), "{mend}");
+        let (_, _, _, mend) = with("IO: DataFileWrite", vacuum(false, false));
+        assert_eq!(mend, "on the target: select pg_cancel_backend(7);");
+        assert_eq!(with("IPC: SyncRep", vacuum(true, false)).0, Cause::Target);
+    }
+
+    #[test]
+    fn changes_that_wait_say_what_they_wait_for_until_the_end_of_a_cutover() {
+        for phase in ["catchup", "follow", "cutover"] {
+            let slow = seen(waits(Work::Apply, &[("running", 0.9)]));
+            let (cause, _, text, _) = says(&watched(phase, 64 << 20, slow, None));
+            assert_eq!(cause, Cause::Target);
+            assert_eq!(text, "64.0 MiB wait to be applied: the CPUs of the target are what limits it (90 % running)");
+            let starved = seen(waits(Work::Apply, &[("Client: ClientRead", 0.9)]));
+            assert_eq!(says(&watched(phase, 64 << 20, starved, None)).0, Cause::Line);
+            // Not received yet: what the walsender does.
+            let walsender = |event| Some(seen(waits(Work::Stream, &[(event, 1.0)])));
+            let behind = |source| {
+                let mut watched = watched(phase, 0, Seen::default(), source);
+                watched.after.write_lsn = "0/1".parse().ok();
+                says(&watched)
+            };
+            assert_eq!(behind(walsender("IO: WALRead")).0, Cause::Source);
+            assert_eq!(behind(walsender("Client: WalSenderWriteData")).0, Cause::Line);
+            assert!(behind(None).2.contains("give --source"));
+            assert_eq!(behind(walsender("Activity: WalSenderMain")).0, Cause::Nothing);
+        }
+    }
+
+    #[test]
+    fn one_part_says_which_of_its_two_sessions_waits() {
+        let part = |target: Option<&str>, source: Option<Option<&str>>| {
+            let one =
+                |event: Option<&str>| event.map_or(Seen::default(), |event| seen(waits(Work::Copy, &[(event, 1.0)])));
+            let found = of_part(&one(target), source.map(one).as_ref());
+            assert!(found.stalled && found.mend.is_none());
+            (found.cause, found.text)
+        };
+        let rows = "Client: ClientRead";
+        let cases = [
+            (part(None, None), Cause::Line, "its session on the target is gone; its worker does not know yet"),
+            (
+                part(Some("IO: DataFileExtend"), None),
+                Cause::Target,
+                "the disks of the target are what limits it (100 % IO: DataFileExtend)",
+            ),
+            (part(Some(rows), None), Cause::Source, "the target waits for rows, and the source does not answer"),
+            (
+                part(Some(rows), Some(None)),
+                Cause::Line,
+                "the target waits for rows, and its session on the source is gone",
+            ),
+            (
+                part(Some(rows), Some(Some("Client: ClientWrite"))),
+                Cause::Line,
+                "both servers wait for what is between them, the network or this machine",
+            ),
+            (
+                part(Some(rows), Some(Some("IO: DataFileRead"))),
+                Cause::Source,
+                "the target waits for rows, the disks of the source are what limits it (100 % IO: DataFileRead)",
+            ),
+        ];
+        for ((cause, text), expected, words) in cases {
+            assert_eq!((cause, text.as_str()), (expected, words));
+        }
+    }
 }

@@ -2,10 +2,11 @@
 //! comes to. Reads only, and takes no lock of a table: whatever is stuck does not hold it up.
 
 mod diagnosis;
+mod part;
 
 use std::time::{Duration, Instant};
 
-use tokio_postgres::Client;
+use tokio_postgres::{Client, Row};
 
 use crate::connect::Side;
 use crate::error::{Context, Error, Exit, Result};
@@ -15,6 +16,7 @@ use crate::server::sessions;
 use crate::source::health;
 use crate::target::progress;
 pub use diagnosis::diagnosis;
+pub use part::part;
 
 /// How often it looks.
 const EVERY: Duration = Duration::from_millis(200);
@@ -25,6 +27,7 @@ const SOURCE_WITHIN: Duration = Duration::from_secs(5);
 pub async fn watch(target: &Client, source: Option<&Client>, name: &str, during: Duration) -> Result<Watched> {
     let began = Instant::now();
     let before = now(target, name).await?;
+    let parts = in_hand(target, name).await?;
     let (mut here, mut there) = (Vec::new(), Vec::new());
     let mut answers = source;
     loop {
@@ -57,8 +60,11 @@ pub async fn watch(target: &Client, source: Option<&Client>, name: &str, during:
         }
         None => (None, None),
     };
+    let still_in_hand = in_hand(target, name).await?;
+    let still = still_in_hand.iter().filter(|part| parts.contains(part)).map(|part| part.name.clone()).collect();
     Ok(Watched {
-        copying: copying(target, name).await?,
+        copying: still_in_hand.into_iter().map(|part| part.relation).collect(),
+        still,
         target: seen(target, Side::Target, &here).await?,
         source: seen_there,
         health,
@@ -82,9 +88,23 @@ async fn seen(client: &Client, side: Side, looks: &[Vec<Session>]) -> Result<See
     Ok(Seen { waits: Waits::of(looks), blocked, holders, vacuums: sessions::vacuums(client, side).await? })
 }
 
-async fn copying(target: &Client, name: &str) -> Result<Vec<String>> {
-    let sql = "select distinct format('%I.%I', schema_name, table_name) from pgmig.parts
-                where migration = $1 and state = 'copying' order by 1";
+/// A Part of the copy that a worker has in hand.
+#[derive(PartialEq)]
+struct InHand {
+    id: i64,
+    name: String,
+    relation: String,
+    bytes: i64,
+}
+
+async fn in_hand(target: &Client, name: &str) -> Result<Vec<InHand>> {
+    // What is moved of large objects no view shows.
+    let sql = "select part_id, format('%s.%s', schema_name, table_name)
+                      || case when parts > 1 then format(' %s/%s', part_number, parts) else '' end,
+                      format('%I.%I', schema_name, table_name), coalesce(copied_bytes, 0)::int8
+                 from pgmig.parts
+                where migration = $1 and state = 'copying' and schema_name <> 'pg_catalog' order by 1";
     let rows = target.query(sql, &[&name]).await.on_target(|| "read the Parts in flight".into())?;
-    Ok(rows.iter().map(|row| row.get(0)).collect())
+    let part = |row: &Row| InHand { id: row.get(0), name: row.get(1), relation: row.get(2), bytes: row.get(3) };
+    Ok(rows.iter().map(part).collect())
 }

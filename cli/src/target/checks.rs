@@ -117,6 +117,14 @@ pub async fn no_create(client: &Client, pairs: &[(String, String)]) -> Result<Ve
     Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
 }
 
+pub async fn is_superuser(client: &Client) -> Result<bool> {
+    let row = client
+        .query_one("select rolsuper from pg_catalog.pg_roles where rolname = current_user", &[])
+        .await
+        .on_target(|| "ask what the target's role is".into())?;
+    Ok(row.get(0))
+}
+
 /// The roles of the target.
 pub async fn roles(client: &Client) -> Result<HashSet<String>> {
     let rows = client

@@ -38,6 +38,12 @@ pub async fn objects(client: &Client) -> Result<Tried> {
     undone(client, "a schema with a table, an index and a view, and a temporary table", &statements).await
 }
 
+/// Makes the extension, which loads its library.
+pub async fn extension(client: &Client) -> Result<Tried> {
+    let statements = "begin; set local lock_timeout = '5s'; create extension pgmig_sentinel with schema pg_catalog";
+    undone(client, "the extension pgmig_sentinel", statements).await
+}
+
 /// Changes what sessions of the migration change.
 pub async fn settings(client: &Client) -> Result<Tried> {
     let set: Vec<String> = SETTINGS.iter().map(|(name, value)| format!("set local {name} = '{value}'")).collect();

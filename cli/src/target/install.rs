@@ -6,6 +6,7 @@ use std::fmt;
 use tokio_postgres::Client;
 
 use crate::error::{Context, Error, Exit, Result};
+use crate::model::name::identifier;
 
 /// Files of the schema, in the order in which both flavours run them.
 const PLAIN: [&str; 5] = [
@@ -17,12 +18,28 @@ const PLAIN: [&str; 5] = [
 ];
 const EXTENSION: &str = "pgmig_sentinel";
 
-/// For a role that did not install the schema.
-const GRANTS: &str = "\
-on the target, as the owner of the schema pgmig:
-grant usage on schema pgmig to ROLE;
-grant all on all tables in schema pgmig to ROLE;
-grant execute on all functions in schema pgmig to ROLE;";
+/// What a role needs that did not install the schema.
+fn grants(role: &str) -> String {
+    let role = identifier(role);
+    format!(
+        "grant usage on schema pgmig to {role};
+grant all on all tables in schema pgmig to {role};
+grant execute on all functions in schema pgmig to {role};"
+    )
+}
+
+/// Why the schema does not answer; for a role that may not use it, with the grants that let it.
+async fn unusable(client: &Client, err: tokio_postgres::Error) -> Error {
+    let refused = err.code().is_some_and(|code| code.code() == "42501");
+    let error = Error::new(Exit::Target, "cannot use the schema pgmig on the target").cause(err);
+    if refused { closed(client, error).await } else { error }
+}
+
+async fn closed(client: &Client, error: Error) -> Error {
+    let role = client.query_one("select current_user::text", &[]).await;
+    let role = role.map_or_else(|_| "…".to_string(), |row| row.get(0));
+    error.hint(format!("on the target, as the owner of the schema pgmig:\n{}", grants(&role)))
+}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -42,8 +59,7 @@ impl fmt::Display for Flavour {
 
 /// What is installed; None if nothing is. An error if another version is.
 pub async fn installed(client: &Client) -> Result<Option<Flavour>> {
-    let doing = || "look for the schema pgmig on the target".to_string();
-    let row = client
+    let asked = client
         .query_one(
             "select to_regprocedure('pgmig.version()') is not null,
                     exists (select from pg_catalog.pg_namespace n
@@ -53,12 +69,11 @@ pub async fn installed(client: &Client) -> Result<Option<Flavour>> {
                                                 where p.pronamespace = n.oid and p.proname ~ '^tell_ddl_'))",
             &[],
         )
-        .await
-        .map_err(|err| {
-            let closed = err.code().is_some_and(|code| code.code() == "42501");
-            let error = Error::new(Exit::Target, "cannot use the schema pgmig on the target").cause(err);
-            if closed { error.hint(GRANTS) } else { error }
-        })?;
+        .await;
+    let row = match asked {
+        Ok(row) => row,
+        Err(err) => return Err(unusable(client, err).await),
+    };
     match (row.get(0), row.get(1)) {
         (true, _) => {}
         (false, false) => return Ok(None),
@@ -67,7 +82,10 @@ pub async fn installed(client: &Client) -> Result<Option<Flavour>> {
                 .hint("rename or drop it, then run again"));
         }
     }
-    let row = client.query_one("select pgmig.version(), pgmig.flavour()", &[]).await.on_target(doing)?;
+    let row = match client.query_one("select pgmig.version(), pgmig.flavour()", &[]).await {
+        Ok(row) => row,
+        Err(err) => return Err(unusable(client, err).await),
+    };
     let (version, flavour): (String, String) = (row.get(0), row.get(1));
     if version != env!("CARGO_PKG_VERSION") {
         return Err(Error::new(
@@ -77,6 +95,31 @@ pub async fn installed(client: &Client) -> Result<Option<Flavour>> {
         .hint("use the pgmig that began the migration, or clean up: pgmig cleanup"));
     }
     Ok(Some(if flavour == "extension" { Flavour::Extension } else { Flavour::Plain }))
+}
+
+/// Refuses a role that may not steer migrations with what is installed.
+pub async fn usable(client: &Client) -> Result<()> {
+    let row = client
+        .query_one(
+            "select not exists (select from pg_catalog.pg_class c
+                                 where c.relnamespace = 'pgmig'::regnamespace and c.relkind in ('r', 'v')
+                                   and not (has_table_privilege(c.oid, 'select')
+                                            and (c.relkind = 'v' or has_table_privilege(c.oid, 'insert')
+                                                                and has_table_privilege(c.oid, 'update')
+                                                                and has_table_privilege(c.oid, 'delete'))))
+                and not exists (select from pg_catalog.pg_proc p
+                                 where p.pronamespace = 'pgmig'::regnamespace and not has_function_privilege(p.oid, 'execute'))",
+            &[],
+        )
+        .await
+        .on_target(|| "ask what the role may do with the schema pgmig".into())?;
+    match row.get(0) {
+        true => Ok(()),
+        false => {
+            Err(closed(client, Error::new(Exit::Target, "the role may not use all of the schema pgmig on the target"))
+                .await)
+        }
+    }
 }
 
 /// Whether `create extension pgmig_sentinel` has a chance here.
@@ -93,10 +136,19 @@ pub fn not_offered() -> Error {
         .hint("on the target's machine: make install-extension PG_CONFIG=…; or use --flavour plain")
 }
 
+/// The extension, where it was refused for want of rights.
+pub fn refused(refused: Error, role: &str) -> Error {
+    Error::new(Exit::Target, "cannot create the extension pgmig_sentinel").cause(refused).hint(format!(
+        "use --flavour plain, or have it made on the target by a superuser:\ncreate extension pgmig_sentinel with schema pg_catalog;\n{}",
+        grants(role)
+    ))
+}
+
 /// Installs what is not there, in one transaction. `wanted` None takes the extension where it can
 /// be had and plain SQL elsewhere.
 pub async fn install(client: &Client, wanted: Option<Flavour>) -> Result<Flavour> {
     if let Some(found) = installed(client).await? {
+        usable(client).await?;
         return match wanted {
             Some(wanted) if wanted != found => Err(Error::new(
                 Exit::Target,
@@ -115,13 +167,9 @@ pub async fn install(client: &Client, wanted: Option<Flavour>) -> Result<Flavour
                     tracing::info!("the role may not create the extension pgmig_sentinel: installing plain SQL");
                 }
                 Err(err) => {
-                    let refused = err.code().is_some_and(|code| code.code() == "42501");
-                    let error = Error::new(Exit::Target, "cannot create the extension pgmig_sentinel").cause(err);
-                    return Err(if refused {
-                        error.hint("connect as a superuser, or use --flavour plain")
-                    } else {
-                        error
-                    });
+                    return Err(Error::new(Exit::Target, "cannot create the extension pgmig_sentinel")
+                        .cause(err)
+                        .hint("see why: pgmig preflight; or use --flavour plain"));
                 }
             },
             false if wanted == Some(Flavour::Extension) => {
@@ -138,11 +186,30 @@ pub async fn install(client: &Client, wanted: Option<Flavour>) -> Result<Flavour
     Ok(Flavour::Plain)
 }
 
-/// Removes the schema, whichever way it came.
+impl Flavour {
+    /// Removes the schema, whichever way it came.
+    pub fn removal(self) -> &'static str {
+        match self {
+            Flavour::Extension => "drop extension pgmig_sentinel cascade; drop schema if exists pgmig cascade;",
+            Flavour::Plain => "drop schema pgmig cascade;",
+        }
+    }
+}
+
+/// Whether the role may remove the schema: somebody else may have installed it for it.
+pub async fn removable(client: &Client) -> Result<bool> {
+    let row = client
+        .query_one(
+            "select pg_catalog.pg_has_role(coalesce((select extowner from pg_catalog.pg_extension where extname = $1),
+                                                    (select nspowner from pg_catalog.pg_namespace where nspname = 'pgmig')),
+                                           'usage')",
+            &[&EXTENSION],
+        )
+        .await
+        .on_target(|| "ask whose the schema pgmig is".into())?;
+    Ok(row.get(0))
+}
+
 pub async fn uninstall(client: &Client, flavour: Flavour) -> Result<()> {
-    let statement = match flavour {
-        Flavour::Extension => "drop extension pgmig_sentinel cascade; drop schema if exists pgmig cascade",
-        Flavour::Plain => "drop schema pgmig cascade",
-    };
-    client.batch_execute(statement).await.on_target(|| "remove the schema pgmig".into())
+    client.batch_execute(flavour.removal()).await.on_target(|| "remove the schema pgmig".into())
 }

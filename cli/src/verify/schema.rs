@@ -140,7 +140,12 @@ fn is_of_interest(statement: &str) -> bool {
         "PUBLICATION pgmig_",
         "EVENT TRIGGER pgmig_",
     ];
-    !statement.starts_with("SET ")
+    // The extension's schema is no part of a dump, what is granted on it is.
+    let granted = ["FUNCTION pgmig.", "TABLE pgmig.", "SEQUENCE pgmig.", "SCHEMA pgmig "];
+    let of_ours = (statement.starts_with("GRANT ") || statement.starts_with("REVOKE "))
+        && granted.iter().any(|object| statement.contains(&format!(" ON {object}")));
+    !of_ours
+        && !statement.starts_with("SET ")
         && !statement.starts_with("SELECT pg_catalog.set_config(")
         && !ours.iter().any(|name| statement.lines().next().is_some_and(|line| line.contains(name)))
 }

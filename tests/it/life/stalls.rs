@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use harness::{Outcome, wait_until};
+use pgmig::embedded::Cluster;
 use serde_json::Value;
 
 use super::{EXTENSION, Life, session, value};
@@ -12,7 +13,8 @@ const TABLES: &str = "create table large (id int primary key, note text); \
                       insert into large select n, repeat('x', 500) from generate_series(1, 8000) n; \
                       create table middle (id int primary key, note text); \
                       insert into middle select n, repeat('y', 200) from generate_series(1, 1000) n; \
-                      create table small (id int primary key, note text); insert into small values (1, 'a')";
+                      create table small (id int primary key, note text); insert into small values (1, 'a'); \
+                      create materialized view totals as select count(*) from small";
 /// Stands in the statement that holder and waiter are told by, and nowhere in what is told.
 const SECRET: &str = "geheim-4711";
 
@@ -99,9 +101,84 @@ async fn who_is_in_the_way_is_named_with_the_statement_that_mends_it() -> Outcom
     let paused = stalls(&life, 1).await;
     assert_eq!(paused["verdict"]["mend"]["statement"], "pgmig resume", "{paused}");
     life.on_target("select pgmig.resume()").await;
+
+    // In the way of the end.
+    let holder = session(&life.pair.target_uri()).await;
+    let pid = value(&holder, "select pg_backend_pid()").await;
+    holder.batch_execute(&format!("begin; comment on materialized view totals is '{SECRET}'")).await?;
     life.set_endpos(life.lsn().await).await;
+    let waits =
+        "select count(*) > 0 from pg_stat_activity where application_name like 'pgmig%' and wait_event_type = 'Lock'";
+    life.wait_for(&mut run, "the end to wait", waits).await;
+    assert_eq!(life.on_target("select phase from pgmig.progress").await, "cutover");
+    mended(&life, "target", &pid, "public.totals").await;
     run.finish(&[]).await.expect_code(0);
     harness::assert_same(&life.pair).await;
     assert_eq!(stalls(&life, 0).await["verdict"]["cause"], "nothing");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_prepared_transaction_a_vacuum_and_a_slow_target_are_told_from_each_other() -> Outcome {
+    let target = Cluster::builder().setting("max_prepared_transactions", "2");
+    let life = Life::between(EXTENSION, Cluster::builder(), target).await;
+    life.source.batch_execute(TABLES).await?;
+    let mut run = life.follow().await;
+    let blocked =
+        "select count(*) > 0 from pg_stat_activity where application_name = 'pgmig apply' and wait_event_type = 'Lock'";
+
+    // It has no session that could be ended.
+    life.target.batch_execute("begin").await?;
+    life.target.batch_execute("lock table small in exclusive mode").await?;
+    life.target.batch_execute("prepare transaction 'left over'").await?;
+    life.on_source("insert into small values (2, 'b')").await;
+    life.wait_for(&mut run, "apply to wait", blocked).await;
+    let found = stalls(&life, 1).await;
+    let verdict = &found["verdict"];
+    assert_eq!((&verdict["cause"], &verdict["mend"]["place"]), (&"lock".into(), &"target".into()), "{found}");
+    assert!(
+        verdict["text"].as_str().is_some_and(|text| text.contains("the prepared transaction 'left over', ")),
+        "{verdict}"
+    );
+    assert_eq!(found["target"]["holders"][0]["prepared"], "left over", "{found}");
+    life.on_target(verdict["mend"]["statement"].as_str().unwrap_or_default()).await;
+    life.wait_for(&mut run, "the row", "select exists (select from small where id = 2)").await;
+
+    // A vacuum that takes its time, and a change that needs the table for itself.
+    let slow = session(&life.pair.target_uri()).await;
+    let pid = value(&slow, "select pg_backend_pid()").await;
+    slow.batch_execute("set vacuum_cost_delay = 100; set vacuum_cost_limit = 1").await?;
+    let vacuum = tokio::spawn(async move { slow.batch_execute("vacuum (freeze, disable_page_skipping) large").await });
+    let vacuums = "select count(*) > 0 from pg_stat_progress_vacuum";
+    life.wait_for(&mut run, "the vacuum", vacuums).await;
+    life.on_source("truncate large").await;
+    life.wait_for(&mut run, "apply to wait", blocked).await;
+    let found = stalls(&life, 1).await;
+    let verdict = &found["verdict"];
+    assert_eq!(verdict["mend"]["statement"], format!("select pg_cancel_backend({pid});"), "{found}");
+    let seen = &found["target"]["vacuums"][0];
+    assert_eq!((&seen["relation"], &seen["automatic"]), (&"public.large".into(), &false.into()), "{found}");
+    let text = life.pgmig(&["stalls", "--for", "400ms"]).finish(&[]).await.expect_code(1).stdout;
+    assert!(text.contains("vacuum   target: vacuum of public.large, "), "{text}");
+    life.on_target(verdict["mend"]["statement"].as_str().unwrap_or_default()).await;
+    assert!(vacuum.await?.is_err(), "it was cancelled");
+    life.wait_for(&mut run, "the truncate", "select count(*) = 0 from large").await;
+
+    // A trigger of the user's that sleeps: the target is what takes the time, and it moves.
+    let trigger = "create function sleeps() returns trigger language plpgsql as 'begin perform pg_sleep(0.005); return new; end'; \
+                   create trigger sleeps before insert on middle for each row execute function sleeps(); \
+                   alter table middle enable always trigger sleeps";
+    life.target.batch_execute(trigger).await?;
+    let random = "insert into middle select n, (select string_agg(md5(n || '.' || m || random()), '') from generate_series(1, 100) m) \
+                  from generate_series(10001, 11000) n";
+    life.on_source(random).await;
+    life.wait_for(&mut run, "a backlog", "select spool_bytes > 1100000 from pgmig.progress").await;
+    let found = stalls(&life, 0).await;
+    let verdict = &found["verdict"];
+    assert_eq!(verdict["cause"], "target", "{found}");
+    let text = verdict["text"].as_str().unwrap_or_default();
+    assert!(text.contains(" wait to be applied: the target is what limits it (") && text.contains("PgSleep"), "{text}");
+    life.target.batch_execute("drop trigger sleeps on middle; drop function sleeps()").await?;
+    life.end(run).await;
     Ok(())
 }

@@ -6,6 +6,7 @@ use harness::{Outcome, Pgmig, assert_same, wait_until};
 use pgmig::embedded::Cluster;
 
 use super::{EXTENSION, EXTENSION_WAL2JSON, Life, PLAIN, Way, do_all};
+use crate::told::hook::Hook;
 
 const MADE: &str = "create table t (id int primary key, body text); insert into t values (0, 'copied')";
 
@@ -33,9 +34,15 @@ async fn says(run: &Pgmig, what: &str) {
 async fn a_budget_of_wal_warns_and_then_stops_with_nothing_lost() -> Outcome {
     let mut life = Life::begin(EXTENSION_WAL2JSON, MADE).await;
     life.allowed = &["the spool is full", "of WAL for slot", "error: "];
-    let run = held_back(&life, &["--wal-budget", "48MB"]).await;
+    let mut hook = Hook::listen().await?;
+    let run = held_back(&life, &["--wal-budget", "48MB", "--notify", &hook.url("budget")]).await;
     do_all(&life, &[&megabytes(20_000), &megabytes(40_000)]).await;
     says(&run, "of WAL for slot `pgmig_default`, of a budget of 48.0 MiB").await;
+    let danger = hook.heard_of("slot_in_danger").await;
+    assert!(
+        danger["message"].as_str().is_some_and(|said| said.starts_with("slot in danger: the source keeps ")),
+        "{danger}"
+    );
     do_all(&life, &[&megabytes(60_000)]).await;
     says(&run, "the copy is held back").await;
     // Processes that joined the copy hear of it, too.
@@ -44,6 +51,11 @@ async fn a_budget_of_wal_warns_and_then_stops_with_nothing_lost() -> Outcome {
     do_all(&life, &[&megabytes(100_000), &megabytes(120_000)]).await;
     let stopped = run.finish(life.allowed).await.expect_code(3);
     assert!(stopped.stderr.contains("more than the budget of 48.0 MiB"), "{}", stopped.stderr);
+    let ended = hook.heard_of("error").await;
+    assert_eq!(ended["exit_code"], 3, "{ended}");
+    // Once, not at every look.
+    let dangers = hook.heard().iter().filter(|body| body.contains("\"slot_in_danger\"")).count();
+    assert_eq!(dangers, 1, "{:?}", hook.heard());
     assert_eq!(life.on_source("select count(*) from pg_replication_slots").await, "1");
     life.on_target("select pgmig.resume()").await;
     let run = life.run();

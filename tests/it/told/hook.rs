@@ -49,6 +49,15 @@ impl Hook {
         let body = body.unwrap_or_else(|_| panic!("nothing came; so far: {:?}", self.heard()));
         serde_json::from_str(&body.unwrap_or_default()).expect("the body is JSON")
     }
+    /// The next one of this event; others are passed over.
+    pub async fn heard_of(&mut self, event: &str) -> Value {
+        loop {
+            let body = self.next().await;
+            if body["event"] == event {
+                return body;
+            }
+        }
+    }
 }
 
 async fn take(

@@ -3,6 +3,7 @@
 
 use std::collections::HashSet;
 use std::path::Path;
+use std::time::Duration;
 
 use tokio_postgres::Client;
 
@@ -18,6 +19,7 @@ use crate::model::Lsn;
 use crate::model::{Phase, TableName, Verdict};
 use crate::plan_db::PlanDb;
 use crate::preflight;
+use crate::preflight::waiting::{Look, Waiting};
 use crate::report::Reporter;
 use crate::selection::{Origin, select};
 use crate::source::catalog::Sizes;
@@ -29,6 +31,9 @@ use crate::source::unstreamed;
 use crate::target::install::Flavour;
 use crate::target::sentinel::{self, Begin, Sentinel};
 use crate::target::{checks, install, queue};
+
+/// How often somebody looks who is in the way of a slot.
+const LOOK_EVERY: Duration = Duration::from_secs(3);
 
 /// Checks both sides, installs the schema `pgmig` and writes the sentinel.
 pub(super) async fn begin(
@@ -146,23 +151,24 @@ impl Run {
         Ok((holder, streaming))
     }
 
-    /// Creating a slot waits for every transaction that was running when it began: says for which.
+    /// Creating a slot waits for every transaction that was running when it began: says for which, and gives
+    /// up in time.
     async fn while_waiting<T>(&self, creating: impl Future<Output = Result<T>>) -> Result<T> {
         let mut creating = std::pin::pin!(creating);
-        let mut told = None;
+        let mut waiting = Waiting::new(self.config.slot_wait);
         loop {
             tokio::select! {
                 created = &mut creating => return created,
-                () = tokio::time::sleep(std::time::Duration::from_secs(3)) => {}
+                () = tokio::time::sleep(LOOK_EVERY) => {}
             }
-            let oldest = crate::source::checks::oldest_transaction(&self.source).await?;
-            if let Some((pid, application, user, age)) = oldest
-                && told != Some(pid)
-            {
-                told = Some(pid);
-                self.report.info(format!(
-                    "the slot waits for a transaction that has been open for {age:.0} s on the source: pid {pid}, user {user}, application \"{application}\""
-                ));
+            match waiting.look(&self.source).await {
+                Ok(Look::New(text)) => self.report.info(text),
+                Ok(_) => {}
+                Err(given_up) => {
+                    // It would wait on, and the slot be there in the end.
+                    slot::end_left_over(&self.source, &self.config.slot_name).await?;
+                    return Err(given_up);
+                }
             }
         }
     }
@@ -178,7 +184,11 @@ impl Run {
             requirements: self.config.requirements.as_ref(),
             drop_if_exists: self.config.drop_if_exists,
             roles: match self.config.roles {
-                Some(passwords) => Some(Roles { passwords, there: checks::roles(&self.target).await? }),
+                Some(passwords) => Some(Roles {
+                    passwords,
+                    there: checks::roles(&self.target).await?,
+                    by_superuser: checks::is_superuser(&self.target).await?,
+                }),
                 None => None,
             },
             target_version: Some(self.target_version().await?),

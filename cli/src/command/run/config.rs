@@ -65,6 +65,10 @@ pub struct Config {
     pub wal_budget_policy: Policy,
     /// How long a lost server is waited for.
     pub reconnect_for: Duration,
+    /// How long the slot may wait for transactions of the source; None for as long as they take.
+    pub slot_wait: Option<Duration>,
+    /// How long a Part may move no byte before that is told.
+    pub stalled_after: Duration,
     /// How to cut over when that is asked for in SQL.
     pub cutover: cutover::Settings,
     /// What becomes of DDL, if it is said.
@@ -107,6 +111,8 @@ impl Config {
             max_rate: args.max_rate,
             max_source_connections: args.max_source_connections,
             reconnect_for: Duration::from_secs(args.reconnect_for),
+            slot_wait: args.slot_wait,
+            stalled_after: args.watched.stalled_after,
             wal_budget: (args.wal_budget > 0).then_some(args.wal_budget),
             wal_budget_policy: match args.wal_budget_policy {
                 WalBudgetPolicyArg::Stop => Policy::Stop,

@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 
-use super::{Config, Control, Run};
+use super::{Config, Control, Run, watchdog};
 use crate::connect::{self, Side};
 use crate::copy::board::Board;
 use crate::copy::builder::{self, Builder};
 use crate::copy::extension_data;
+use crate::copy::in_hand::InHand;
 use crate::copy::pool::{self, Hand};
 use crate::copy::shared::Shared;
 use crate::copy::worker::Worker;
@@ -17,6 +18,7 @@ use crate::error::{Error, Exit, Result};
 use crate::model::{Lsn, Phase};
 use crate::patience::Patience;
 use crate::report::Reporter;
+use crate::source;
 use crate::source::large_objects::Belongings;
 use crate::source::snapshot::{self, SnapshotHolder};
 use crate::target::{extension_parts, queue, rounds, sentinel};
@@ -42,7 +44,11 @@ impl Run {
             // Kept until the copy is over: a worker that leaves the snapshot for a while comes back to it.
             let holder = match holder {
                 Some(holder) => holder,
-                None => holder.insert(self.new_snapshot(phase, follow).await?),
+                None => {
+                    let fresh = self.new_snapshot(phase, follow).await?;
+                    self.renew_columns(&source::columns::forms(&fresh.client).await?).await?;
+                    holder.insert(fresh)
+                }
             };
             if per_part && let Some(table) = queue::needs_one_snapshot(&self.target, name).await? {
                 return Err(Error::usage(format!("{table} was cut for a copy under one snapshot"))
@@ -68,7 +74,9 @@ impl Run {
             board.offer(queue::tables_to_build(&self.target, name, true).await?);
             if phase <= Phase::Copy { self.enter(Phase::Indexes).await } else { Ok(()) }
         };
-        pool::run(workers, builders, &board, &self.control.stopping, copied).await?;
+        if let Err(err) = pool::run(workers, builders, &board, &self.control.stopping, copied).await {
+            return Err(self.explain_altered(err).await);
+        }
         let left = queue::table_steps_left(&self.target, name).await?;
         if left > 0 {
             return Err(Error::new(Exit::Target, format!("{left} indexes, constraints or statistics were not made"))
@@ -158,6 +166,7 @@ pub(super) fn shared(
         board: Arc::clone(board),
         report: report.clone(),
         throttle: control.throttle.clone(),
+        in_hand: InHand::default(),
         stopping: control.stopping.clone(),
         patience: patience.clone(),
     }
@@ -165,6 +174,7 @@ pub(super) fn shared(
 
 pub(super) async fn workers(config: &Config, shared: Shared) -> Result<Vec<Hand>> {
     let shared = Arc::new(shared);
+    tokio::spawn(watchdog::watch(Arc::downgrade(&shared), config.stalled_after));
     let mut workers = Vec::new();
     for number in 0..config.table_jobs {
         let shared = Arc::clone(&shared);

@@ -2,6 +2,8 @@
 
 pub mod roles;
 pub mod stream;
+pub mod transactions;
+pub mod values;
 
 use tokio_postgres::Client;
 
@@ -30,6 +32,8 @@ pub struct Abilities {
     pub closed: Vec<String>,
     /// Tables whose rows row security would hide from the role.
     pub hidden: Vec<TableName>,
+    /// Partitions by the hash of an enum, which is that of an oid: on another server rows belong elsewhere.
+    pub hashed_by_enum: Vec<TableName>,
 }
 
 /// A column of any table, moved or not, whose type wal2json prints as broken JSON: it leaves a name
@@ -94,6 +98,8 @@ pub async fn abilities(client: &Client) -> Result<Abilities> {
     let unreadable_roots = names(client, "p", closed_to_it, doing).await?;
     // With row_security = off reading these is an error, never a smaller copy.
     let hidden = names(client, "r", "pg_catalog.row_security_active(c.oid)", "look for row security").await?;
+    let doing = "look for partitions by the hash of an enum";
+    let hashed_by_enum = names(client, "r", HASHED_BY_ENUM, doing).await?;
     Ok(Abilities {
         version: row.get(0),
         encoding: row.get(1),
@@ -109,8 +115,21 @@ pub async fn abilities(client: &Client) -> Result<Abilities> {
         unreadable_roots,
         closed: closed_schemas(client).await?,
         hidden,
+        hashed_by_enum,
     })
 }
+
+const HASHED_BY_ENUM: &str = "\
+c.relispartition
+and exists (select from pg_catalog.pg_partition_ancestors(c.oid) a
+                   join pg_catalog.pg_partitioned_table p on p.partrelid = a.relid
+             where p.partstrat = 'h'
+               and (exists (select from pg_catalog.pg_opclass o
+                             where o.oid = any (p.partclass::oid[]) and o.opcname = 'enum_ops')
+                    or exists (select from pg_catalog.pg_attribute k
+                                      join pg_catalog.pg_type t on t.oid = k.atttypid
+                                      join pg_catalog.pg_type e on e.oid = t.typelem
+                                where k.attrelid = p.partrelid and k.attnum = any (p.partattrs::int2[]) and e.typtype = 'e')))";
 
 async fn names(client: &Client, kinds: &str, condition: &str, doing: &str) -> Result<Vec<TableName>> {
     let rows = client
@@ -165,21 +184,4 @@ pub async fn release_lock(client: &Client, key: i64) -> Result<()> {
         .await
         .on_source(|| "compare source and target".into())?;
     Ok(())
-}
-
-/// Who has had a transaction open for longest: creating a slot waits for every transaction that was
-/// running when it began. Application, user and age in seconds.
-pub async fn oldest_transaction(client: &Client) -> Result<Option<(i32, String, String, f64)>> {
-    let row = client
-        .query_opt(
-            "select pid, coalesce(application_name, ''), coalesce(usename::text, ''),
-                    extract(epoch from clock_timestamp() - xact_start)::float8
-               from pg_catalog.pg_stat_activity
-              where backend_xid is not null and pid <> pg_backend_pid()
-              order by xact_start limit 1",
-            &[],
-        )
-        .await
-        .on_source(|| "look for old transactions".into())?;
-    Ok(row.map(|row| (row.get(0), row.get(1), row.get(2), row.get(3))))
 }

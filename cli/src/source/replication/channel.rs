@@ -186,8 +186,9 @@ impl Channel {
     pub fn pass_over(&mut self, frame: Frame) -> Result<(), Broken> {
         match frame.tag {
             b'N' => {
+                // Its words may be those of a function on a row: they are not kept.
                 let notice = message::server_error(self.body(frame));
-                tracing::debug!(message = %notice.message, code = %notice.sqlstate, "notice from the server");
+                tracing::trace!(code = %notice.sqlstate, "the source gave notice");
             }
             b'S' | b'A' => {}
             _ => return Err(Broken::Malformed("a message that has no place here")),

@@ -35,6 +35,10 @@ impl CopyClient {
         Ok(copy)
     }
 
+    pub fn backend_pid(&self) -> i32 {
+        self.client.backend_pid()
+    }
+
     /// Statements without parameters; the rows of the last one that has any, as text.
     ///
     /// # Errors
