@@ -20,6 +20,7 @@ pub mod failure;
 pub mod in_hand;
 pub mod parts;
 pub mod pool;
+mod sessions;
 pub mod shared;
 pub mod steps;
 pub mod throttle;

@@ -10,6 +10,7 @@ use tokio_postgres::Client;
 use super::failure::{OtherSnapshot, Replaced, altered, column_is_gone, explained, table_is_gone};
 use super::parts::LARGE_OBJECTS;
 use super::pool;
+use super::sessions::{Sessions, sessions};
 use super::shared::Shared;
 use crate::connect::{self, Lane, Side};
 use crate::crash;
@@ -33,8 +34,6 @@ pub const SMALL: i64 = 1 << 20;
 const TOGETHER: i64 = 16;
 /// How often a table that was replaced on the source is read again before that is an error.
 const READ_AGAIN: usize = 5;
-/// How long the target may make a worker wait for a lock. A few tries stay below half a minute.
-const LOCK_TIMEOUT: &str = "5s";
 /// How long a worker with nothing to take waits before it looks again.
 const IDLE: Duration = Duration::from_millis(200);
 /// Waits before a Part is tried again after something that may pass.
@@ -462,33 +461,6 @@ async fn release(source: &mut CopyClient, shared: &Shared) -> Result<()> {
 }
 
 const LOCK_NOT_AVAILABLE: &str = "55P03";
-
-struct Sessions {
-    source: CopyClient,
-    target: Client,
-    lane: Lane,
-    target_pid: i32,
-    tag: (String, Lsn),
-}
-
-async fn sessions(shared: &Shared) -> Result<Sessions> {
-    let mut source = CopyClient::connect(&shared.source, "pgmig copy").await?;
-    let mut tag = (String::new(), shared.lsn);
-    if let Some(exported) = &shared.exported {
-        copy_out::begin_under(&mut source, Some(exported)).await?;
-        tag.0 = copy_out::tag(&mut source).await?.0;
-    }
-    // A crash of the target takes a Part and its mark together, flushed or not.
-    let mut settings = vec![("lock_timeout", LOCK_TIMEOUT), ("synchronous_commit", "off")];
-    if shared.follow {
-        // A table that is copied late may have its triggers already.
-        settings.push(("session_replication_role", "replica"));
-    }
-    let (target, lane) = connect::client_with_lane(&shared.target, Side::Target, "pgmig copy", &settings).await?;
-    target.batch_execute(connect::ROWS_AS_STORED).await.on_target(|| "prepare a session on the target".into())?;
-    let target_pid = queue::session_pid(&target).await?;
-    Ok(Sessions { source, target, lane, target_pid, tag })
-}
 
 fn is_large_objects(part: &Part) -> bool {
     (part.table.schema.as_str(), part.table.table.as_str()) == LARGE_OBJECTS
