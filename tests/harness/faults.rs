@@ -34,6 +34,20 @@ enum Line {
     Down,
 }
 
+/// An application_name, and how much the next connections that have it hear of the server before they break.
+#[derive(Default)]
+struct Breaks(Mutex<(String, VecDeque<u64>)>);
+
+impl Breaks {
+    /// Takes the next one, if this is where a client says its name.
+    fn of(&self, said: &[u8]) -> Option<u64> {
+        let mut breaks = self.0.lock().expect("nobody panics with it");
+        let name = format!("application_name\0{}\0", breaks.0);
+        let says = !breaks.1.is_empty() && said.windows(name.len()).any(|part| part == name.as_bytes());
+        if says { breaks.1.pop_front() } else { None }
+    }
+}
+
 /// Stands between pgmig and a server on the loopback interface.
 pub struct Proxy {
     address: SocketAddr,
@@ -41,8 +55,7 @@ pub struct Proxy {
     /// A new value ends the connections that were there before it.
     cuts: watch::Sender<u64>,
     bytes: Arc<AtomicU64>,
-    /// How much the next connections hear of the server before they break.
-    breaks: Arc<Mutex<VecDeque<u64>>>,
+    breaks: Arc<Breaks>,
     listener: JoinHandle<()>,
 }
 
@@ -54,15 +67,14 @@ impl Proxy {
         let (line, line_now) = watch::channel(Line::Open);
         let (cuts, cut_now) = watch::channel(0);
         let bytes = Arc::new(AtomicU64::new(0));
-        let (counted, breaks) = (bytes.clone(), Arc::<Mutex<VecDeque<u64>>>::default());
+        let (counted, breaks) = (bytes.clone(), Arc::<Breaks>::default());
         let next = breaks.clone();
         let listener = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 if *line_now.borrow() == Line::Down {
                     continue;
                 }
-                let hears = next.lock().expect("nobody panics with it").pop_front();
-                tokio::spawn(carry(client, server, hears, line_now.clone(), cut_now.clone(), counted.clone()));
+                tokio::spawn(carry(client, server, next.clone(), line_now.clone(), cut_now.clone(), counted.clone()));
             }
         });
         Ok(Proxy { address, line, cuts, bytes, breaks, listener })
@@ -88,14 +100,17 @@ impl Proxy {
         self.line.send_replace(Line::Down);
         self.cut();
     }
-    /// Breaks every connection, and each of the next ones once the server has answered so many bytes.
-    pub fn cut_after(&self, answers: impl IntoIterator<Item = u64>) {
-        self.breaks.lock().expect("nobody panics with it").extend(answers);
+    /// Breaks every connection, and each of the next ones with this application_name once the server has answered
+    /// so many bytes.
+    pub fn cut_after(&self, name: &str, answers: &[u64]) {
+        let mut breaks = self.breaks.0.lock().expect("nobody panics with it");
+        *breaks = (name.to_string(), answers.iter().copied().collect());
+        drop(breaks);
         self.cut();
     }
     /// How many connections are still to be broken.
     pub fn breaks_left(&self) -> usize {
-        self.breaks.lock().expect("nobody panics with it").len()
+        self.breaks.0.lock().expect("nobody panics with it").1.len()
     }
     pub fn stall(&self) {
         self.line.send_replace(Line::Stalled);
@@ -115,7 +130,7 @@ impl Drop for Proxy {
 async fn carry(
     client: TcpStream,
     server: SocketAddr,
-    hears: Option<u64>,
+    breaks: Arc<Breaks>,
     line: watch::Receiver<Line>,
     mut cuts: watch::Receiver<u64>,
     bytes: Arc<AtomicU64>,
@@ -125,9 +140,23 @@ async fn carry(
     let _ = (client.set_nodelay(true), server.set_nodelay(true));
     let (from_client, to_client) = client.into_split();
     let (from_server, to_server) = server.into_split();
+    // What the client may still hear.
+    let hears = AtomicU64::new(u64::MAX);
+    let say = |said: &mut Vec<u8>| {
+        if let Some(answers) = breaks.of(said) {
+            hears.store(answers, Ordering::Relaxed);
+        }
+        true
+    };
+    let hear = |heard: &mut Vec<u8>| {
+        let most = hears.load(Ordering::Relaxed);
+        heard.truncate(usize::try_from(most).unwrap_or(usize::MAX));
+        hears.store(most.saturating_sub(if most == u64::MAX { 0 } else { heard.len() as u64 }), Ordering::Relaxed);
+        hears.load(Ordering::Relaxed) > 0
+    };
     tokio::select! {
-        _ = pump(from_client, to_server, None, line.clone(), &bytes) => {}
-        _ = pump(from_server, to_client, hears, line, &bytes) => {}
+        _ = pump(from_client, to_server, say, line.clone(), &bytes) => {}
+        _ = pump(from_server, to_client, hear, line, &bytes) => {}
         _ = cuts.changed() => {}
     }
 }
@@ -135,24 +164,25 @@ async fn carry(
 async fn pump(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
-    mut at_most: Option<u64>,
+    mut passes: impl FnMut(&mut Vec<u8>) -> bool,
     mut line: watch::Receiver<Line>,
     bytes: &AtomicU64,
 ) -> std::io::Result<()> {
-    let mut buffer = vec![0; 16 * 1024];
+    let mut buffer = Vec::with_capacity(16 * 1024);
     loop {
-        let room = at_most.map_or(buffer.len(), |most| most.min(buffer.len() as u64) as usize);
-        // Nothing more is heard, which is an end as well.
-        let read = from.read(&mut buffer[..room]).await?;
-        if read == 0 {
+        buffer.clear();
+        if from.read_buf(&mut buffer).await? == 0 {
             return Ok(());
         }
-        at_most = at_most.map(|most| most - read as u64);
+        let goes_on = passes(&mut buffer);
         // What was read while the line was open still waits here once it stalls.
         if line.wait_for(|now| *now == Line::Open).await.is_err() {
             return Ok(());
         }
-        to.write_all(&buffer[..read]).await?;
-        bytes.fetch_add(read as u64, Ordering::Relaxed);
+        to.write_all(&buffer).await?;
+        bytes.fetch_add(buffer.len() as u64, Ordering::Relaxed);
+        if !goes_on {
+            return Ok(());
+        }
     }
 }

@@ -146,11 +146,14 @@ impl Life {
 
     /// Waits until the target says yes, for as long as the run goes on.
     pub async fn wait_for(&self, run: &mut Pgmig, what: &str, query: &str) {
+        self.wait_within(Duration::from_secs(60), run, what, query).await;
+    }
+    pub async fn wait_within(&self, bound: Duration, run: &mut Pgmig, what: &str, query: &str) {
         let start = Instant::now();
         // Before the schema pgmig is there the query fails.
         while self.try_value(query).await.as_deref() != Some("t") {
             assert!(run.is_running(), "pgmig has ended before {what}:\n{}", run.stderr());
-            assert!(start.elapsed() < Duration::from_secs(60), "waited in vain for {what}:\n{}", run.stderr());
+            assert!(start.elapsed() < bound, "waited in vain for {what}:\n{}", run.stderr());
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }

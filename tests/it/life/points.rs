@@ -16,7 +16,6 @@ const BEGIN: &[&str] = &["before slot", "after slot", "before plan", "after plan
 const COPY: &[&str] = &[
     "before step",
     "after step",
-    "before step 3",
     "before copy",
     "after copy",
     "before part",
@@ -24,6 +23,7 @@ const COPY: &[&str] = &[
     "after anew",
     "after part",
     "before part 2",
+    "before step 3",
     "before frame",
     "after frame",
     "before sync",
@@ -128,6 +128,7 @@ async fn die_at_each(way: Way, first: usize, step: usize) {
 async fn die_at(life: &mut Life, point: &str) {
     life.crash = point.to_string();
     let died = life.run_with(ARGS).wait(Duration::from_secs(90)).await;
-    println!("{:?}: {point}", life.way);
+    let at = "select phase || ', Parts done: ' || (select count(*) filter (where state = 'done') || ' of ' || count(*) from pgmig.part) from pgmig.progress";
+    println!("{:?}: {point}: {}", life.way, life.try_value(at).await.unwrap_or_default());
     assert_eq!(died.code(), 128 + 9, "{:?} {point}: not passed\n{}", life.way, died.stderr);
 }
