@@ -5,8 +5,8 @@
 mod clients;
 mod sequences;
 
-use std::path::Path;
-use std::process::Command;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use clap::Args;
@@ -154,12 +154,9 @@ async fn one(args: &CutoverArgs, servers: &Servers, pgmig: &Path, program: &Path
     let meter = Meter::start(&servers.source, &servers.target, args.common.limit())?;
     let dir = servers.folder("cutover")?;
     let command = |verb: &str| pgmig_to(verb, pgmig, servers, &dir);
-    let log = std::fs::File::create(servers.scratch.path().join("run.log"))?;
-    let mut migration = command("run");
-    migration.stdout(std::process::Stdio::null()).stderr(log);
-    let mut migration = meter.tool.spawn(migration)?;
+    let mut migration = spawn(command("run"), servers, &meter)?;
     let cut = async {
-        follows(servers, args.common.limit()).await?;
+        follows(servers, args.common.limit(), &mut migration).await?;
         let before = clients.answered();
         let began = Instant::now();
         clients.have_written(u64::from(args.rate), args.common.limit()).await?;
@@ -204,8 +201,18 @@ async fn one(args: &CutoverArgs, servers: &Servers, pgmig: &Path, program: &Path
     Ok(Cut { waited: written.longest, told, written, lost, rate, cost })
 }
 
-/// Waits until changes are followed.
-async fn follows(servers: &Servers, limit: Duration) -> Outcome<()> {
+/// Starts `pgmig run`, whose talk goes into a file.
+fn spawn(mut run: Command, servers: &Servers, meter: &Meter) -> Outcome<Child> {
+    run.stdout(std::process::Stdio::null()).stderr(std::fs::File::create(log(servers))?);
+    meter.tool.spawn(run)
+}
+
+fn log(servers: &Servers) -> PathBuf {
+    servers.scratch.path().join("run.log")
+}
+
+/// Waits until `migration` follows changes.
+async fn follows(servers: &Servers, limit: Duration, migration: &mut Child) -> Outcome<()> {
     let start = Instant::now();
     let target = session(&servers.target.uri(DATABASE)).await?;
     loop {
@@ -214,6 +221,10 @@ async fn follows(servers: &Servers, limit: Duration) -> Outcome<()> {
         match phase.as_ref().map(|row| row.get::<_, &str>(0)) {
             Ok("follow") => return Ok(()),
             Ok("failed") => return Err("pgmig run has failed".into()),
+            _ if migration.try_wait()?.is_some() => {
+                let said = std::fs::read_to_string(log(servers)).unwrap_or_default();
+                return Err(format!("pgmig run has ended: {}", said.trim()).into());
+            }
             _ if start.elapsed() > limit => return Err("pgmig run did not come to follow".into()),
             _ => tokio::time::sleep(Duration::from_millis(50)).await,
         }

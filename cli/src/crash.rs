@@ -13,6 +13,8 @@ pub const PLAN: Point = Point("plan");
 pub const STEP: Point = Point("step");
 /// The commit of rows and the mark of their Part.
 pub const PART: Point = Point("part");
+/// What is copied again under another snapshot, since its Parts cannot be told apart.
+pub const ANEW: Point = Point("anew");
 /// The commit of a Batch and `replay_lsn`.
 pub const BATCH: Point = Point("batch");
 /// A piece of a large transaction.
@@ -23,6 +25,8 @@ pub const LARGE: Point = Point("large transaction");
 pub const FRAME: Point = Point("frame");
 /// A sync of the spool.
 pub const SYNC: Point = Point("sync");
+/// The first byte of the next segment of the spool, behind one that is synced.
+pub const SEGMENT: Point = Point("segment");
 /// What the source is told.
 pub const FEEDBACK: Point = Point("feedback");
 /// The removal of segments that are applied.

@@ -17,6 +17,7 @@ create table pgmig.sentinel
     stop               text        check (stop in ('border', 'now')),
     max_rate           bigint      check (max_rate > 0),
     max_source_connections int     check (max_source_connections > 0),
+    wal_max_rate       bigint      check (wal_max_rate > 0),
     plugin             text        not null,
     slot_name          text        not null,
     source_identity    text        not null,
@@ -54,6 +55,7 @@ comment on column pgmig.sentinel.apply is 'the apply switch: false holds apply b
 comment on column pgmig.sentinel.stop is 'border: the run that is alive ends once the Parts and the Batch in hand are committed, now: at once; null: it goes on. A run that begins clears it';
 comment on column pgmig.sentinel.max_rate is 'bytes a second that the copy may read from the source, all workers together; null sets no limit';
 comment on column pgmig.sentinel.max_source_connections is 'sessions with the source that a run may have, those that are not for the copy included; null sets no limit';
+comment on column pgmig.sentinel.wal_max_rate is 'the same as max_rate, set by the run that is alive while the source keeps more than three quarters of the budget of WAL; null otherwise';
 comment on column pgmig.sentinel.plugin is 'output plugin of the slot: wal2json or pgoutput; none without follow';
 comment on column pgmig.sentinel.slot_name is 'logical replication slot on the source';
 comment on column pgmig.sentinel.source_identity is 'system identifier and database oid of the source';
@@ -117,7 +119,7 @@ comment on column pgmig.part.table_name is 'name of the table';
 comment on column pgmig.part.part_number is 'from 1 to parts';
 comment on column pgmig.part.parts is 'how many Parts the table is copied in';
 comment on column pgmig.part.predicate is 'which rows of the source this Part holds; null for the whole table';
-comment on column pgmig.part.key_column is 'column of the range of keys that this Part holds; null where it is cut in another way, or where the order of its type is not the same on every server';
+comment on column pgmig.part.key_column is 'column of the range of keys that this Part holds; null where it is cut in another way, or where the order of its values is not the same on every server';
 comment on column pgmig.part.key_type is 'type of key_column';
 comment on column pgmig.part.key_lower is 'the least key of the range; null: it has none';
 comment on column pgmig.part.key_upper is 'the first key behind the range; null: it has none';

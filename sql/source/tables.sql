@@ -1,6 +1,19 @@
 -- Every table whose rows pgmig moves: ordinary tables and leaf partitions, of no extension.
 -- $1: sizes are taken from pg_class as the last VACUUM or ANALYZE left them; asking the files takes long
 -- where tables are many. $2: names of types that never travel in binary.
+-- Collations that order text by its bytes in UTF-8, as no later version of a library can change: C, and
+-- those of the builtin provider, which came with PostgreSQL 17. libc's C.UTF-8 is none of them.
+with bytewise as (
+    select l.oid
+      from pg_catalog.pg_collation l
+           join pg_catalog.pg_database d on d.datname = current_database()
+           cross join lateral (select coalesce(to_jsonb(d) ->> 'datlocprovider', 'c') as provider) o
+     where pg_catalog.pg_encoding_to_char(d.encoding) = 'UTF8'
+       and case l.collprovider
+           when 'd' then o.provider = 'b' or o.provider = 'c' and d.datcollate in ('C', 'POSIX')
+           when 'c' then l.collcollate in ('C', 'POSIX')
+           else l.collprovider = 'b'
+           end)
 select c.oid,
        n.nspname::text as schema_name,
        c.relname::text as table_name,
@@ -62,9 +75,11 @@ select c.oid,
                                  -- on every server, and it is in what identifies a row. The primary key and what
                                  -- indexes of a parent are made of must be there before all Parts are of one moment.
                                  c.relpersistence = 'p'
-                                 and a.atttypid in ('int2'::regtype, 'int4'::regtype, 'int8'::regtype, 'uuid'::regtype,
-                                                    'numeric'::regtype, 'date'::regtype, 'timestamp'::regtype,
-                                                    'timestamptz'::regtype)
+                                 and (a.atttypid in ('int2'::regtype, 'int4'::regtype, 'int8'::regtype, 'uuid'::regtype,
+                                                     'numeric'::regtype, 'date'::regtype, 'timestamp'::regtype,
+                                                     'timestamptz'::regtype)
+                                      or a.atttypid in ('text'::regtype, 'varchar'::regtype)
+                                         and a.attcollation in (select b.oid from bytewise b))
                                  and case c.relreplident
                                      when 'f' then true
                                      when 'n' then false

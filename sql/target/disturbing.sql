@@ -1,4 +1,5 @@
--- The statements that take away what fires in a replica session or forbids what apply does.
+-- The statements that take away what fires in a replica session or forbids what apply does: what domains ask of
+-- new values only is asked of every value that apply reads.
 select format('drop trigger %I on %I.%I', t.tgname, n.nspname, c.relname)
   from pg_catalog.pg_trigger t
        join pg_catalog.pg_class c on c.oid = t.tgrelid
@@ -29,3 +30,10 @@ select format('drop event trigger %I', e.evtname)
  where e.evtname !~ '^pgmig_'
    and not exists (select from pg_catalog.pg_depend d
                     where d.classid = 'pg_catalog.pg_event_trigger'::regclass and d.objid = e.oid and d.deptype = 'e')
+union all
+select format('alter domain %I.%I drop constraint %I', n.nspname, t.typname, k.conname)
+  from pg_catalog.pg_constraint k
+       join pg_catalog.pg_type t on t.oid = k.contypid
+       join pg_catalog.pg_namespace n on n.oid = t.typnamespace
+ where not k.convalidated
+   and n.nspname !~ '^pg_' and n.nspname not in ('information_schema', 'pgmig')

@@ -2,9 +2,10 @@
 //! Servers that crash or freeze are `Cluster::kill`, `stop` and `pause`; pgmig's own death is
 //! `Pgmig::kill`. Nothing here reaches beyond this machine.
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use pgmig::embedded::Cluster;
 use pgmig::error::Result;
@@ -40,6 +41,8 @@ pub struct Proxy {
     /// A new value ends the connections that were there before it.
     cuts: watch::Sender<u64>,
     bytes: Arc<AtomicU64>,
+    /// How much the next connections hear of the server before they break.
+    breaks: Arc<Mutex<VecDeque<u64>>>,
     listener: JoinHandle<()>,
 }
 
@@ -51,16 +54,18 @@ impl Proxy {
         let (line, line_now) = watch::channel(Line::Open);
         let (cuts, cut_now) = watch::channel(0);
         let bytes = Arc::new(AtomicU64::new(0));
-        let counted = bytes.clone();
+        let (counted, breaks) = (bytes.clone(), Arc::<Mutex<VecDeque<u64>>>::default());
+        let next = breaks.clone();
         let listener = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 if *line_now.borrow() == Line::Down {
                     continue;
                 }
-                tokio::spawn(carry(client, server, line_now.clone(), cut_now.clone(), counted.clone()));
+                let hears = next.lock().expect("nobody panics with it").pop_front();
+                tokio::spawn(carry(client, server, hears, line_now.clone(), cut_now.clone(), counted.clone()));
             }
         });
-        Ok(Proxy { address, line, cuts, bytes, listener })
+        Ok(Proxy { address, line, cuts, bytes, breaks, listener })
     }
 
     pub fn port(&self) -> u16 {
@@ -83,6 +88,15 @@ impl Proxy {
         self.line.send_replace(Line::Down);
         self.cut();
     }
+    /// Breaks every connection, and each of the next ones once the server has answered so many bytes.
+    pub fn cut_after(&self, answers: impl IntoIterator<Item = u64>) {
+        self.breaks.lock().expect("nobody panics with it").extend(answers);
+        self.cut();
+    }
+    /// How many connections are still to be broken.
+    pub fn breaks_left(&self) -> usize {
+        self.breaks.lock().expect("nobody panics with it").len()
+    }
     pub fn stall(&self) {
         self.line.send_replace(Line::Stalled);
     }
@@ -101,6 +115,7 @@ impl Drop for Proxy {
 async fn carry(
     client: TcpStream,
     server: SocketAddr,
+    hears: Option<u64>,
     line: watch::Receiver<Line>,
     mut cuts: watch::Receiver<u64>,
     bytes: Arc<AtomicU64>,
@@ -111,8 +126,8 @@ async fn carry(
     let (from_client, to_client) = client.into_split();
     let (from_server, to_server) = server.into_split();
     tokio::select! {
-        _ = pump(from_client, to_server, line.clone(), &bytes) => {}
-        _ = pump(from_server, to_client, line, &bytes) => {}
+        _ = pump(from_client, to_server, None, line.clone(), &bytes) => {}
+        _ = pump(from_server, to_client, hears, line, &bytes) => {}
         _ = cuts.changed() => {}
     }
 }
@@ -120,15 +135,19 @@ async fn carry(
 async fn pump(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
+    mut at_most: Option<u64>,
     mut line: watch::Receiver<Line>,
     bytes: &AtomicU64,
 ) -> std::io::Result<()> {
     let mut buffer = vec![0; 16 * 1024];
     loop {
-        let read = from.read(&mut buffer).await?;
+        let room = at_most.map_or(buffer.len(), |most| most.min(buffer.len() as u64) as usize);
+        // Nothing more is heard, which is an end as well.
+        let read = from.read(&mut buffer[..room]).await?;
         if read == 0 {
             return Ok(());
         }
+        at_most = at_most.map(|most| most - read as u64);
         // What was read while the line was open still waits here once it stalls.
         if line.wait_for(|now| *now == Line::Open).await.is_err() {
             return Ok(());

@@ -162,7 +162,11 @@ async fn a_source_that_cannot_be_migrated_whole_is_refused_with_what_mends_it() 
     let hidden = "drop schema closed cascade; alter table hers enable row level security; create policy p on hers using (id > 9)";
     bench.on_source(hidden).await?;
     bench.refused_between("row security hides rows", 3, &role(&source, "mover"), &target, &[]).await?;
-    bench.on_source("drop table hers").await?;
+    let hashed = "drop table hers; create type mood as enum ('sad', 'happy'); create table feels (mood mood primary key) partition by hash (mood);
+                  create table feels_0 partition of feels for values with (modulus 1, remainder 0)";
+    bench.on_source(hashed).await?;
+    bench.refused("rows belong to other partitions on another server", 3, &[]).await?;
+    bench.on_source("drop table feels; drop type mood").await?;
 
     bench.on_source("select pg_create_logical_replication_slot('pgmig_default', 'test_decoding')").await?;
     bench.refused("the slot is there already", 3, &[]).await?;

@@ -2,6 +2,7 @@
 //! and what happens to both in between. Every test ends with PostgreSQL's word that both databases
 //! are equal; none trusts what pgmig says of itself.
 
+mod altered;
 mod bad_copy;
 mod begins;
 mod control;
@@ -19,6 +20,8 @@ mod objects;
 mod parts;
 mod points;
 mod removed;
+mod samples;
+mod signals;
 mod stalls;
 mod steered;
 mod stop;
@@ -52,6 +55,7 @@ pub const EXTENSION: Way = Way { flavour: "extension", plugin: "pgoutput" };
 pub const PLAIN: Way = Way { flavour: "plain", plugin: "pgoutput" };
 pub const EXTENSION_WAL2JSON: Way = Way { flavour: "extension", plugin: "wal2json" };
 pub const PLAIN_WAL2JSON: Way = Way { flavour: "plain", plugin: "wal2json" };
+pub const WAYS: [Way; 4] = [EXTENSION, PLAIN, EXTENSION_WAL2JSON, PLAIN_WAL2JSON];
 
 /// One migration between two servers of its own.
 pub struct Life {

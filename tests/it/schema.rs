@@ -167,7 +167,8 @@ async fn what_is_in_the_way_is_dropped_on_an_empty_target_and_on_a_full_one() ->
     )
     .await?;
     let flags = ["--drop-if-exists", "--roles", "--no-follow"];
-    scene.run(&flags).await.finish(&[]).expect_code(0);
+    let told = "subscription Everything from is made and left disabled";
+    scene.run(&flags).await.finish(&[told]).expect_code(0);
     scene.pgmig("cleanup", &[]).finish(&[]).await.expect_code(0);
     // Rows that are not the source's, keys of the target's own, and one more table.
     scene
@@ -183,7 +184,7 @@ async fn what_is_in_the_way_is_dropped_on_an_empty_target_and_on_a_full_one() ->
     let dropped = "dropped on the target first, with their rows: \"Odd \"\"Schema\"\"\"";
     let plan = scene.pgmig("plan", &flags).finish(&[]).await.expect_code(0).stdout;
     assert!(plan.contains(dropped), "{plan}");
-    let refused = scene.run(&flags).await.finish(&["error:", dropped]).expect_code(4);
+    let refused = scene.run(&flags).await.finish(&["error:", dropped, told]).expect_code(4);
     assert!(refused.stderr.contains("cannot make way: drop plain.audit"), "{}", refused.stderr);
     assert!(refused.stderr.contains("(2BP01)"), "{}", refused.stderr);
     scene.target("drop view plain.over_audit").await;

@@ -6,7 +6,9 @@ mod conflicts;
 mod ddl;
 mod differential;
 mod drift;
+mod keys;
 mod merge;
+mod odd;
 mod transactions;
 mod types;
 

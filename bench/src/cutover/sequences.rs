@@ -34,6 +34,8 @@ pub async fn measure(common: &Common, servers: &Servers, pgmig: &std::path::Path
 async fn one(common: &Common, servers: &Servers, pgmig: &std::path::Path, count: u64) -> Outcome<Cost> {
     super::two_databases(servers).await?;
     let source = session(&servers.source.uri(DATABASE)).await?;
+    // There is nothing to follow in a database without tables.
+    source.batch_execute("create table one (id int primary key)").await?;
     // A transaction for each thousand: every new sequence is locked until its end.
     for from in (0..count).step_by(1000) {
         let make = format!(
@@ -45,11 +47,9 @@ async fn one(common: &Common, servers: &Servers, pgmig: &std::path::Path, count:
     let dir = servers.folder("cutover")?;
     let command = |verb: &str| super::pgmig_to(verb, pgmig, servers, &dir);
     let meter = Meter::start(&servers.source, &servers.target, common.limit())?;
-    let mut migration = command("run");
-    migration.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
-    let mut migration = meter.tool.spawn(migration)?;
+    let mut migration = super::spawn(command("run"), servers, &meter)?;
     let cut = async {
-        super::follows(servers, common.limit()).await?;
+        super::follows(servers, common.limit(), &mut migration).await?;
         source.batch_execute(&each(count, "perform nextval('seq_' || n)")).await?;
         let mut cutover = command("cutover");
         cutover.args(["--max-downtime", "60s", "--freeze", "none"]);

@@ -12,9 +12,9 @@ use tokio_postgres::Client;
 use super::batch::Op;
 use super::extension::advance_by;
 use super::{Advance, Writer};
-use crate::error::{Context, Error, Result};
-use crate::model::Lsn;
+use crate::error::{Context, Error, Exit, Result};
 use crate::model::wire::{Change, Commit, Kind};
+use crate::model::{Lsn, TableName};
 
 /// SQLSTATEs of a change that does not fit: no row, a second row with a unique key, an excluded row.
 const CONFLICTS: [&str; 3] = [super::NO_ROW, "23505", "23P01"];
@@ -180,4 +180,30 @@ fn constraint(err: &Error) -> Option<String> {
 
 async fn run(client: &Client, sql: &str) -> Result<()> {
     client.batch_execute(sql).await.on_target(|| "pass over a conflict".into())
+}
+
+/// Says what a change that does not fit the target means and how to go on.
+pub(super) fn explain(err: Error) -> Error {
+    let table = err.table().map_or("SCHEMA.TABLE".into(), |(schema, table)| TableName::new(schema, table).to_string());
+    let resync = format!("have the table copied again: pgmig table resync {table}, then run again");
+    let hint = match err.sqlstate() {
+        Some(super::NO_ROW) => format!(
+            "the target's row was changed or deleted by something else than pgmig; put it back as it is on the source, then run again, or {resync}"
+        ),
+        Some("23505" | "23P01") => {
+            format!("the target holds a row that pgmig did not write; remove it, then run again, or {resync}")
+        }
+        Some("42P01" | "42703") => {
+            "the table was altered on the target: make it what it is on the source, then run again".into()
+        }
+        Some("23502" | "23514") => {
+            "the target has a constraint that the source's row breaks: if it was dropped on the source, drop it there too, then run again".into()
+        }
+        Some("22021" | "22P05") => "\
+             the source holds bytes that are no text in the target's encoding, and what is in the stream cannot be mended: \
+             mend the row there, then begin again (pgmig cleanup --force, empty the target, pgmig run)"
+            .into(),
+        _ => return Error::new(err.exit(), "cannot apply a batch").cause(err),
+    };
+    Error::new(Exit::Differ, "cannot apply a batch").cause(err).hint(hint)
 }

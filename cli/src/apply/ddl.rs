@@ -8,6 +8,7 @@ use tokio_postgres::Client;
 use super::gather::Gathered;
 use super::{Apply, Writer, Written};
 use crate::error::{Context, Error, Exit, Result};
+use crate::model::column::is_constant;
 use crate::model::name::literal;
 use crate::model::{Column, Lsn, TableName};
 use crate::stream::spool::Position;
@@ -163,30 +164,6 @@ impl Ddl {
         let path = path.map_or(String::new(), |path| format!("set search_path = {path};\n"));
         format!("{path}{};\nreset search_path;\nselect pgmig.ddl_done();", self.one())
     }
-}
-
-/// Whether a default is a literal, and so the same everywhere.
-fn is_constant(default: &str) -> bool {
-    let rest = match default.strip_prefix('\'') {
-        Some(quoted) => {
-            let quoted = quoted.replace("''", "  ");
-            match quoted.split_once('\'') {
-                Some((_, rest)) => rest.to_string(),
-                None => return false,
-            }
-        }
-        None => {
-            let bare = default.trim_start_matches('(');
-            let word: String = bare.chars().take_while(|c| c.is_alphanumeric() || "-.".contains(*c)).collect();
-            let number = word.parse::<f64>().is_ok() && !word.contains(|c: char| c.is_alphabetic());
-            if !number && !["true", "false", "NULL"].contains(&word.as_str()) {
-                return false;
-            }
-            bare[word.len()..].trim_start_matches(')').to_string()
-        }
-    };
-    let cast = |text: &str| text.chars().all(|c| c.is_alphanumeric() || "_ .,\"()[]".contains(c));
-    rest.is_empty() || rest.strip_prefix("::").is_some_and(|name| !name.contains("::") && cast(name))
 }
 
 impl<W: Writer> Apply<W> {
@@ -394,34 +371,6 @@ mod tests {
             ("CREATE INDEX", "alter table t add primary key (old)"),
         ] {
             assert!(doubt(tag, statement).is_some(), "{statement}");
-        }
-    }
-
-    #[test]
-    fn only_literals_are_constant() {
-        for constant in [
-            "1",
-            "'-1'::integer",
-            "(-1)",
-            "true",
-            "NULL::text",
-            "1.5",
-            "'a''b'::text",
-            "'{}'::jsonb",
-            "'x'::numeric(10,2)",
-        ] {
-            assert!(is_constant(constant), "{constant}");
-        }
-        for computed in [
-            "now()",
-            "nextval('s'::regclass)",
-            "('now'::text)::date",
-            "CURRENT_DATE",
-            "'a'::text || f()",
-            "(1 + 1)",
-            "'now'::text::date",
-        ] {
-            assert!(!is_constant(computed), "{computed}");
         }
     }
 }

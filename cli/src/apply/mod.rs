@@ -46,7 +46,7 @@ use crate::stream::receive::Received;
 use crate::stream::spool::{Position, Spool};
 use ahead::{Next, overlapped};
 use batch::{Batch, Op};
-use conflict::{Deciding, OnConflict};
+use conflict::{Deciding, OnConflict, explain};
 use gather::Gathered;
 pub use gather::Gatherer;
 use merge::Merger;
@@ -474,27 +474,4 @@ fn refused(err: Error, from: Position) -> Result<Written> {
         }
         _ => Err(explain(err)),
     }
-}
-
-/// Says what a change that does not fit the target means and how to go on.
-fn explain(err: Error) -> Error {
-    let table = err.table().map_or("SCHEMA.TABLE".into(), |(schema, table)| TableName::new(schema, table).to_string());
-    let resync = format!("have the table copied again: pgmig table resync {table}, then run again");
-    let hint = match err.sqlstate() {
-        Some(NO_ROW) => format!(
-            "the target's row was changed or deleted by something else than pgmig; put it back as it is on the source, then run again, or {resync}"
-        ),
-        Some("23505" | "23P01") => {
-            format!("the target holds a row that pgmig did not write; remove it, then run again, or {resync}")
-        }
-        Some("42P01" | "42703") => {
-            "the table was altered on the target: make it what it is on the source, then run again".into()
-        }
-        Some("22021" | "22P05") => "\
-             the source holds bytes that are no text in the target's encoding, and what is in the stream cannot be mended: \
-             mend the row there, then begin again (pgmig cleanup --force, empty the target, pgmig run)"
-            .into(),
-        _ => return Error::new(err.exit(), "cannot apply a batch").cause(err),
-    };
-    Error::new(Exit::Differ, "cannot apply a batch").cause(err).hint(hint)
 }

@@ -27,7 +27,14 @@ pub struct Target {
     pub columns: Vec<Column>,
     /// Columns of its usable unique indexes, the primary key first. One that is checked at the end of
     /// the transaction is none: until then it may hold a key twice.
-    unique: Vec<Vec<String>>,
+    unique: Vec<Vec<Unique>>,
+}
+
+/// A column of an index, and the operator that the index calls equal: the name alone would find none in an
+/// extension's schema, or another one.
+struct Unique {
+    column: String,
+    equal: String,
 }
 
 pub struct Column {
@@ -52,6 +59,8 @@ pub struct PlainWriter {
 struct Lookup {
     /// Positions in the shape's key of what tells rows apart: the index's columns, or all.
     positions: Vec<usize>,
+    /// For each of them the operator of the index; none where the table is read.
+    equal: Vec<String>,
     by_index: bool,
 }
 
@@ -293,13 +302,22 @@ impl Target {
             .collect();
         let rows = client
             .query(
-                "select array(select a.attname::text
-                                from pg_catalog.unnest(i.indkey[0:i.indnkeyatts - 1]) with ordinality k (attnum, at)
-                                     join pg_catalog.pg_attribute a on a.attrelid = i.indrelid and a.attnum = k.attnum
-                               order by k.at)
+                "select k.names, k.operators
                    from pg_catalog.pg_index i
                         join pg_catalog.pg_class c on c.oid = i.indrelid
                         join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+                        cross join lateral (
+                            select pg_catalog.array_agg(a.attname::text order by k.at) as names,
+                                   pg_catalog.array_agg(pg_catalog.format('operator(%I.%s)', s.nspname, p.oprname) order by k.at) as operators
+                              from unnest(i.indkey[0:i.indnkeyatts - 1], i.indclass[0:i.indnkeyatts - 1])
+                                       with ordinality k (attnum, opclass, at)
+                                   join pg_catalog.pg_attribute a on a.attrelid = i.indrelid and a.attnum = k.attnum
+                                   join pg_catalog.pg_opclass o on o.oid = k.opclass
+                                   -- Strategy 3 of a btree is equality.
+                                   join pg_catalog.pg_amop e on e.amopfamily = o.opcfamily and e.amopstrategy = 3
+                                        and e.amoplefttype = o.opcintype and e.amoprighttype = o.opcintype
+                                   join pg_catalog.pg_operator p on p.oid = e.amopopr
+                                   join pg_catalog.pg_namespace s on s.oid = p.oprnamespace) k
                   where n.nspname = $1 and c.relname = $2
                     and i.indisunique and i.indimmediate and i.indisvalid and i.indpred is null and i.indexprs is null
                   order by not i.indisprimary, i.indnkeyatts",
@@ -307,7 +325,11 @@ impl Target {
             )
             .await
             .on_target(doing)?;
-        Ok(Target { columns, unique: rows.iter().map(|row| row.get(0)).collect() })
+        let unique = |row: &tokio_postgres::Row| {
+            let (names, operators): (Vec<String>, Vec<String>) = (row.get(0), row.get(1));
+            names.into_iter().zip(operators).map(|(column, equal)| Unique { column, equal }).collect()
+        };
+        Ok(Target { columns, unique: rows.iter().map(unique).collect() })
     }
 
     /// By the first index whose columns are all in the key, and none of them null: null equals nothing
@@ -315,16 +337,18 @@ impl Target {
     fn lookup(&self, change: &Change) -> Lookup {
         let key: Vec<&str> = change.shape.key_columns().collect();
         let nulls: Vec<bool> = change.key().map(|value| value == Value::Null).collect();
-        let position = |column: &String| {
-            key.iter().position(|name| name == column).filter(|&at| !nulls.get(at).copied().unwrap_or(false))
+        let position = |unique: &Unique| {
+            let at = key.iter().position(|name| *name == unique.column);
+            at.filter(|&at| !nulls.get(at).copied().unwrap_or(false)).map(|at| (at, unique.equal.clone()))
         };
         let usable = self.unique.iter().find_map(|columns| columns.iter().map(position).collect::<Option<Vec<_>>>());
         match usable {
-            Some(mut positions) => {
-                positions.sort_unstable();
-                Lookup { positions, by_index: true }
+            Some(mut found) => {
+                found.sort_unstable();
+                let (positions, equal) = found.into_iter().unzip();
+                Lookup { positions, equal, by_index: true }
             }
-            None => Lookup { positions: (0..key.len()).collect(), by_index: false },
+            None => Lookup { positions: (0..key.len()).collect(), equal: Vec::new(), by_index: false },
         }
     }
 
@@ -424,10 +448,10 @@ impl Target {
             let Column { name, compared, .. } = self.column(shape, usize::from(at))?;
             let and = if position > 0 { " and " } else { "" };
             let (name, number) = (identifier(name), position + 1);
-            let _ = if lookup.by_index && lookup.positions.contains(&position) {
-                write!(all, "{and}t.{name} = v.v{number}::{compared}")
-            } else {
-                write!(all, "{and}{row}.{name}::text is not distinct from v.v{number}::{compared}::text")
+            let indexed = lookup.positions.iter().position(|&of| of == position).and_then(|at| lookup.equal.get(at));
+            let _ = match indexed {
+                Some(equal) => write!(all, "{and}t.{name} {equal} v.v{number}::{compared}"),
+                None => write!(all, "{and}{row}.{name}::text is not distinct from v.v{number}::{compared}::text"),
             };
         }
         if lookup.by_index {

@@ -119,10 +119,14 @@ impl Copied {
         }
     }
 
-    /// Conditions for the ranges that do not show a transaction.
+    /// Conditions for the ranges that do not show a transaction, as any server understands them.
     pub fn lacking(&self, xid: Option<u32>, passed: Lsn) -> Vec<String> {
         let Copied::Ranges(ranges) = self else { return Vec::new() };
-        ranges.iter().filter(|(_, tag)| !tag.shows(xid, passed)).filter_map(|(range, _)| range.condition()).collect()
+        ranges
+            .iter()
+            .filter(|(_, tag)| !tag.shows(xid, passed))
+            .filter_map(|(range, _)| range.condition_anywhere())
+            .collect()
     }
 
     /// What becomes of a change whose ranges may differ; `whole`: its shape lists every column.

@@ -150,8 +150,8 @@ pub struct SplitArgs {
     #[arg(long, value_enum, default_value = "auto", help_heading = "Speed")]
     pub split_by: SplitByArg,
 
-    /// Cut tables larger than this by a key, where a number, uuid or time identifies their rows: an interrupted copy
-    /// keeps the Parts that it has; 0 cuts none for that
+    /// Cut tables larger than this by a key, where a number, uuid, time or text in the collation C identifies their
+    /// rows: an interrupted copy keeps the Parts that it has; 0 cuts none for that
     #[arg(long, default_value = "100GB", value_name = "SIZE", value_parser = size, help_heading = "Speed")]
     pub resume_parts_larger_than: u64,
 

@@ -25,7 +25,7 @@ pub async fn preflight(args: PreflightArgs) -> Result<Exit> {
         (Some(source), Some(target)) => {
             preflight::two_databases(source, target).await?;
             // What ends the checks half-way is a finding like the others, below them.
-            if let Err(error) = preflight::check(source, target, &config.asked(None), &mut checks).await {
+            if let Err(error) = preflight::check(source, target, &config.asked(), &mut checks).await {
                 let place = match error.exit() {
                     Exit::Source => Place::Source,
                     Exit::Target => Place::Target,

@@ -7,11 +7,13 @@ use std::path::Path;
 
 use super::extension_data;
 use super::parts::{self, Cut, SplitBy, parts};
-use super::steps::{self, Schema, ours, special};
+use super::steps::special::{self, SUBSCRIPTION};
+use super::steps::{self, Schema, ours};
 use crate::config::Conninfo;
 use crate::config::filters::Filters;
 use crate::config::requirements::Requirements;
 use crate::error::{Context, Error, Exit, Result};
+use crate::model::name::identifier;
 use crate::model::{Leave, LeftOut, TableName, What};
 use crate::selection::{self, Selected};
 use crate::source::catalog::{self, Sizes, Table};
@@ -19,7 +21,7 @@ use crate::source::dump::{Entry, Tools};
 use crate::source::dump_ranges::{Dumped, Dumps};
 use crate::source::inventory::class;
 use crate::source::snapshot::SnapshotHolder;
-use crate::source::{extensions, large_objects, roles};
+use crate::source::{extensions, large_objects, roles, subscriptions};
 use crate::target::queue::{Part, Step};
 
 /// What the plan depends on beside the source.
@@ -78,6 +80,23 @@ impl Cutting {
             _ => general,
         }
     }
+
+    /// Why an interrupted copy keeps no Part of this table, where it was asked to keep them.
+    fn keeps_none(&self, table: &Table, general: Cut) -> Option<String> {
+        let is_large = self.keep_parts_of.is_some_and(|size| table.bytes > size);
+        let asked = self.snapshot_per_part || self.by == Some(SplitBy::Key) || (self.by.is_none() && is_large);
+        if !asked || general.count(table) < 2 {
+            return None;
+        }
+        match &table.split_key {
+            Some(key) if key.tells_part => None,
+            Some(key) if key.is_text() => Some(format!(
+                "its key {} is text in an order that is not the same everywhere: only that of the collation C is",
+                identifier(&key.column)
+            )),
+            _ => Some("no key of it says in every change which Part its row is in".into()),
+        }
+    }
 }
 
 pub struct Draft {
@@ -86,6 +105,8 @@ pub struct Draft {
     pub steps: Vec<Step>,
     /// Names of steps that need all rows of their table as of one moment.
     pub one_moment: Vec<(TableName, String)>,
+    /// Tables that are copied again as a whole if the copy is interrupted, although Parts were to be kept, and why.
+    pub kept_whole: Vec<(TableName, String)>,
     /// How many there are, copied or not.
     pub large_objects: i64,
 }
@@ -107,8 +128,9 @@ pub async fn draft(holder: &SnapshotHolder, asked: &Asked<'_>, file: &Path) -> R
     };
     let mut selected = selection::select(client, asked.filters, asked.follow, asked.cut.sizes).await?;
     let mut all: Vec<Part> = Vec::new();
-    let mut one_moment = Vec::new();
+    let (mut one_moment, mut kept_whole) = (Vec::new(), Vec::new());
     for table in &selected.tables {
+        kept_whole.extend(asked.cut.keeps_none(table, cut).map(|why| (table.name.clone(), why)));
         let cut = asked.cut.of(table, cut);
         let keys = match &table.split_key {
             Some(key) if cut.by == SplitBy::Key && cut.count(table) > 1 => {
@@ -151,6 +173,12 @@ pub async fn draft(holder: &SnapshotHolder, asked: &Asked<'_>, file: &Path) -> R
         let (kind, name) = (what.to_string(), "of all objects".to_string());
         LeftOut { what: What::Object, kind, name, why: flag.into() }
     }));
+    for name in subscriptions::names(client).await? {
+        if !post.iter().any(|entry| entry.kind == SUBSCRIPTION && entry.tag == name) {
+            let why = "only a superuser of the source can dump it".to_string();
+            left_out.push(LeftOut { what: What::Object, kind: "subscription".into(), name, why });
+        }
+    }
     if large_objects > 0 && !with_large_objects {
         let name = format!("{large_objects} of them");
         let why = "--skip-large-objects".to_string();
@@ -194,7 +222,7 @@ pub async fn draft(holder: &SnapshotHolder, asked: &Asked<'_>, file: &Path) -> R
         let warnings = unknown.map(|name| format!("--requirements names {name}, which the source does not have"));
         selected.warnings.extend(warnings);
     }
-    Ok(Draft { selected, parts: all, steps, one_moment, large_objects })
+    Ok(Draft { selected, parts: all, steps, one_moment, kept_whole, large_objects })
 }
 
 /// Takes out what flags leave behind; says what it was.
@@ -218,6 +246,9 @@ impl Draft {
         let mut warnings: Vec<String> =
             self.selected.unmatched.iter().map(|entry| format!("{entry} matches nothing")).collect();
         warnings.extend(self.selected.warnings.iter().cloned());
+        for step in self.steps.iter().filter(|step| step.kind == SUBSCRIPTION) {
+            warnings.push(format!("subscription {} is made and left disabled", step.name));
+        }
         if !asked.follow {
             return warnings;
         }
@@ -233,6 +264,9 @@ impl Draft {
         }
         for table in self.selected.tables.iter().filter(|table| !table.logged) {
             warnings.push(format!("{} is unlogged: it is copied, its changes are not followed", table.name));
+        }
+        for (table, why) in &self.kept_whole {
+            warnings.push(format!("{table} is copied again as a whole if the copy is interrupted: {why}"));
         }
         warnings
     }

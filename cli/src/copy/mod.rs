@@ -16,7 +16,7 @@ pub mod board;
 pub mod builder;
 pub mod draft;
 pub mod extension_data;
-mod failure;
+pub mod failure;
 pub mod in_hand;
 pub mod parts;
 pub mod pool;

@@ -1,5 +1,6 @@
 //! Holds the copy back: one rate for all workers, turned by whoever watches the source's WAL and by
-//! people; and how many sessions with the source there may be.
+//! people; and how many sessions with the source there may be. Processes that copy for one migration have
+//! equal shares of both.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -23,6 +24,8 @@ struct State {
     /// What people allow.
     max_rate: Option<u64>,
     max_connections: Option<usize>,
+    /// Processes that copy beside this one.
+    others: u64,
     /// When what was let through so far is paid for.
     paid: Option<Instant>,
     /// Counts the rates that there were.
@@ -31,7 +34,8 @@ struct State {
 
 impl State {
     fn bytes_per_second(&self) -> Option<u64> {
-        self.for_wal.into_iter().chain(self.max_rate).min()
+        let all = self.for_wal.into_iter().chain(self.max_rate).min()?;
+        Some((all / (self.others + 1)).max(1))
     }
 }
 
@@ -41,19 +45,24 @@ const LATE: Duration = Duration::from_millis(100);
 const NAP: Duration = Duration::from_millis(200);
 
 impl Throttle {
-    /// The rate of all workers together while the source keeps too much WAL; None lifts it.
+    /// The rate of all that copy while the source keeps too much WAL; None lifts it.
     pub fn set(&self, bytes_per_second: Option<u64>) {
         self.change(|state| state.for_wal = bytes_per_second);
     }
 
-    /// What people allow: a rate of all workers together, and sessions with the source. Processes that copy
-    /// for one migration have equal shares of it.
+    /// The same, as it was set.
+    pub fn for_wal(&self) -> Option<u64> {
+        self.state().for_wal
+    }
+
+    /// What people allow: a rate of all that copy, and sessions with the source.
     pub fn limit(&self, asked: &Asked) {
         let processes = asked.joined + 1;
-        let rate = asked.max_rate.map(|rate| (rate / processes as u64).max(1));
         let workers = |most: usize| most.saturating_sub(OTHER_SESSIONS) / processes;
         let connections = asked.max_source_connections.map(|most| OTHER_SESSIONS + workers(most));
-        self.change(|state| (state.max_rate, state.max_connections) = (rate, connections));
+        self.change(|state| {
+            (state.max_rate, state.max_connections, state.others) = (asked.max_rate, connections, asked.joined as u64);
+        });
     }
 
     fn change(&self, change: impl FnOnce(&mut State)) {
@@ -127,6 +136,20 @@ mod tests {
         tokio::task::yield_now().await;
         throttle.set(None);
         tokio::time::timeout(Duration::from_secs(10), waiting).await.unwrap().unwrap();
+    }
+
+    #[test]
+    fn the_least_of_what_is_allowed_is_shared_by_all_that_copy() {
+        let throttle = Throttle::default();
+        let rate = || throttle.state().bytes_per_second();
+        throttle.set(Some(900));
+        assert_eq!(rate(), Some(900));
+        throttle.limit(&Asked { max_rate: Some(1200), joined: 2, ..Asked::default() });
+        assert_eq!((rate(), throttle.for_wal()), (Some(300), Some(900)));
+        throttle.set(None);
+        assert_eq!(rate(), Some(400));
+        throttle.limit(&Asked { max_rate: Some(1), joined: 2, ..Asked::default() });
+        assert_eq!(rate(), Some(1));
     }
 
     #[test]

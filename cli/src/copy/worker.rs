@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use tokio_postgres::Client;
 
-use super::failure::explained;
+use super::failure::{OtherSnapshot, Replaced, altered, column_is_gone, explained, table_is_gone};
 use super::parts::LARGE_OBJECTS;
 use super::pool;
 use super::shared::Shared;
@@ -135,6 +135,9 @@ impl Worker {
         if self.shared.exported.is_none() {
             copy_out::begin_under(&mut self.source, None).await?;
             self.tag = copy_out::tag(&mut self.source).await?;
+            for part in taken.iter().filter(|part| !is_large_objects(part)) {
+                self.same_columns(&part.table).await?;
+            }
         }
         let bundle = match taken.as_slice() {
             [part] if is_large_objects(part) => self.copy_large_objects(part).await?,
@@ -233,6 +236,7 @@ impl Worker {
             self.target.batch_execute(again).await.on_target(|| format!("store {part}"))?;
             copy_out::begin_under(&mut self.source, None).await?;
             let tag = copy_out::tag(&mut self.source).await?;
+            self.same_columns(&part.table).await?;
             let copied = self.pipe(part).await?;
             if copy_out::replaced(&mut self.source, &[&part.table]).await?.is_empty() {
                 return Ok(Bundle { parts: vec![part.clone()], copied: vec![copied], tag });
@@ -240,6 +244,17 @@ impl Worker {
         }
         Err(Error::new(Exit::Source, format!("{} is truncated or rewritten on the source again and again", part.table))
             .hint("run the same command again when that is over"))
+    }
+
+    /// Under a newer snapshot than the plan's a table may have other columns, whose values nothing else would
+    /// bring: the stream's changes of them are behind the tag.
+    async fn same_columns(&mut self, table: &TableName) -> Result<()> {
+        let there = copy_out::columns(&mut self.source, table).await?;
+        // One that was dropped is told by its COPY.
+        if there.is_empty() || there == copy_in::columns(&self.target, table).await? {
+            return Ok(());
+        }
+        Err(altered(table, None))
     }
 
     /// Pipes the rows of a Part.
@@ -354,11 +369,16 @@ impl Worker {
     /// The failure, if it does not.
     async fn recover(&mut self, err: Error, taken: &[Part]) -> Result<()> {
         if let [part] = taken
-            && err.exit() == Exit::Source
-            && matches!(err.sqlstate(), Some(UNDEFINED_TABLE | UNDEFINED_SCHEMA))
+            && table_is_gone(&err)
         {
             self.connect_again(None).await?;
             return self.leave_dropped(part, err).await;
+        }
+        if let [part] = taken
+            && column_is_gone(&err)
+            && self.shared.follow
+        {
+            return Err(altered(&part.table, Some(err)));
         }
         if err.connection_lost() {
             let lost = self.losses.note((), err).map_err(explained)?;
@@ -441,19 +461,7 @@ async fn release(source: &mut CopyClient, shared: &Shared) -> Result<()> {
     }
 }
 
-const UNDEFINED_TABLE: &str = "42P01";
-const UNDEFINED_SCHEMA: &str = "3F000";
 const LOCK_NOT_AVAILABLE: &str = "55P03";
-
-/// What was read under a snapshot that is the copy's no more is not stored.
-#[derive(Debug, thiserror::Error)]
-#[error("another run has begun it")]
-pub struct OtherSnapshot;
-
-/// A table of a bundle was replaced: the bundle is copied again, one by one.
-#[derive(Debug, thiserror::Error)]
-#[error("its file is another one than under the snapshot")]
-struct Replaced;
 
 struct Sessions {
     source: CopyClient,

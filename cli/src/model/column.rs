@@ -108,6 +108,41 @@ pub fn alterations(table: &TableName, wanted: &[Column], have: &[Column]) -> Vec
     statements
 }
 
+/// New columns whose values in the rows that were there the source has computed: a default that is no literal,
+/// an identity. The same statement gives other values on the target.
+pub fn computed_there<'a>(wanted: &'a [Column], have: &[Column]) -> Vec<&'a str> {
+    let is_new = |column: &&Column| !have.iter().any(|other| other.name == column.name);
+    let computed = |column: &&Column| match &column.default {
+        Some(default) => !column.generated && !is_constant(default),
+        None => !column.identity.is_empty(),
+    };
+    wanted.iter().filter(is_new).filter(computed).map(|column| column.name.as_str()).collect()
+}
+
+/// Whether a default is a literal, and so the same everywhere.
+pub fn is_constant(default: &str) -> bool {
+    let rest = match default.strip_prefix('\'') {
+        Some(quoted) => {
+            let quoted = quoted.replace("''", "  ");
+            match quoted.split_once('\'') {
+                Some((_, rest)) => rest.to_string(),
+                None => return false,
+            }
+        }
+        None => {
+            let bare = default.trim_start_matches('(');
+            let word: String = bare.chars().take_while(|c| c.is_alphanumeric() || "-.".contains(*c)).collect();
+            let number = word.parse::<f64>().is_ok() && !word.contains(|c: char| c.is_alphabetic());
+            if !number && !["true", "false", "NULL"].contains(&word.as_str()) {
+                return false;
+            }
+            bare[word.len()..].trim_start_matches(')').to_string()
+        }
+    };
+    let cast = |text: &str| text.chars().all(|c| c.is_alphanumeric() || "_ .,\"()[]".contains(c));
+    rest.is_empty() || rest.strip_prefix("::").is_some_and(|name| !name.contains("::") && cast(name))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -144,5 +179,43 @@ mod tests {
             r#"alter table "public"."Order" rename column "note" to "remark";"#
         );
         assert!(alterations(&table, &have, &have).is_empty());
+    }
+
+    #[test]
+    fn only_literals_are_constant() {
+        for constant in [
+            "1",
+            "'-1'::integer",
+            "(-1)",
+            "true",
+            "NULL::text",
+            "1.5",
+            "'a''b'::text",
+            "'{}'::jsonb",
+            "'x'::numeric(10,2)",
+        ] {
+            assert!(is_constant(constant), "{constant}");
+        }
+        for computed in [
+            "now()",
+            "nextval('s'::regclass)",
+            "('now'::text)::date",
+            "CURRENT_DATE",
+            "'a'::text || f()",
+            "(1 + 1)",
+            "'now'::text::date",
+        ] {
+            assert!(!is_constant(computed), "{computed}");
+        }
+    }
+
+    #[test]
+    fn only_what_was_computed_on_the_source_must_be_read_there() {
+        let with = |name: &str, default: &str| Column { default: Some(default.into()), ..column(name, "text") };
+        let sum = Column { generated: true, ..with("sum", "(a + b)") };
+        let id = Column { identity: "a".into(), ..column("id", "bigint") };
+        let wanted =
+            [with("old", "now()"), with("c", "'x'::text"), with("u", "gen_random_uuid()"), sum, id, column("n", "int")];
+        assert_eq!(computed_there(&wanted, &[column("old", "text")]), ["u", "id"]);
     }
 }

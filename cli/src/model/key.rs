@@ -1,18 +1,25 @@
-//! Values of keys whose order is the same on every server, whatever its collations: by them a change
-//! says in which range of its table its row is.
+//! Values of keys whose order is the same on every server: by them a change says in which range of its
+//! table its row is.
 
 use std::fmt;
 
 use super::name::{identifier, literal};
 
-/// A value in the order of its type. Values of different types are never compared. Text is no such type:
-/// its order is its collation's, which is another one on another machine.
+/// A value in the order of its type. Values of different types are never compared. Text is in the order of
+/// its bytes, as the collation C has it: any other order is a library's, and another one on another machine.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum KeyValue {
     /// Integers; days of a date and microseconds of a timestamp, as their binary forms count them.
     Integer(i64),
     Uuid(u128),
     Numeric(Numeric),
+    /// In UTF-8.
+    Text(Vec<u8>),
+}
+
+/// Whether its order depends on a collation.
+pub fn is_text(type_name: &str) -> bool {
+    matches!(unmodified(type_name).as_str(), "text" | "character varying")
 }
 
 /// Type, as SQL has it, without its modifier: `timestamp(3) with time zone` is `timestamp with time zone`.
@@ -45,6 +52,7 @@ impl KeyValue {
                 in_utc.and_then(|text| moment::microseconds(&text)).map(KeyValue::Integer)
             }
             "numeric" => Numeric::parse(text).map(KeyValue::Numeric),
+            of if is_text(of) => Some(KeyValue::Text(text.into())),
             _ => None,
         }
     }
@@ -63,6 +71,7 @@ impl KeyValue {
             }
             "uuid" => bytes.try_into().ok().map(u128::from_be_bytes).map(KeyValue::Uuid),
             "numeric" => Numeric::receive(bytes).map(KeyValue::Numeric),
+            of if is_text(of) => Some(KeyValue::Text(bytes.into())),
             _ => None,
         }
     }
@@ -192,10 +201,23 @@ pub struct KeyRange {
 }
 
 impl KeyRange {
-    /// The same as a condition; None if it leaves out nothing.
+    /// The same as a condition on the server that the bounds are of; None if it leaves out nothing.
     pub fn condition(&self) -> Option<String> {
-        let column = identifier(&self.column);
         let value = |bound: &String| format!("{}::{}", literal(bound), self.type_name);
+        self.between(&identifier(&self.column), value)
+    }
+
+    /// The same for any server, of a range that changes are held against: text in the order of its bytes,
+    /// whatever collation and encoding it has there.
+    pub fn condition_anywhere(&self) -> Option<String> {
+        if !is_text(&self.type_name) {
+            return self.condition();
+        }
+        let bytes = |text: String| format!("convert_to({text}, 'UTF8')");
+        self.between(&bytes(identifier(&self.column)), |bound| bytes(literal(bound)))
+    }
+
+    fn between(&self, column: &str, value: impl Fn(&String) -> String) -> Option<String> {
         let lower = self.lower.as_ref().map(|bound| format!("{column} >= {}", value(bound)));
         let upper = self.upper.as_ref().map(|bound| format!("{column} < {}", value(bound)));
         let conditions: Vec<String> = lower.into_iter().chain(upper).collect();
@@ -235,6 +257,7 @@ mod tests {
                 "date",
                 &["-infinity", "4713-01-01 BC", "0001-12-31 BC", "0001-01-01", "1999-12-31", "10000-01-01", "infinity"],
             ),
+            ("character varying(9)", &["", " ", "A", "Z", "_", "a", "a ", "aa", "\u{e9}", "\u{fffd}", "\u{1f600}"]),
             (
                 with_zone,
                 &[
@@ -254,7 +277,7 @@ mod tests {
             ("integer", "1.0"),
             ("integer", ""),
             ("uuid", "10000000"),
-            ("text", "a"),
+            ("name", "a"),
             ("numeric", "1e5"),
             ("numeric", ""),
             ("date", "2026-13-01"),
@@ -278,12 +301,13 @@ mod tests {
             ("numeric", "-12345.06", vec![0, 3, 0, 1, 0x40, 0, 0, 2, 0, 1, 9, 41, 2, 88]),
             ("numeric", "0.00012", vec![0, 2, 0xff, 0xff, 0, 0, 0, 5, 0, 1, 7, 208]),
             ("numeric", "NaN", vec![0, 0, 0, 0, 0xc0, 0, 0, 0]),
+            ("text", "\u{e9}", vec![0xc3, 0xa9]),
         ] {
             let value = KeyValue::parse(of, text.as_bytes());
             assert!(value.is_some() && KeyValue::receive(of, &bytes) == value, "{of} {text}");
         }
         assert_eq!(KeyValue::receive("integer", &[0; 3]), None);
-        assert_eq!(KeyValue::receive("text", b"1"), None);
+        assert_eq!(KeyValue::receive("bytea", b"1"), None);
     }
 
     #[test]
@@ -299,5 +323,9 @@ mod tests {
         let held: Vec<i64> = [-10, -9, 9, 10].into_iter().filter(|n| middle.holds(&KeyValue::Integer(*n))).collect();
         assert_eq!(held, [-9, 9]);
         assert!(range(None, None).condition().is_none() && range(None, None).holds(&KeyValue::Integer(i64::MIN)));
+        assert_eq!(middle.condition_anywhere(), middle.condition());
+        let text = KeyRange { column: "k".into(), type_name: "text".into(), lower: Some("a'".into()), upper: None };
+        assert_eq!(text.condition().unwrap(), r#""k" >= 'a'''::text"#);
+        assert_eq!(text.condition_anywhere().unwrap(), r#"convert_to("k", 'UTF8') >= convert_to('a''', 'UTF8')"#);
     }
 }

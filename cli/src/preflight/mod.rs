@@ -14,7 +14,6 @@ mod target_side;
 pub mod waiting;
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use tokio_postgres::Client;
 
@@ -24,7 +23,6 @@ use crate::config::requirements::Requirements;
 use crate::connect::Side;
 use crate::error::{Error, Exit, Result};
 use crate::model::{Leave, Lsn, Place};
-use crate::report::Reporter;
 use crate::selection::{Selected, select};
 use crate::server;
 use crate::source::catalog::{Sizes, Table};
@@ -61,10 +59,6 @@ pub struct Asked {
 pub struct Tries {
     pub source: Conninfo,
     pub dir: PathBuf,
-    /// Who hears what a slot waits for; None tries it once.
-    pub report: Option<Reporter>,
-    /// How long it is waited for; None for as long as it takes.
-    pub slot_wait: Option<Duration>,
 }
 
 /// What the checks learnt on the way.

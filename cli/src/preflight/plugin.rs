@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use super::Scope;
 use super::checks::{Checks, some};
-use super::waiting::{Look, Waiting};
 use crate::error::{Error, Exit, Result};
 use crate::model::Place;
 use crate::model::name::identifier;
@@ -19,8 +18,6 @@ const CHECK: &str = "output plugin";
 /// wal2json writes a change as one text of at most 1 GB, and a slot does not get past one that is larger. A
 /// byte of bytea is two there, and so is a quote, a backslash or a line's end.
 const LARGE: u64 = (1 << 30) / 2;
-/// What a temporary slot may take where nobody is in its way.
-const SLOW: Duration = Duration::from_secs(60);
 /// How long large values are looked for.
 const LOOK_FOR: Duration = Duration::from_secs(5);
 
@@ -39,10 +36,6 @@ pub(super) async fn choose(
                 }
                 return Ok("wal2json");
             }
-            Err(error) if waits(&error) => {
-                not_tried(scope, error, checks).await?;
-                return Ok("wal2json");
-            }
             Err(error) if asked.is_some() => {
                 checks.refuse(Place::Source, CHECK, error);
                 return Ok("wal2json");
@@ -55,9 +48,9 @@ pub(super) async fn choose(
         }
     }
     if may_try && scope.asked.tries.is_some() {
-        match patiently(scope, async || slot::try_plugin(scope.source, "pgoutput").await).await? {
-            Err(error) if waits(&error) => not_tried(scope, error, checks).await?,
-            Ok(()) => checks.pass(Place::Source, CHECK, "pgoutput, tried with a temporary slot"),
+        match slot::try_plugin(scope.source, "pgoutput").await {
+            Ok(true) => checks.pass(Place::Source, CHECK, "pgoutput, tried with a temporary slot"),
+            Ok(false) => not_tried(scope, checks).await?,
             Err(error) => checks.refuse(Place::Source, CHECK, error),
         }
     }
@@ -88,9 +81,17 @@ async fn wal2json(scope: &Scope<'_>, may_try: bool, checks: &mut Checks) -> Resu
         return Ok(Ok(false));
     }
     let lossy = tables.iter().find_map(|table| Some((&table.name, table.float_column.as_ref()?)));
-    match (patiently(scope, async || slot::wal2json_keeps_nan(scope.source).await).await?, lossy) {
-        (Ok(true), _) | (Ok(false), None) => {}
-        (Ok(false), Some((table, column))) => {
+    let keeps_nan = slot::wal2json_keeps_nan(scope.source).await;
+    let tried = !matches!(keeps_nan, Ok(None));
+    match (keeps_nan, lossy) {
+        (Ok(Some(true)), _) | (Ok(_), None) => {}
+        (Ok(None), Some((table, column))) => {
+            return refuse(format!(
+                "whether the source's wal2json is 2.6 or later, as column {column} of {table} needs it, cannot be found out before the \
+                 transactions end that are open on the source"
+            ));
+        }
+        (Ok(Some(false)), Some((table, column))) => {
             return refuse(format!(
                 "the source's wal2json is older than 2.6 and turns NaN and infinity in column {column} of {table} into null"
             ));
@@ -115,43 +116,21 @@ async fn wal2json(scope: &Scope<'_>, may_try: bool, checks: &mut Checks) -> Resu
         );
         checks.warn(Place::Source, "large values", message, "if rows there hold 256 MB or more: --plugin pgoutput");
     }
-    Ok(Ok(true))
-}
-
-/// Tries until nobody is in the way of a temporary slot, or it was waited long enough; what only preflight
-/// wants to know it tries once. The outer error is that.
-async fn patiently<T>(scope: &Scope<'_>, attempt: impl AsyncFn() -> Result<T>) -> Result<Result<T>> {
-    let tries = scope.asked.tries.as_ref();
-    let mut waiting = Waiting::new(tries.and_then(|tries| tries.slot_wait));
-    loop {
-        let tried = attempt().await;
-        let (Err(error), Some(report)) = (&tried, tries.and_then(|tries| tries.report.as_ref())) else {
-            return Ok(tried);
-        };
-        if !waits(error) {
-            return Ok(tried);
-        }
-        match waiting.look(scope.source).await? {
-            Look::New(text) => report.info(text),
-            Look::Known => {}
-            Look::Nobody if waiting.lasts() > SLOW => return Ok(tried),
-            Look::Nobody => {}
-        }
+    if !tried {
+        not_tried(scope, checks).await?;
     }
+    Ok(Ok(tried))
 }
 
-/// Whether a temporary slot was not ready in time.
-fn waits(error: &Error) -> bool {
-    error.sqlstate() == Some("57014")
-}
-
-async fn not_tried(scope: &Scope<'_>, error: Error, checks: &mut Checks) -> Result<()> {
+/// Warns that a slot would wait now. The server has taken the plugin all the same.
+async fn not_tried(scope: &Scope<'_>, checks: &mut Checks) -> Result<()> {
+    let message = "not tried: a slot waits until transactions end";
     match oldest_transaction(scope.source).await? {
         Some(oldest) => {
-            let message = format!("not tried: a slot waits until transactions end, now for {}", oldest.who);
+            let message = format!("{message}, now for {}", oldest.who);
             checks.warn(Place::Source, CHECK, message, format!("let it end, or:\n{}", oldest.end));
         }
-        None => checks.refuse(Place::Source, CHECK, error),
+        None => checks.warn(Place::Source, CHECK, message, "a run waits, and says for whom"),
     }
     Ok(())
 }

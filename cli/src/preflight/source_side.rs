@@ -114,6 +114,16 @@ impl Scope<'_> {
             let message = format!("row security hides rows of {} from the role {user}", some(&hidden));
             checks.fail(Place::Source, "row security", message, format!("alter role {role} bypassrls;"));
         }
+        let hashed: Vec<&TableName> = can.hashed_by_enum.iter().filter(|name| moved.contains(name)).collect();
+        if !hashed.is_empty() {
+            let message = format!(
+                "the hash of an enum, which is another one on each server, decides which rows belong to {}",
+                some(&hashed)
+            );
+            let mend =
+                "leave the table out ([exclude-table] in --filters), and move it by pg_dump --load-via-partition-root";
+            checks.fail(Place::Source, "partitions", message, mend);
+        }
     }
 }
 

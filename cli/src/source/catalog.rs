@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 use tokio_postgres::Client;
 
 use crate::error::{Context, Result};
-use crate::model::TableName;
 use crate::model::name::{identifier, literal};
+use crate::model::{TableName, key};
 
 /// A table whose rows are moved.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -40,6 +40,12 @@ pub struct SplitKey {
     pub type_name: String,
     /// Whether a change says by it in which range of the table its row is.
     pub tells_part: bool,
+}
+
+impl SplitKey {
+    pub fn is_text(&self) -> bool {
+        key::is_text(&self.type_name)
+    }
 }
 
 /// The built-in types whose binary form is of no use to another server, as a regular expression over

@@ -67,6 +67,13 @@ pub async fn replaced(client: &mut CopyClient, tables: &[&TableName]) -> Result<
     Ok(rows.rows.iter().filter_map(name).collect())
 }
 
+/// Names and types of the table's columns, as the session's snapshot shows them.
+pub async fn columns(client: &mut CopyClient, table: &TableName) -> Result<String> {
+    let sql = include_str!("../../../sql/server/shape.sql").replace("$1", &literal(&table.sql()));
+    let rows = client.query(&sql, || format!("look at the columns of {table}")).await?;
+    Ok(rows.value(0, 0)?.unwrap_or_default().to_string())
+}
+
 /// Whether the table is there now, whatever the snapshot shows.
 pub async fn exists(client: &mut CopyClient, table: &TableName) -> Result<bool> {
     let sql = format!("select pg_catalog.to_regclass({}) is not null", literal(&table.sql()));

@@ -103,7 +103,7 @@ impl Tools {
         patterns: &[String],
         file: &Path,
     ) -> Result<()> {
-        // It holds the passwords of user mappings: nobody else may read it.
+        // It holds the passwords of user mappings and subscriptions: nobody else may read it.
         let mut options = std::fs::OpenOptions::new();
         options.write(true).create(true).truncate(true).mode(0o600);
         options.open(file).during(Exit::Dir, || format!("make {}", file.display()))?;
@@ -112,7 +112,7 @@ impl Tools {
             command.env(name, value);
         }
         command
-            .args(["--no-password", "--schema-only", "--format=custom", "--exclude-schema=pgmig", "--no-subscriptions"])
+            .args(["--no-password", "--schema-only", "--format=custom", "--exclude-schema=pgmig"])
             // Names in the source's own encoding would be no text here.
             .arg("--encoding=UTF8")
             .arg(format!("--snapshot={snapshot}"))

@@ -18,6 +18,7 @@ pub mod roles;
 pub mod script;
 pub mod slot;
 pub mod snapshot;
+pub mod subscriptions;
 pub mod table_ddl;
 pub mod toc;
 pub mod unstreamed;

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use tokio_postgres::Client;
+use tokio_postgres::error::SqlState;
 
 use crate::error::{Context, Error, Exit, Result};
 use crate::model::name::{identifier, identifiers};
@@ -257,38 +258,19 @@ pub async fn nudge(client: &Client) -> Result<()> {
     Ok(())
 }
 
-/// A slot waits for transactions; who tries one asks again.
-const TRY_FOR: &str = "set statement_timeout = '5s'";
-
-/// Tries an output plugin with a temporary slot.
-pub async fn try_plugin(client: &Client, plugin: &str) -> Result<()> {
-    let slot = format!("pgmig_probe_{}", fastrand::u32(..));
-    let doing = || format!("try {plugin} with a temporary slot");
-    client.batch_execute(TRY_FOR).await.on_source(doing)?;
-    let tried = client
-        .query("select pg_catalog.pg_create_logical_replication_slot($1, $2, true)", &[&slot, &plugin])
-        .await
-        .on_source(doing);
-    client.batch_execute("set statement_timeout = 0").await.on_source(doing)?;
-    tried?;
-    drop(client, &slot).await?;
-    Ok(())
+/// Tries an output plugin with a temporary slot. False where that would wait.
+pub async fn try_plugin(client: &Client, plugin: &str) -> Result<bool> {
+    match temporary_slot(client, plugin).await? {
+        Some(slot) => drop(client, &slot).await,
+        None => Ok(false),
+    }
 }
 
 /// Whether the server's wal2json takes `numeric-data-types-as-string` (2.6 and later), without which
-/// it prints NaN as null. Found out with a temporary slot, since the version cannot be asked for.
-pub async fn wal2json_keeps_nan(client: &Client) -> Result<bool> {
-    let slot = format!("pgmig_probe_{}", fastrand::u32(..));
-    let doing = || "try wal2json with a temporary slot".to_string();
-    client.batch_execute(TRY_FOR).await.on_source(doing)?;
-    let made = client
-        .query("select pg_catalog.pg_create_logical_replication_slot($1, 'wal2json', true)", &[&slot])
-        .await
-        .on_source(doing);
-    if made.is_err() {
-        client.batch_execute("set statement_timeout = 0").await.on_source(doing)?;
-    }
-    made?;
+/// it prints NaN as null. Found out with a temporary slot, since the version cannot be asked for; None
+/// where that would wait.
+pub async fn wal2json_keeps_nan(client: &Client) -> Result<Option<bool>> {
+    let Some(slot) = temporary_slot(client, "wal2json").await? else { return Ok(None) };
     let tried = client
         .query(
             "select count(*) from pg_catalog.pg_logical_slot_peek_changes($1, null, 1,
@@ -297,10 +279,25 @@ pub async fn wal2json_keeps_nan(client: &Client) -> Result<bool> {
         )
         .await;
     drop(client, &slot).await?;
-    client.batch_execute("set statement_timeout = 0").await.on_source(doing)?;
     match tried {
-        Ok(_) => Ok(true),
-        Err(err) if err.code().is_some_and(|code| code.code() == "22023") => Ok(false),
+        Ok(_) => Ok(Some(true)),
+        Err(err) if err.code().is_some_and(|code| code.code() == "22023") => Ok(Some(false)),
+        Err(err) => Err(err).on_source(|| "try wal2json with a temporary slot".into()),
+    }
+}
+
+/// Makes a slot that goes with its session. None if it waits for transactions that are open: the server has
+/// taken the plugin by then, and the cancelled slot with it.
+async fn temporary_slot(client: &Client, plugin: &str) -> Result<Option<String>> {
+    let slot = format!("pgmig_probe_{}", fastrand::u32(..));
+    let doing = || format!("try {plugin} with a temporary slot");
+    client.batch_execute("set statement_timeout = '5s'").await.on_source(doing)?;
+    let made =
+        client.query("select pg_catalog.pg_create_logical_replication_slot($1, $2, true)", &[&slot, &plugin]).await;
+    client.batch_execute("set statement_timeout = 0").await.on_source(doing)?;
+    match made {
+        Ok(_) => Ok(Some(slot)),
+        Err(err) if err.code() == Some(&SqlState::QUERY_CANCELED) => Ok(None),
         Err(err) => Err(err).on_source(doing),
     }
 }

@@ -104,6 +104,13 @@ fn place(context: &str) -> Option<String> {
     }
 }
 
+/// Names and types of the table's columns.
+pub async fn columns(client: &Client, table: &TableName) -> Result<String> {
+    let sql = include_str!("../../../sql/server/shape.sql");
+    let row = client.query_one(sql, &[&table.sql()]).await.on_target(|| format!("look at the columns of {table}"))?;
+    Ok(row.get::<_, Option<String>>(0).unwrap_or_default())
+}
+
 /// Sessions that hold a lock on the table, for people: pid and application.
 pub async fn holders(client: &Client, table: &TableName) -> Result<Vec<String>> {
     let rows = client

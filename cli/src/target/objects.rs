@@ -92,6 +92,10 @@ pub(super) fn first_line(statement: &str) -> String {
     if whole { format!("`{short}`") } else { format!("`{short} …`") }
 }
 
+/// Of a function in a check, an index or a generated column that knows what it calls without a schema.
+pub const BY_SEARCH_PATH: &str = "is it named without a schema in a function that the table needs? pgmig's sessions have an empty \
+     search_path, as those of pg_restore: on both sides, alter function … set search_path = …; then run again";
+
 /// What a person may do about it.
 fn hint(step: &Step, sqlstate: &str, message: &str) -> Option<String> {
     let statement = step.statement.trim();
@@ -116,6 +120,7 @@ fn hint(step: &Step, sqlstate: &str, message: &str) -> Option<String> {
         ("42P06" | "42P07" | "42710" | "42723", _) => {
             "it is there already: drop it, or begin with --drop-if-exists".into()
         }
+        ("42883" | "42P01" | "42704", "INDEX" | "CONSTRAINT" | "CHECK CONSTRAINT") => BY_SEARCH_PATH.into(),
         ("42501", _) => "the role of pgmig may not make it on the target: grant what is missing, then run again".into(),
         _ => return None,
     })

@@ -72,6 +72,14 @@ with done as (
       from done d
      where d.kind in ('EVENT TRIGGER', 'PUBLICATION', 'SERVER', 'FOREIGN DATA WRAPPER')
     union all
+    -- Not with the slot on its publisher, which may be that of the source's own subscription. An enabled one stays.
+    select d.step_id, d.kind, d.name, null,
+           format('alter subscription %1$I set (slot_name = none); drop subscription %1$I', u.subname)
+      from done d
+           join pg_catalog.pg_subscription u on u.subname = d.name
+     where d.kind = 'SUBSCRIPTION'
+       and u.subdbid = (select oid from pg_catalog.pg_database where datname = current_database())
+    union all
     -- With RESTRICT: one that holds anything else stays.
     select -1000000000 + d.step_id, d.kind, d.name, null, format('drop schema if exists %I', d.name)
       from done d

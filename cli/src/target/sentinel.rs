@@ -56,6 +56,8 @@ pub struct StreamPositions {
     /// Over the last minute; None before there is one to speak of.
     pub replay_bytes_per_second: Option<u64>,
     pub source_bytes_per_second: Option<u64>,
+    /// What the copy is held to while the source keeps too much WAL.
+    pub wal_max_rate: Option<u64>,
 }
 
 pub async fn load(client: &Client, migration: &str) -> Result<Option<Sentinel>> {
@@ -295,7 +297,7 @@ pub async fn set_stream(client: &Client, migration: &str, at: &StreamPositions) 
         .query_opt(
             "update pgmig.sentinel
                 set write_lsn = $2, flush_lsn = $3, source_lsn = $4, spool_bytes = $5, stream_at = clock_timestamp(),
-                    replay_bytes_per_second = $6, source_bytes_per_second = $7
+                    replay_bytes_per_second = $6, source_bytes_per_second = $7, wal_max_rate = $8
               where migration = $1
           returning case when spool_bytes = 0 then 0
                          else extract(epoch from stream_at - coalesce(replay_commit_at, copy_started_at))::float8 end",
@@ -307,6 +309,7 @@ pub async fn set_stream(client: &Client, migration: &str, at: &StreamPositions) 
                 &(at.spool_bytes as i64),
                 &at.replay_bytes_per_second.map(|rate| rate as i64),
                 &at.source_bytes_per_second.map(|rate| rate as i64),
+                &at.wal_max_rate.map(|rate| rate.max(1) as i64),
             ],
         )
         .await
@@ -322,13 +325,15 @@ pub enum Stop {
     Now,
 }
 
-/// What people ask of the run that is alive.
+/// What is asked of those that copy: by people, and by the run that watches the source's WAL.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Asked {
     pub stop: Option<Stop>,
     /// Bytes a second.
     pub max_rate: Option<u64>,
     pub max_source_connections: Option<usize>,
+    /// Bytes a second while the source keeps too much WAL.
+    pub wal_max_rate: Option<u64>,
     /// Processes that copy beside the run, and share with it what it is allowed.
     pub joined: usize,
 }
@@ -336,7 +341,7 @@ pub struct Asked {
 pub async fn asked(client: &Client, migration: &str) -> Result<Asked> {
     let row = client
         .query_opt(
-            "select stop, max_rate, max_source_connections,
+            "select stop, max_rate, max_source_connections, wal_max_rate,
                     (select count(*)
                        from pg_catalog.pg_locks l, pg_catalog.hashtextextended('pgmig join ' || $1, 0) as k (key)
                       where l.locktype = 'advisory' and l.granted and l.objsubid = 1
@@ -349,10 +354,15 @@ pub async fn asked(client: &Client, migration: &str) -> Result<Asked> {
         .on_target(|| "read what is asked of the run".into())?;
     Ok(row.map_or_else(Asked::default, |row| Asked {
         stop: row.get::<_, Option<&str>>(0).map(|stop| if stop == "now" { Stop::Now } else { Stop::Border }),
-        max_rate: row.get::<_, Option<i64>>(1).map(|rate| rate.max(1) as u64),
+        max_rate: rate(&row, 1),
         max_source_connections: row.get::<_, Option<i32>>(2).map(|most| most.max(1) as usize),
-        joined: row.get::<_, i64>(3) as usize,
+        wal_max_rate: rate(&row, 3),
+        joined: row.get::<_, i64>(4) as usize,
     }))
+}
+
+fn rate(row: &tokio_postgres::Row, at: usize) -> Option<u64> {
+    row.get::<_, Option<i64>>(at).map(|rate| rate.max(1) as u64)
 }
 
 /// Makes the switches those of a run that begins: nobody has asked it to stop, and it may be given limits.
@@ -365,7 +375,7 @@ pub async fn take_over(
     client
         .execute(
             "update pgmig.sentinel
-                set stop = null,
+                set stop = null, wal_max_rate = null,
                     max_rate = nullif(coalesce($2, max_rate), 0),
                     max_source_connections = nullif(coalesce($3, max_source_connections), 0)
               where migration = $1",

@@ -140,6 +140,38 @@ async fn a_worker_that_loses_a_connection_tries_its_part_again() -> Outcome {
     Ok(())
 }
 
+/// As pg_restore, pgmig has an empty search_path, and a function that relies on one fails where a row or an index
+/// calls it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_function_that_relies_on_search_path_is_told_and_mended() -> Outcome {
+    let life = Life::begin(
+        PLAIN,
+        "create function folded(text) returns text language sql immutable as 'select lower($1)';
+         create function of_check(v text) returns text language plpgsql immutable as $$ begin return folded(v); end $$;
+         create function of_index(v text) returns text language plpgsql immutable as $$ begin return folded(v); end $$;
+         create table checked (id int primary key, v text check (of_check(v) <> 'secret value'));
+         create table indexed (id int primary key, v text);
+         insert into checked select n, 'V' || n from generate_series(1, 50) n;
+         insert into indexed select * from checked;
+         create index indexed_v on indexed (of_index(v))",
+    )
+    .await;
+    let mend = async |function: &str| {
+        let alter = format!("alter function {function}(text) set search_path = public");
+        life.on_source(&alter).await;
+        life.on_target(&alter).await;
+    };
+    life.fails(life.run(), 4, &["public.checked", "(42883)", "set search_path"]).await;
+    mend("of_check").await;
+    life.fails(life.run(), 4, &["public.indexed_v", "(42883)", "set search_path"]).await;
+    let before = life.marks().await;
+    mend("of_index").await;
+    let run = life.follow().await;
+    assert_eq!(life.marks().await, before);
+    life.end(run).await;
+    Ok(())
+}
+
 /// The table behind a name is another one than under the snapshot, whose rows COPY would not see.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_table_swapped_by_renaming_before_its_copy_arrives_as_it_is_now() -> Outcome {

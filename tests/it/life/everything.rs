@@ -25,7 +25,11 @@ async fn a_database_with_one_of_everything_arrives_whole_without_following() -> 
 
 async fn everything_arrives(way: Way, follow: bool) -> Outcome {
     let mut life = Life::begin(way, EVERYTHING).await;
-    life.allowed = &["1 large objects are copied", "plain.scratch is unlogged"];
+    life.allowed = &[
+        "1 large objects are copied",
+        "plain.scratch is unlogged",
+        "subscription Everything from is made and left disabled",
+    ];
     let done = if follow {
         let run = life.follow_with(&["--roles"]).await;
         life.set_endpos(life.lsn().await).await;
@@ -66,6 +70,7 @@ const BESIDE_THE_SCHEMA: &[&str] = &[
     "select string_agg(concat_ws(' ', roleid::regrole, member::regrole, admin_option), '; ') from pg_auth_members where roleid::regrole::text like 'everything%'",
     "select concat_ws(' ', (select string_agg(a::text, ' ' order by a::text) from unnest(datacl) a), shobj_description(oid, 'pg_database')) from pg_database where datname = current_database()",
     "select string_agg(concat_ws(' ', srvname, usename, umoptions), '; ' order by usename) from pg_user_mappings",
+    "select concat_ws(' ', subname, subconninfo, subenabled, subslotname, subpublications) from pg_subscription",
     "select string_agg(concat_ws(' ', indexrelid::regclass, indisclustered, indisreplident), '; ' order by indexrelid::regclass::text) \
        from pg_index where indisvalid and indrelid in (select oid from pg_class where relnamespace = 'plain'::regnamespace)",
     "select string_agg(concat_ws(' ', attrelid::regclass, attname, attstattarget, attstorage, attcompression), '; ' order by attrelid::regclass::text, attname) \

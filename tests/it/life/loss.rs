@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use harness::{Outcome, assert_same};
+use harness::Outcome;
 use pgmig::embedded::Stop;
 
 use super::{EXTENSION, Life, PLAIN_WAL2JSON};
@@ -21,15 +21,15 @@ fn copy(from: &Path, to: &Path) {
 /// All that was asked for is copied.
 const COPIED: &str = "select bool_and(state = 'done') from pgmig.request";
 
-/// The newest segment of the spool.
-fn segment(life: &Life) -> PathBuf {
+/// The segments of the spool.
+fn segments(life: &Life) -> Vec<PathBuf> {
     let mut segments: Vec<PathBuf> = std::fs::read_dir(life.dir.path().join("spool"))
         .expect("there is a spool")
         .flatten()
         .map(|entry| entry.path())
         .collect();
     segments.sort();
-    segments.pop().expect("the spool has a segment")
+    segments
 }
 
 /// Changes that the source was told are stored, and that the target does not have.
@@ -51,9 +51,12 @@ async fn received_and_not_applied(life: &Life) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_spool_that_is_lost_emptied_or_damaged_is_told_and_one_put_back_goes_on() -> Outcome {
     let mut life = Life::begin(EXTENSION, TABLE).await;
+    let [spool, older, kept] = ["spool", "older", "kept"].map(|name| life.dir.path().join(name));
+    let run = life.follow().await;
+    life.kill(run).await;
+    copy(&spool, &older);
     received_and_not_applied(&life).await;
     life.on_target("select pgmig.resume()").await;
-    let (spool, kept) = (life.dir.path().join("spool"), life.dir.path().join("kept"));
     copy(&spool, &kept);
     let refused = async |what: &str| {
         let refused = life.run().finish(&["error: "]).await;
@@ -64,7 +67,9 @@ async fn a_spool_that_is_lost_emptied_or_damaged_is_told_and_one_put_back_goes_o
     };
     std::fs::remove_dir_all(&spool)?;
     refused("the spool is gone").await;
-    let path = segment(&life);
+    copy(&older, &spool);
+    refused("the spool is of an earlier time").await;
+    let path = segments(&life).pop().expect("the spool has a segment");
     let bytes = std::fs::read(&path)?;
     std::fs::write(&path, &bytes[..bytes.len() / 2])?;
     refused("the last segment is cut").await;
@@ -103,14 +108,45 @@ async fn a_target_put_back_from_a_backup_gets_from_the_spool_what_it_has_lost() 
     let applied = format!("select coalesce(replay_lsn > '{lsn}', false) from pgmig.progress");
     life.wait_for(&mut run, "changes to be applied", &applied).await;
     life.kill(run).await;
+    put_back(&mut life, &backup).await?;
+    assert_eq!(life.on_target("select count(*) from t").await, "200");
+    let mut run = life.follow().await;
+
+    // Once the segments are gone that had it, it is lost.
+    let before = segments(&life);
+    life.on_source("insert into t (note) select md5(n || '.' || random()) || md5(n || random()::text) || md5(random() || 'x') from generate_series(1, 120000) n")
+        .await;
+    let lsn = life.lsn().await;
+    life.on_source("insert into t (note) values ('behind')").await;
+    let applied = format!("select coalesce(replay_lsn > '{lsn}', false) from pgmig.progress");
+    life.wait_for(&mut run, "changes to be applied", &applied).await;
+    let pruned = async || segments(&life)[0] != before[0];
+    harness::wait_until(Duration::from_secs(30), "segments to be deleted", pruned).await;
+    life.kill(run).await;
+    // The target has the transaction of which the spool holds no more than the end.
+    let mut run = life.follow().await;
+    life.on_source("insert into t (note) values ('later')").await;
+    life.wait_for(&mut run, "one more row", "select exists (select from t where note = 'later')").await;
+    life.kill(run).await;
+    put_back(&mut life, &backup).await?;
+    let refused = life.run().finish(&["error: "]).await.expect_code(4);
+    for said in ["and the spool begins behind", "restored from a backup", "pgmig table resync --all"] {
+        assert!(refused.stderr.contains(said), "{said}: {}", refused.stderr);
+    }
+    life.pgmig(&["table", "resync", "--all"]).finish(&[]).await.expect_code(0);
+    let mut run = life.run();
+    life.wait_for(&mut run, "the table", COPIED).await;
+    life.on_source("delete from t where id % 7 = 0").await;
+    life.end(run).await;
+    Ok(())
+}
+
+/// The target as it was when the backup was made.
+async fn put_back(life: &mut Life, backup: &tempfile::TempDir) -> Outcome {
     life.pair.target.stop(Stop::Fast).await?;
     copy(&backup.path().join("data"), &life.pair.target.data_dir());
     life.pair.target.start().await?;
     life.connect_again().await;
-    assert_eq!(life.on_target("select count(*) from t").await, "200");
-    let run = life.follow().await;
-    life.end(run).await;
-    assert_same(&life.pair).await;
     Ok(())
 }
 

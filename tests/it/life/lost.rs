@@ -53,6 +53,29 @@ async fn a_run_whose_sessions_are_ended_goes_on_by_itself() -> Outcome {
     Ok(())
 }
 
+/// Sessions that are opened again break at once, after each of the answers that they wait for.
+#[tokio::test(flavor = "multi_thread")]
+async fn sessions_that_are_lost_again_as_soon_as_they_are_opened_are_opened_again() -> Outcome {
+    let mut life = Life::begin(EXTENSION, writers::SCHEMA).await;
+    life.allowed = TOLD_AND_INSERT_ONLY;
+    let (source, target) = (Proxy::to(&life.pair.source).await?, Proxy::to(&life.pair.target).await?);
+    let uris = (source.uri(&life.pair.source, DATABASE), target.uri(&life.pair.target, DATABASE));
+    let mut run = life.run_between(&uris.0, &uris.1, INSERT_ONLY);
+    life.wait_for(&mut run, "follow", FOLLOW).await;
+    for proxy in [&target, &source] {
+        for from in [0, 40] {
+            // A session that logs in hears some 400 bytes before it may ask anything.
+            proxy.cut_after((0..16).map(|step| if step < 3 { step * 100 } else { 400 + from + (step - 3) * 80 }));
+            let broken = async || proxy.breaks_left() == 0;
+            wait_until(Duration::from_secs(40), "sessions to be lost again", broken).await;
+            let lsn = life.lsn().await;
+            life.is_applied(&mut run, "changes to be applied after that", &lsn).await;
+        }
+    }
+    life.end(run).await;
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_transaction_that_broke_off_half_received_is_applied_once_with_the_extension() -> Outcome {
     broken_off(EXTENSION).await

@@ -1,14 +1,16 @@
 //! A network that is cut for a while, in the copy and while changes are followed, with connections that
-//! live through it and with connections that do not. `make torture` cuts it for two minutes each time.
+//! live through it and with connections that do not. `make torture` cuts it for two minutes each time, and
+//! freezes pgmig and both servers for a minute.
 
 use std::time::Duration;
 
 use harness::faults::Proxy;
 use harness::{DATABASE, Outcome, seed};
+use nix::sys::signal::Signal;
 
 use super::lost::TOLD_AND_INSERT_ONLY;
 use super::writers::{self, Writers};
-use super::{EXTENSION, Life, PLAIN_WAL2JSON, Way};
+use super::{EXTENSION, EXTENSION_WAL2JSON, Life, PLAIN, PLAIN_WAL2JSON, Way};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_network_that_is_cut_for_a_while_loses_nothing() -> Outcome {
@@ -44,6 +46,44 @@ async fn the_next_run_takes_the_slot_from_a_run_that_was_killed_behind_a_network
     writers.stop().await;
     life.end(run).await;
     assert_eq!(life.on_source(&format!("select count(*) from pg_stat_activity where pid = {reads}")).await, "0");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "takes minutes: make torture"]
+async fn torture_frozen() -> Outcome {
+    let time = Duration::from_secs(65);
+    tokio::try_join!(frozen_for(time, PLAIN), frozen_for(time, EXTENSION_WAL2JSON))?;
+    Ok(())
+}
+
+/// Longer than what servers wait for an answer of a replication client.
+async fn frozen_for(time: Duration, way: Way) -> Outcome {
+    let mut life = Life::begin(way, writers::SCHEMA).await;
+    life.allowed = TOLD_AND_INSERT_ONLY;
+    life.on_source("insert into log select repeat(md5(n::text), 10), null from generate_series(1, 60000) n").await;
+    let writers = Writers::start(&life.pair.source_uri(), 2, seed()).await;
+    let mut run = life.run_with(&["--allow-insert-only"]);
+    life.wait_for(&mut run, "the copy", "select copied_rows > 0 or phase <> 'copy' from pgmig.progress").await;
+    for who in ["pgmig", "target", "source", "pgmig"] {
+        match who {
+            "pgmig" => run.signal(Signal::SIGSTOP),
+            "target" => life.pair.target.pause(),
+            _ => life.pair.source.pause(),
+        }
+        tokio::time::sleep(time).await;
+        match who {
+            "pgmig" => run.signal(Signal::SIGCONT),
+            "target" => life.pair.target.unpause(),
+            _ => life.pair.source.unpause(),
+        }
+        writers.write_more(30).await;
+        life.wait_for(&mut run, "follow", "select phase = 'follow' from pgmig.progress").await;
+        let lsn = life.lsn().await;
+        life.is_applied(&mut run, &format!("changes to be applied after {who} was frozen"), &lsn).await;
+    }
+    writers.stop().await;
+    life.end(run).await;
     Ok(())
 }
 

@@ -87,6 +87,11 @@ const SCHEMA: &str = r#"
     comment on index parent_lower is 'folded';
     insert into parent select n, 'code ' || n, 'happy', 'n' || n, row(n, 'x')::pair, int4range(n * 10, n * 10 + 5) from generate_series(1, 40) n;
     alter table parent add constraint later check (id <> 33) not valid;
+    create domain even as int;
+    create table numbers (id int primary key, n even, list even[], m int);
+    insert into numbers select n, n, array[n, 2], n from generate_series(1, 10) n;
+    alter domain even add constraint is_even check (value % 2 = 0) not valid;
+    comment on constraint is_even on domain even is 'by now';
     create table child (
         id bigserial primary key, parent_id int references parent on delete cascade on update cascade,
         other_id int references parent (id) deferrable initially deferred,
@@ -200,6 +205,7 @@ const CHANGES: &[&str] = &[
     "begin; insert into child (parent_id, other_id) values (1, 5000 + $r); insert into parent (id) values (5000 + $r); commit",
     "delete from child where other_id in (20 + $r, 30 + $r); delete from parent where id = 20 + $r; update parent set id = 2000 + $r where id = 30 + $r",
     "update orphan set id = id + 10",
+    "update numbers set m = m + 1; update numbers set id = id + 100 where id = 4 + $r; insert into numbers values (200 + $r, 8)",
     "update tree set up = null where id = 3; delete from tree where id = 2; insert into tree values (2, 1); update tree set up = 2 where id = 3",
     // Two rows swap their keys; all keys move up by one.
     "begin; update swap set id = -1 where id = 1; update swap set id = 1 where id = 2; update swap set id = 2 where id = -1; commit",

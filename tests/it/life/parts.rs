@@ -3,10 +3,12 @@
 
 use std::time::Duration;
 
-use harness::{Outcome, assert_same};
+use harness::{Outcome, assert_same, versions};
+use pgmig::embedded::Cluster;
 use pgmig::model::KeyValue;
+use pgmig::source::catalog::{self, Sizes};
 
-use super::{EXTENSION, Life, PLAIN};
+use super::{EXTENSION, Life, PLAIN, session};
 
 const KEYS: &str = r#"
     create table negative (id int primary key, v text);
@@ -36,9 +38,14 @@ const KEYS: &str = r#"
 
 #[tokio::test(flavor = "multi_thread")]
 async fn tables_cut_by_keys_of_every_kind_arrive_whole() -> Outcome {
-    let life = Life::begin(EXTENSION, KEYS).await;
+    let mut life = Life::begin(EXTENSION, KEYS).await;
+    life.allowed = &[
+        "public.by_text is copied again as a whole if the copy is interrupted: its key \"Key \"\"of\"\" it\" is text",
+        "public.without_key is copied again as a whole if the copy is interrupted: no key",
+    ];
     let args = ["--split-by", "key", "--split-tables-larger-than", "96kB", "--split-max-parts", "5"];
     let run = life.follow_with(&args).await;
+    assert!(life.allowed.iter().all(|told| run.stderr().contains(told)), "{}", run.stderr());
     for table in ["negative", "extremes", "by_uuid", "by_text", "by_time", "by_number"] {
         let parts = format!("select count(*) between 3 and 5 from pgmig.part where table_name = '{table}'");
         assert_eq!(life.on_target(&parts).await, "t", "{table}");
@@ -53,6 +60,7 @@ async fn tables_cut_by_keys_of_every_kind_arrive_whole() -> Outcome {
         ("by_time", "at", "timestamp with time zone"),
         ("by_time", "at::date", "date"),
         ("by_number", "n", "numeric(20,3)"),
+        ("by_text", "replace(\"Key \"\"of\"\" it\", ',', '') collate \"C\"", "text"),
     ] {
         let ordered = format!("select string_agg(v::text, ',' order by v) from (select {column} as v from {table}) t");
         let ordered = life.on_source(&ordered).await;
@@ -67,6 +75,41 @@ async fn tables_cut_by_keys_of_every_kind_arrive_whole() -> Outcome {
     )
     .await;
     life.end(run).await;
+    Ok(())
+}
+
+/// `by_default` has the collation of its database.
+const COLLATED: &str = r#"
+    create table by_default (k text primary key);
+    create table c (k text collate "C" primary key);
+    create table posix (k varchar(9) collate "POSIX" primary key);
+    create table icu (k text collate "en-x-icu" primary key);
+    create table padded (k char(9) collate "C" primary key);
+"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn text_says_which_part_its_row_is_in_only_where_its_order_is_that_of_its_bytes() -> Outcome {
+    for bin in versions() {
+        let cluster = Cluster::builder().bin_dir(bin.path()).start().await?;
+        let mut databases = vec![
+            ("c", "lc_collate 'C' lc_ctype 'C'", "by_default c posix"),
+            ("libc", "lc_collate 'C.UTF-8' lc_ctype 'C.UTF-8'", "c posix"),
+            ("icu", "locale_provider icu icu_locale 'en' lc_collate 'C' lc_ctype 'C'", "c posix"),
+            ("latin", "encoding 'LATIN1' lc_collate 'C' lc_ctype 'C'", ""),
+        ];
+        if cluster.major() >= 17 {
+            databases.push(("builtin", "locale_provider builtin builtin_locale 'C.UTF-8'", "by_default c posix"));
+        }
+        for (name, made, expected) in databases {
+            cluster.sql("postgres", &format!("create database {name} template template0 {made}")).await?;
+            cluster.sql(name, COLLATED).await?;
+            let mut tables = catalog::tables(&session(&cluster.uri(name)).await, Sizes::Files).await?;
+            tables.retain(|table| table.split_key.as_ref().is_some_and(|key| key.tells_part));
+            let mut telling: Vec<&str> = tables.iter().map(|table| table.name.table.as_str()).collect();
+            telling.sort_unstable();
+            assert_eq!(telling.join(" "), expected, "PostgreSQL {}, database {name}", bin.version());
+        }
+    }
     Ok(())
 }
 

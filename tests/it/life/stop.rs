@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use harness::{Outcome, assert_same};
+use pgmig::embedded::Cluster;
 
 use super::{EXTENSION, EXTENSION_WAL2JSON, Life, PLAIN, PLAIN_WAL2JSON, Way, session, value};
 
@@ -189,6 +190,28 @@ async fn an_idle_source_holds_nobody_up() -> Outcome {
         println!("{way:?} ended after {:?}", start.elapsed());
         assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
         assert_same(&life.pair).await;
+    }
+    Ok(())
+}
+
+/// A prepared transaction is where its COMMIT PREPARED is.
+#[tokio::test(flavor = "multi_thread")]
+async fn endpos_around_a_prepared_transaction_is_exact() -> Outcome {
+    for (way, behind, expected) in [(EXTENSION, false, "1002"), (PLAIN_WAL2JSON, true, "1001 1002")] {
+        let source = Cluster::builder().setting("max_prepared_transactions", "4");
+        let life = Life::between(way, source, Cluster::builder()).await;
+        life.source.batch_execute(TABLE).await?;
+        let run = life.follow().await;
+        life.on_target("select pgmig.pause()").await;
+        life.source.batch_execute("begin; insert into t values (1001, 'T'); prepare transaction 'two'").await?;
+        life.source.batch_execute("insert into t values (1002, 'T')").await?;
+        let before = life.lsn().await;
+        life.source.batch_execute("commit prepared 'two'").await?;
+        life.set_endpos(if behind { life.lsn().await } else { before }).await;
+        life.source.batch_execute("insert into t values (1003, 'late')").await?;
+        life.on_target("select pgmig.resume()").await;
+        life.finish(run).await;
+        assert_eq!(life.on_target(BEHIND_COPY).await, expected, "{way:?}");
     }
     Ok(())
 }

@@ -31,6 +31,9 @@ const SCHEMA: &str = r#"
     create table by_time (at timestamptz not null, device int not null, v text, primary key (at, device));
     insert into by_time select timestamptz '1999-12-20' + n * interval '0.123457 hours', n % 3, repeat('v', 150)
       from generate_series(1, 12000) n;
+    create table by_name (name text collate "C" primary key, n int not null, v text);
+    insert into by_name
+    select (array['Zoé', 'ann', 'Émile', '_x''', 'Bob'])[n % 5 + 1] || n, n, repeat('v', 150) from generate_series(1, 9000) n;
     create table small (id int primary key, email text references ranged (email) on update cascade on delete cascade);
     insert into small select n, 'mail ' || n from generate_series(1, 500) n;
 "#;
@@ -89,7 +92,7 @@ fn statement(rng: &mut Rng) -> String {
     let id = rng.u32(1..24_000) * 10;
     let to = rng.u32(1..240_000);
     let salt = rng.u32(..);
-    match rng.u8(..17) {
+    match rng.u8(..20) {
         0 => format!("insert into ranged values ({to}, 'new {salt}', 0, repeat('{salt}', 500))"),
         1 | 2 => format!("update ranged set n = n + 1 where id between {id} and {id} + 200"),
         // To another Part: with all of the row in the stream, since what is in TOAST is changed too.
@@ -130,6 +133,13 @@ fn statement(rng: &mut Rng) -> String {
             "insert into by_time values ('1999-12-20'::timestamptz + interval '{salt} seconds' / 1000, 7, 'new'); delete from by_time where at < '1999-12-20'::timestamptz + interval '{} minutes'",
             rng.u32(..600)
         ),
+        16 => format!(
+            "update by_name set name = '{}{salt}' where n = {}",
+            rng.choice(["ann", "Zoé", "a\\b", "é"]).unwrap_or_default(),
+            id / 30
+        ),
+        17 => format!("update by_name set v = '{salt}' where n % 300 = {}", salt % 300),
+        18 => format!("delete from by_name where n = {}; insert into by_name values ('Y{salt}', 1, 'new')", id / 29),
         _ => format!("update small set id = -id where id = {}", rng.u32(1..500)),
     }
 }
@@ -173,7 +183,7 @@ async fn killed_between_parts(way: Way) -> Outcome {
         println!("round {round}: killed with {kept} Parts done");
         if round == 1 {
             // Some Parts show it, the others do not.
-            life.on_source("truncate by_uuid; insert into by_uuid select md5(n::text)::uuid, -n, 'again' from generate_series(1, 9000, 2) n").await;
+            life.on_source("truncate by_uuid, by_name; insert into by_name select md5(n::text), -n, 'again' from generate_series(1, 5000) n; insert into by_uuid select md5(n::text)::uuid, -n, 'again' from generate_series(1, 9000, 2) n").await;
         }
         movers.write_more(30).await;
         life.kill(run).await;
@@ -272,6 +282,57 @@ async fn a_table_is_copied_anew_where_a_moved_row_left_values_in_toast() -> Outc
     Ok(())
 }
 
+/// The same rows twice: of the first table Parts stay, of the second nobody can tell which ones a change is of.
+const NAMES: &str = r#"
+    create table by_name (name text collate "C" primary key, v text);
+    insert into by_name
+    select (array['Zoé', 'ann', 'Émile', '_x''', 'Bob'])[n % 5 + 1] || n, repeat('v', 250) from generate_series(1, 8000) n;
+    create table by_word (word text collate "en-x-icu" primary key, v text);
+    insert into by_word select name, v from by_name where name < 'b';
+"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn parts_cut_by_text_stay_where_its_order_is_that_of_its_bytes_with_the_extension() -> Outcome {
+    cut_by_text(EXTENSION).await
+}
+#[tokio::test(flavor = "multi_thread")]
+async fn parts_cut_by_text_stay_where_its_order_is_that_of_its_bytes_in_plain_sql() -> Outcome {
+    cut_by_text(PLAIN_WAL2JSON).await
+}
+
+async fn cut_by_text(way: Way) -> Outcome {
+    let mut life = Life::begin(way, NAMES).await;
+    life.allowed = &["public.by_word is copied again as a whole if the copy is interrupted: its key \"word\" is text"];
+    let args =
+        |rate| ["--split-by", "key", "--split-tables-larger-than", "300kB", "--table-jobs", "1", "--max-rate", rate];
+    let anew = |table: &str| format!("public.{table} was copied in part and is copied anew");
+    for some in ["by_word", "by_name"] {
+        let mut run = life.run_with(&args("1MB"));
+        let done = format!("select count(*) >= 2 from pgmig.part where state = 'done' and table_name = '{some}'");
+        life.wait_for(&mut run, "some Parts", &done).await;
+        assert_eq!(run.stderr().contains(&anew("by_word")), some == "by_name", "{}", run.stderr());
+        life.kill(run).await;
+        let left = format!("select count(*) > 0 from pgmig.part where state = 'pending' and table_name = '{some}'");
+        assert_eq!(life.on_target(&left).await, "t", "{some}");
+        // From every range to every other one, by keys that other collations have in another order.
+        life.on_source(
+            "update by_name set name = translate(name, 'ZaÉ_B', 'aÉB_Z') || '+' where length(name) % 3 = 0;
+             delete from by_name where right(name, 2) = '11'; update by_name set v = 'new' where right(name, 2) = '13';
+             insert into by_name select 'B' || md5(n::text), n from generate_series(1, 50) n on conflict do nothing;
+             update by_word set word = 'B' || word where length(word) % 3 = 0",
+        )
+        .await;
+    }
+    let mut run = life.run_with(&args("0"));
+    life.wait_for(&mut run, "follow", "select phase = 'follow' from pgmig.progress").await;
+    let ended = life.end(run).await;
+    assert!(!ended.stderr.contains(&anew("by_name")), "{}", ended.stderr);
+    let several = "select count(distinct snapshot) from pgmig.part where table_name = ";
+    assert_eq!(life.on_target(&format!("{several}'by_name'")).await, "2");
+    assert_eq!(life.on_target(&format!("{several}'by_word'")).await, "1");
+    Ok(())
+}
+
 const ONE_BY_ONE: [&str; 4] = ["--split-tables-larger-than", "600kB", "--table-jobs", "1"];
 const JOIN: [&str; 4] = ["run", "--join", "--table-jobs", "1"];
 
@@ -363,8 +424,22 @@ async fn a_process_that_joined_keeps_to_the_limits_and_waits_for_the_next_run_wh
     assert_eq!(life.on_target(done).await, before);
     let reading = "select count(*) from pg_stat_activity where application_name = 'pgmig copy'";
     assert_eq!(life.on_source(reading).await, "2", "a session of the run and one of the process that joined");
+    // So it is with a rate that the run sets while the source keeps too much WAL; this run stands still.
+    life.on_target("update pgmig.sentinel set wal_max_rate = 1").await;
     life.on_target("select pgmig.throttle(max_rate => 0)").await;
-    life.wait_for(&mut joined, "its Parts", &more(&before)).await;
+    movers.write_more(30).await;
+    assert_eq!(life.on_target(done).await, before);
+    // Asked to end, it finishes what it has in hand.
+    joined.interrupt();
+    let asked = async || joined.stderr().contains("once more stops at once");
+    wait_until(Duration::from_secs(10), "it to hear", asked).await;
+    life.on_target("update pgmig.sentinel set wal_max_rate = null").await;
+    let stopped = joined.finish(&["error: stopped"]).await.expect_code(130);
+    assert!(stopped.stderr.contains("the run goes on without this process"), "{}", stopped.stderr);
+    let after = life.on_target(done).await;
+    assert_ne!(after, before, "the Part that it had in hand");
+    let mut joined = life.pgmig(&["run", "--join", "--table-jobs", "2"]);
+    life.wait_for(&mut joined, "its Parts", &more(&after)).await;
     life.kill(run).await;
     drop(proxy);
     let waits = async || joined.stderr().contains("waiting for the next one");

@@ -1,7 +1,10 @@
 //! Whatever dies, at any moment: a database is migrated under load while pgmig, backends and both servers are
-//! killed, crashed, restarted and frozen at random, again and again; then the databases are compared whole.
-//! `make torture` runs many (`KILLS`, `SEED`); a dozen are run with the other tests.
+//! killed, crashed, restarted and frozen at random, and the disk under `--dir` fills up, again and again; then
+//! the databases are compared whole.
+//! `make torture` runs many (`KILLS`, `SEED`), flavours and plugins in turn; a dozen are run with the other tests.
 
+use std::io::Write;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
@@ -9,8 +12,9 @@ use harness::{Outcome, Pgmig, assert_same, faults, seed};
 use nix::sys::signal::Signal;
 use pgmig::embedded::{Cluster, Stop, Workload, Writer, WriterOptions, sample};
 
+use super::disk::Disk;
 use super::writers::{self, Writers};
-use super::{EXTENSION, EXTENSION_WAL2JSON, Life, PLAIN, PLAIN_WAL2JSON, Way};
+use super::{Life, WAYS, Way};
 
 /// Kills of one migration.
 const EACH: u64 = 25;
@@ -37,17 +41,19 @@ async fn torture_kills() -> Outcome {
         done += now;
         println!("{done} kills in {:.0} s", began.elapsed().as_secs_f64());
     }
+    assert!(done >= kills, "{done} of {kills} kills in {minutes} minutes: give it more, `make torture MINUTES=…`");
     Ok(())
 }
 
 async fn one(seed: u64, kills: u64) {
     let mut rng = Rng::with_seed(seed);
-    let way = [EXTENSION, PLAIN, EXTENSION_WAL2JSON, PLAIN_WAL2JSON][rng.usize(..4)];
+    let way = WAYS[(seed % 4) as usize];
     println!("seed {seed}: {way:?}, {kills} kills");
     let mut life = Life::empty(way).await;
     life.allowed = ALLOWED;
+    let disk = Disk::at(life.dir.path(), "300m");
     let load = Load::start(&life, way, seed).await;
-    let mut run = Some(life.run_with(ARGS));
+    let (mut run, mut was_full) = (Some(life.run_with(ARGS)), false);
     for number in 1..=kills {
         // Mostly once it is underway, on however busy a machine; and now and then long enough to get on.
         if let Some(run) = run.as_mut().filter(|_| rng.u8(..4) > 0) {
@@ -58,8 +64,9 @@ async fn one(seed: u64, kills: u64) {
         }
         let longest = if rng.u8(..4) == 0 { 4000 } else { 900 };
         tokio::time::sleep(Duration::from_millis(rng.u64(..longest))).await;
-        let what = kill(&life, &mut run, &mut rng).await;
+        let what = kill(&life, disk.as_ref(), &mut run, &mut rng).await;
         println!("seed {seed}: {number}: {what}");
+        was_full |= what == FULL;
         if run.as_mut().is_some_and(Pgmig::is_running) {
             continue;
         }
@@ -67,12 +74,11 @@ async fn one(seed: u64, kills: u64) {
             let ended = ended.wait(Duration::from_secs(5)).await;
             println!("seed {seed}: ended with {}:\n{}", ended.code(), ended.stderr);
             // A server that cannot be reached at first may be a wrong address: nobody waits for it.
-            assert!(
-                ended.stderr.lines().any(|line| line.starts_with("error: cannot connect to the ")),
-                "a run that only lost connections has ended"
-            );
+            let unreachable = ended.stderr.lines().any(|line| line.starts_with("error: cannot connect to the "));
+            let no_room = was_full && ended.stderr.contains("make room under --dir");
+            assert!(unreachable || no_room, "a run that only lost connections has ended");
         }
-        run = Some(life.run_with(ARGS));
+        (run, was_full) = (Some(life.run_with(ARGS)), false);
     }
     load.stop().await;
     life.connect_again().await;
@@ -107,7 +113,7 @@ impl Load {
     async fn start(life: &Life, way: Way, seed: u64) -> Load {
         let uri = life.pair.source_uri();
         // The shop has columns that an old wal2json cannot carry.
-        if way.plugin == "wal2json" || seed.is_multiple_of(2) {
+        if way.plugin == "wal2json" || (seed / 4).is_multiple_of(2) {
             life.source.batch_execute(writers::SCHEMA).await.expect("the source is made");
             life.on_source(
                 "create table big as select n as id, repeat(md5(n::text), 6) as body from generate_series(1, 40000) n; \
@@ -143,10 +149,10 @@ impl Load {
 }
 
 /// Something that goes wrong; says what.
-async fn kill(life: &Life, run: &mut Option<Pgmig>, rng: &mut Rng) -> String {
+async fn kill(life: &Life, disk: Option<&Disk>, run: &mut Option<Pgmig>, rng: &mut Rng) -> String {
     let on_source = rng.bool();
     let (side, cluster) = if on_source { ("source", &life.pair.source) } else { ("target", &life.pair.target) };
-    match rng.u8(..10) {
+    match rng.u8(..11) {
         0..3 => {
             if let Some(mut dying) = run.take() {
                 dying.kill();
@@ -174,7 +180,14 @@ async fn kill(life: &Life, run: &mut Option<Pgmig>, rng: &mut Rng) -> String {
             cluster.start().await.expect("it starts");
             format!("{side} restarted ({how:?})")
         }
-        8 => {
+        8 if disk.is_some() => {
+            let filler = life.dir.path().join("filler");
+            fill(&filler);
+            tokio::time::sleep(Duration::from_millis(rng.u64(..2000))).await;
+            std::fs::remove_file(filler).expect("it was just made");
+            FULL.into()
+        }
+        8..10 => {
             if let Some(run) = run {
                 run.signal(Signal::SIGSTOP);
                 tokio::time::sleep(Duration::from_millis(rng.u64(..3000))).await;
@@ -189,6 +202,15 @@ async fn kill(life: &Life, run: &mut Option<Pgmig>, rng: &mut Rng) -> String {
             format!("{side} frozen for a while")
         }
     }
+}
+
+const FULL: &str = "the disk under --dir full for a while";
+
+/// Takes all the room that there is.
+fn fill(path: &Path) {
+    let mut file = std::fs::File::create(path).expect("a file can be made while there is room");
+    let zeros = vec![0; 64 << 10];
+    while file.write_all(&zeros).is_ok() {}
 }
 
 /// A session of pgmig's, whichever.

@@ -45,6 +45,9 @@ async fn a_budget_of_wal_warns_and_then_stops_with_nothing_lost() -> Outcome {
     );
     do_all(&life, &[&megabytes(60_000)]).await;
     says(&run, "the copy is held back").await;
+    // Processes that joined the copy hear of it, too.
+    let told = "select wal_max_rate between 1000000 and 64 * 1024 * 1024 from pgmig.sentinel";
+    wait_until(Duration::from_secs(10), "the rate", async || life.on_target(told).await == "t").await;
     do_all(&life, &[&megabytes(100_000), &megabytes(120_000)]).await;
     let stopped = run.finish(life.allowed).await.expect_code(3);
     assert!(stopped.stderr.contains("more than the budget of 48.0 MiB"), "{}", stopped.stderr);

@@ -322,3 +322,69 @@ async fn a_value_that_the_targets_column_is_too_short_for_is_never_cut() -> Outc
     }
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn values_that_the_source_has_computed_for_a_new_column_are_read_there() -> Outcome {
+    for way in [PLAIN_WAL2JSON, EXTENSION] {
+        let life = Life::begin(way, MADE).await;
+        do_all(
+            &life,
+            &["create table refers (id int primary key, t int references t)", "insert into refers values (1, 1)"],
+        )
+        .await;
+        let run = life.follow().await;
+        do_all(
+            &life,
+            &[
+                "insert into t (id) values (60)",
+                "begin; insert into t (id) values (61); \
+                 alter table t add column made timestamptz not null default clock_timestamp(), add column u uuid default gen_random_uuid(); \
+                 update t set note = 'both forms' where id < 5; insert into t (id) values (62); commit",
+                "insert into refers values (2, 62); delete from t where id = 7",
+                "alter table other add column c text default 'the same everywhere'",
+            ],
+        )
+        .await;
+        let stopped = run.finish(&["error: "]).await.expect_code(6);
+        let told = "-- what \"made\", \"u\" holds in older rows only the source knows: the table is copied anew when you run again";
+        assert!(stopped.stderr.contains(told), "{}", stopped.stderr);
+        let ddl = "alter table t add column made timestamptz not null default clock_timestamp(), add column u uuid default gen_random_uuid(); \
+                   alter table other add column c text default 'the same everywhere'";
+        // Not before the target has it.
+        let stopped = life.run().finish(&["error: "]).await.expect_code(6);
+        assert!(stopped.stderr.contains(told), "{}", stopped.stderr);
+        life.target.batch_execute(ddl).await.expect("the DDL that was named is what the target lacks");
+        do_all(&life, &["insert into t (id) values (63); update t set body = 'short' where id = 9"]).await;
+        let run = life.run();
+        life.end(run).await;
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn types_and_constraints_that_only_the_source_has_changed_are_named() -> Outcome {
+    let made = "create type mood as enum ('sad'); create type pair as (a int, b text); create domain low as int check (value < 10); \
+                create table t (id int primary key, m mood, p pair, d low, n int not null default 0, c int constraint small check (c < 10))";
+    // On the source, then on the target; and a row that needs it.
+    let steps = [
+        ("alter type mood add value 'secret'", "insert into t (id, m) values (1, 'secret')", "22P02"),
+        ("alter type pair add attribute c text", "insert into t (id, p) values (2, row(1, 'secret', 'x'))", "22P02"),
+        ("alter domain low drop constraint low_check", "insert into t (id, d) values (3, 424242)", "23514"),
+        ("alter table t alter n drop not null", "insert into t (id, n) values (4, null)", "23502"),
+        ("alter table t drop constraint small", "insert into t (id, c) values (5, 424242)", "23514"),
+    ];
+    for way in [EXTENSION, PLAIN_WAL2JSON] {
+        let life = Life::begin(way, made).await;
+        let mut run = life.follow().await;
+        for (ddl, row, sqlstate) in steps {
+            do_all(&life, &["insert into t (id) values (0); delete from t where id = 0", ddl, row]).await;
+            let stopped = run.finish(&["error: "]).await.expect_code(6);
+            assert!(stopped.stderr.contains(sqlstate) && stopped.stderr.contains("hint: "), "{}", stopped.stderr);
+            assert!(!stopped.stderr.contains("secret") && !stopped.stderr.contains("424242"), "{}", stopped.stderr);
+            life.target.batch_execute(ddl).await.expect("the target takes what the source took");
+            run = life.run();
+        }
+        life.end(run).await;
+    }
+    Ok(())
+}

@@ -43,7 +43,7 @@ pub(super) async fn begin(
     source: Client,
     target: Client,
 ) -> Result<Run> {
-    let (facts, checks) = preflight::new_migration(&source, &target, &config.asked(Some(&report))).await?;
+    let (facts, checks) = preflight::new_migration(&source, &target, &config.asked()).await?;
     for warning in &checks.warnings {
         report.warning(warning.clone());
     }

@@ -22,7 +22,7 @@ use crate::cutover;
 use crate::error::Result;
 use crate::model::{Leave, Lsn};
 use crate::preflight::{Asked, Tries};
-use crate::report::{Reporter, units};
+use crate::report::units;
 use crate::source::catalog::Sizes;
 use crate::target::install::Flavour;
 
@@ -158,9 +158,8 @@ impl Config {
         self.back_of.is_some()
     }
 
-    /// What preflight looks at, tried where that says more than reading. With somebody to tell, it waits for
-    /// what a slot waits for.
-    pub fn asked(&self, report: Option<&Reporter>) -> Asked {
+    /// What preflight looks at, tried where that says more than reading.
+    pub fn asked(&self) -> Asked {
         Asked {
             follow: self.follow,
             slot_name: self.slot_name.clone(),
@@ -176,12 +175,7 @@ impl Config {
             large_objects: self.large_object_parts > 0,
             // Beside the workers: catalog, snapshot, receiver, dump, watch.
             sessions: (self.table_jobs.max(self.index_jobs) + self.large_object_parts + 5) as i64,
-            tries: Some(Tries {
-                source: self.source.clone(),
-                dir: self.dir.clone(),
-                report: report.cloned(),
-                slot_wait: self.slot_wait,
-            }),
+            tries: Some(Tries { source: self.source.clone(), dir: self.dir.clone() }),
         }
     }
 }

@@ -69,6 +69,15 @@ impl Control {
     pub(super) fn is_stopping(&self) -> bool {
         *self.stopping.borrow()
     }
+
+    /// Does work that has no border of its own, or is cut off where the run is to end.
+    pub(super) async fn unless_stopping<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
+        let mut stopping = self.stopping.clone();
+        tokio::select! {
+            done = work => done,
+            Ok(_) = stopping.wait_for(|stopping| *stopping) => Err(Error::stopped()),
+        }
+    }
 }
 
 impl Listener {
@@ -138,13 +147,8 @@ impl Listener {
 }
 
 impl Run {
-    /// Does work that has no border of its own, or is cut off where the run is to end.
     pub(super) async fn unless_stopping<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
-        let mut stopping = self.control.stopping.clone();
-        tokio::select! {
-            done = work => done,
-            Ok(_) = stopping.wait_for(|stopping| *stopping) => Err(Error::stopped()),
-        }
+        self.control.unless_stopping(work).await
     }
 }
 

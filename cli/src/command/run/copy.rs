@@ -13,10 +13,12 @@ use crate::copy::in_hand::InHand;
 use crate::copy::pool::{self, Hand};
 use crate::copy::shared::Shared;
 use crate::copy::worker::Worker;
+use crate::crash;
 use crate::error::{Error, Exit, Result};
 use crate::model::{Lsn, Phase};
 use crate::patience::Patience;
 use crate::report::Reporter;
+use crate::source;
 use crate::source::large_objects::Belongings;
 use crate::source::snapshot::{self, SnapshotHolder};
 use crate::target::{extension_parts, queue, rounds, sentinel};
@@ -42,7 +44,11 @@ impl Run {
             // Kept until the copy is over: a worker that leaves the snapshot for a while comes back to it.
             let holder = match holder {
                 Some(holder) => holder,
-                None => holder.insert(self.new_snapshot(phase, follow).await?),
+                None => {
+                    let fresh = self.new_snapshot(phase, follow).await?;
+                    self.renew_columns(&source::columns::forms(&fresh.client).await?).await?;
+                    holder.insert(fresh)
+                }
             };
             if per_part && let Some(table) = queue::needs_one_snapshot(&self.target, name).await? {
                 return Err(Error::usage(format!("{table} was cut for a copy under one snapshot"))
@@ -68,7 +74,9 @@ impl Run {
             board.offer(queue::tables_to_build(&self.target, name, true).await?);
             if phase <= Phase::Copy { self.enter(Phase::Indexes).await } else { Ok(()) }
         };
-        pool::run(workers, builders, &board, &self.control.stopping, copied).await?;
+        if let Err(err) = pool::run(workers, builders, &board, &self.control.stopping, copied).await {
+            return Err(self.explain_altered(err).await);
+        }
         let left = queue::table_steps_left(&self.target, name).await?;
         if left > 0 {
             return Err(Error::new(Exit::Target, format!("{left} indexes, constraints or statistics were not made"))
@@ -124,7 +132,10 @@ impl Run {
         sentinel::set_exported(&self.target, &self.config.name, None).await?;
         // Once a table has all its indexes, it must be of one moment.
         let keep_ranges = phase <= Phase::Copy;
-        for table in queue::restart_split_tables(&self.target, &self.config.name, keep_ranges).await? {
+        crash::before(crash::ANEW);
+        let anew = queue::restart_split_tables(&self.target, &self.config.name, keep_ranges).await?;
+        crash::after(crash::ANEW);
+        for table in anew {
             self.report.info(format!("{table} was copied in part and is copied anew"));
         }
         self.planned_event().await?;

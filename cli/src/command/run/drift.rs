@@ -10,7 +10,8 @@ use super::Run;
 use crate::connect;
 use crate::copy::parts::{self, Cut, SplitBy};
 use crate::error::{Context, Error, Exit, Result};
-use crate::model::column::alterations;
+use crate::model::column::{alterations, computed_there};
+use crate::model::name::identifier;
 use crate::model::{Phase, TableName};
 use crate::selection::{Origin, select};
 use crate::source::catalog::{Sizes, Table};
@@ -104,8 +105,9 @@ impl Run {
         altered: Vec<TableName>,
         mut told: Option<&mut HashSet<TableName>>,
     ) -> Result<()> {
+        let (mut names, mut missing) = (Vec::new(), Vec::new());
         for table in altered {
-            let statements = self.alterations(&table).await?;
+            let (statements, computed) = self.alterations(&table).await?;
             let retyped = statements.iter().any(|statement| statement.contains(" alter column "));
             match &mut told {
                 _ if statements.is_empty() => {}
@@ -117,12 +119,17 @@ impl Run {
                     }
                 }
                 _ => {
-                    return Err(Error::new(Exit::Differ, format!("{table} was altered on the source"))
-                        .hint(run_on_target(&statements)));
+                    missing.extend(self.missing(&table, statements, &computed).await?);
+                    names.push(table.to_string());
                 }
             }
         }
-        Ok(())
+        match names.as_slice() {
+            [] => Ok(()),
+            [table] => Err(format!("{table} was altered on the source")),
+            [table, others @ ..] => Err(format!("{table} and {} more tables were altered on the source", others.len())),
+        }
+        .map_err(|what| Error::new(Exit::Differ, what).hint(run_on_target(&missing)))
     }
 
     /// A key was taken away. pgoutput makes the source refuse UPDATE and DELETE then; wal2json leaves
@@ -153,18 +160,24 @@ impl Run {
             if !queue::tables(&self.target, &self.config.name).await?.contains(table) {
                 return self.make_table(table).await.map(Some);
             }
-            let statements = self.alterations(table).await?;
+            let (statements, computed) = self.alterations(table).await?;
             Ok::<_, Error>(Some(if statements.is_empty() {
                 format!(
                     "the target has been altered before its time: take the column of {table} away there, run again, and add it when you are told to; \
-                     where one transaction of the source holds rows of both forms, begin again (pgmig cleanup --force, empty the target, pgmig run)"
+                     where one transaction of the source holds rows of both forms: pgmig table resync {table}, and run again with the column"
                 )
             } else {
-                run_on_target(&statements)
+                run_on_target(&self.missing(table, statements, &computed).await?)
             }))
         };
         match hint.await {
             Ok(Some(hint)) => err.hint(hint),
+            Ok(None) if err.hint_text().is_none() && err.sqlstate().is_some_and(|code| code.starts_with("22")) => {
+                Error::new(Exit::Differ, "the target does not take a value of the source").cause(err).hint(
+                    "was a type altered on the source, such as an enum that got another label? \
+                     Run the same on the target, then run again",
+                )
+            }
             Ok(None) => err,
             Err(found) if found.exit() == Exit::Differ => {
                 let hint = found.hint_text().unwrap_or_default().to_string();
@@ -177,13 +190,37 @@ impl Run {
         }
     }
 
-    /// The statements that make a table of the target what it is on the source.
-    async fn alterations(&self, table: &TableName) -> Result<Vec<String>> {
+    /// The statements that make a table of the target what it is on the source, and the new columns whose
+    /// values only the source has.
+    pub(super) async fn alterations(&self, table: &TableName) -> Result<(Vec<String>, Vec<String>)> {
         let name = std::slice::from_ref(table);
         let mut there = source::columns::columns(&self.source_client("pgmig watch").await?, name).await?;
         let mut here = target::columns::columns(&self.target_client("pgmig watch", &[]).await?, name).await?;
         let (there, here) = (there.remove(table).unwrap_or_default(), here.remove(table).unwrap_or_default());
-        Ok(if there.is_empty() { Vec::new() } else { alterations(table, &there, &here) })
+        if there.is_empty() {
+            return Ok(Default::default());
+        }
+        let computed = computed_there(&there, &here).into_iter().map(identifier).collect();
+        Ok((alterations(table, &there, &here), computed))
+    }
+
+    /// The lines that say what the target lacks. What the source has computed for rows that were there is in no
+    /// change of them: then the table is to be copied again.
+    async fn missing(&self, table: &TableName, statements: Vec<String>, computed: &[String]) -> Result<Vec<String>> {
+        let retyped = statements.iter().any(|statement| statement.contains(" alter column "));
+        let mut lines = statements;
+        if !computed.is_empty() {
+            self.copy_again(table).await?;
+            let values = computed.join(", ");
+            lines.push(format!(
+                "-- what {values} holds in older rows only the source knows: the table is copied anew when you run again"
+            ));
+        } else if retyped {
+            lines.push(format!(
+                "-- if the source has changed the values with the type (USING): pgmig table resync {table}, before you run again"
+            ));
+        }
+        Ok(lines)
     }
 
     /// What to do about a table that the migration does not know.
@@ -327,6 +364,6 @@ impl Run {
     }
 }
 
-fn run_on_target(statements: &[String]) -> String {
-    format!("run on the target, then run again:\n{}", statements.join("\n"))
+pub(super) fn run_on_target(lines: &[String]) -> String {
+    format!("run on the target, then run again:\n{}", lines.join("\n"))
 }

@@ -11,9 +11,9 @@ use super::copy::{builders, shared, workers};
 use super::{Config, Control};
 use crate::connect::{self, Side};
 use crate::copy::board::Board;
+use crate::copy::failure::OtherSnapshot;
 use crate::copy::pool;
 use crate::copy::throttle::Throttle;
-use crate::copy::worker::OtherSnapshot;
 use crate::error::{Error, Result};
 use crate::model::{Lsn, Phase};
 use crate::patience::{Losses, Patience};
@@ -32,21 +32,22 @@ struct Joined {
 }
 
 /// Helps until no Part is left.
-pub(super) async fn join(config: Config, report: Reporter) -> Result<()> {
+pub(super) async fn join(config: Config, report: Reporter, control: Control) -> Result<()> {
     let patience = Patience::new(config.reconnect_for, report.clone());
     let mut losses = Losses::default();
-    let (mut target, identity) = open(&config).await?;
+    let (mut target, identity) = control.unless_stopping(open(&config)).await?;
     // The snapshot that was read under last, and so the one that may be gone.
     let mut last = None;
     loop {
         let helped = async {
-            let Some(joined) = wait_for_copy(&config, &target, &identity, last.as_deref(), &report).await? else {
+            let copy = wait_for_copy(&config, &target, &identity, last.as_deref(), &report);
+            let Some(joined) = control.unless_stopping(copy).await? else {
                 report.info("there is nothing left to copy");
                 return Ok(());
             };
             report.info(format!("copying for migration `{}`", config.name));
             last = Some(joined.exported.clone());
-            help(&config, &report, &patience, &target, joined).await
+            help(&config, &report, &patience, &control, &target, joined).await
         };
         match helped.await {
             Err(err) if snapshot::is_gone(&err) || err.find::<OtherSnapshot>().is_some() => {
@@ -54,7 +55,8 @@ pub(super) async fn join(config: Config, report: Reporter) -> Result<()> {
             }
             Err(err) if err.connection_lost() => {
                 last = None;
-                (target, _) = patience.again(losses.note((), err)?, || open(&config)).await?;
+                let again = patience.again(losses.note((), err)?, || open(&config));
+                (target, _) = control.unless_stopping(again).await?;
             }
             done => return done,
         }
@@ -70,11 +72,18 @@ async fn open(config: &Config) -> Result<(Client, String)> {
     Ok((target, source::checks::abilities(&source).await?.identity))
 }
 
-async fn help(config: &Config, report: &Reporter, patience: &Patience, target: &Client, joined: Joined) -> Result<()> {
-    let (board, control) = (Arc::new(Board::default()), Control::alone());
+async fn help(
+    config: &Config,
+    report: &Reporter,
+    patience: &Patience,
+    control: &Control,
+    target: &Client,
+    joined: Joined,
+) -> Result<()> {
+    let board = Arc::new(Board::default());
     heed(target, &config.name, &control.throttle).await?;
     let exported = Some(joined.exported).filter(|exported| !exported.is_empty());
-    let mut shared = shared(config, (exported, joined.lsn), &board, report, patience, &control);
+    let mut shared = shared(config, (exported, joined.lsn), &board, report, patience, control);
     shared.follow = joined.follow;
     let workers = workers(config, shared).await?;
     let builders = builders(config, &board, report, patience).await?;
@@ -93,9 +102,11 @@ async fn help(config: &Config, report: &Reporter, patience: &Patience, target: &
     }
 }
 
-/// Keeps to what people allow the copy.
+/// Keeps to what people allow the copy, and to what the run does while the source keeps too much WAL.
 async fn heed(target: &Client, migration: &str, throttle: &Throttle) -> Result<()> {
-    throttle.limit(&sentinel::asked(target, migration).await?);
+    let asked = sentinel::asked(target, migration).await?;
+    throttle.limit(&asked);
+    throttle.set(asked.wal_max_rate);
     Ok(())
 }
 

@@ -30,7 +30,7 @@ use std::time::Duration;
 use tokio_postgres::Client;
 
 use crate::args::RunArgs;
-use crate::command::{conninfo, interrupted, terminal};
+use crate::command::{conninfo, terminal};
 use crate::config::filters::Filters;
 use crate::connect::{self, Side};
 use crate::crash::{self, Point};
@@ -100,13 +100,18 @@ pub async fn run(args: RunArgs, quiet: bool) -> Result<Exit> {
     let config = Config::new(args)?;
     let (report, reporter) = report::start(style, others);
     if joins {
+        // What is asked of the run in its sentinel is not asked of this process: signals are.
+        let (control, listener) = control(&config, &report);
         let done = tokio::select! {
-            done = join::join(config, report.clone()) => done,
-            stopped = interrupted("what is committed stays; the run goes on without this process") => Err(stopped),
+            done = join::join(config, report.clone(), control) => done,
+            stopped = listener.ended() => Err(stopped),
         };
         drop(report);
         let _ = tokio::time::timeout(Duration::from_secs(2), reporter).await;
-        done?;
+        done.map_err(|err| match err.exit() {
+            Exit::Stopped => err.hint("what is committed stays; the run goes on without this process"),
+            _ => err,
+        })?;
         if !matches!(style, Style::Json | Style::Quiet) {
             eprintln!("done: no Part is left\nnext: see the run with `pgmig status --watch`");
         }

@@ -4,10 +4,13 @@
 use std::collections::HashMap;
 
 use super::Run;
+use super::drift::run_on_target;
+use crate::copy::failure::Altered;
 use crate::error::{Error, Exit, Result};
 use crate::model::name::identifier;
 use crate::model::{Form, Phase, TableName};
 use crate::selection::Origin;
+use crate::source::catalog::NEVER_BINARY;
 use crate::source::slot;
 use crate::target::queue;
 use crate::target::sentinel::Sentinel;
@@ -88,7 +91,7 @@ impl Run {
         Ok(gone)
     }
 
-    async fn copy_again(&self, table: &TableName) -> Result<()> {
+    pub(super) async fn copy_again(&self, table: &TableName) -> Result<()> {
         queue::copy_again(&self.target_client("pgmig watch", &[]).await?, &self.config.name, table).await
     }
 
@@ -119,15 +122,30 @@ impl Run {
             return Ok(());
         }
         self.ordinary_tables(&self.plan.selection()?.unwrap_or_default().tables).await?;
+        self.renew_columns(&there).await
+    }
+
+    /// Tables that are still to be copied, under a newer snapshot than they were planned under, are copied with
+    /// the columns that it shows, which the target must have by then.
+    pub(super) async fn renew_columns(&self, there: &HashMap<TableName, Form>) -> Result<()> {
         let here = target::columns::forms(&self.target).await?;
-        for table in queue::pending_tables(&self.target, &self.config.name).await? {
-            let (Some(on_source), Some(on_target)) = (there.get(&table), here.get(&table)) else { continue };
-            if on_source.columns != on_target.columns {
-                self.altered(vec![table.clone()], None).await?;
+        let mut pending = queue::pending_tables(&self.target, &self.config.name).await?;
+        pending.retain(|table| there.contains_key(table) && here.contains_key(table));
+        let altered = pending.iter().filter(|table| there[*table].columns != here[*table].columns);
+        self.altered(altered.cloned().collect(), None).await?;
+        queue::renew_columns(&self.target, &self.config.name, &pending, NEVER_BINARY).await
+    }
+
+    /// Says what DDL the target lacks, if a copy failed since its table was altered.
+    pub(super) async fn explain_altered(&self, err: Error) -> Error {
+        let Some(Altered { table, .. }) = err.find() else { return err };
+        match self.alterations(table).await {
+            Ok((statements, _)) if !statements.is_empty() => {
+                Error::new(Exit::Differ, "the copy stopped").cause(err).hint(run_on_target(&statements))
             }
-            queue::renew_columns(&self.target, &self.config.name, &table).await?;
+            // Taken back by now, or not to be asked.
+            _ => Error::new(Exit::Differ, "the copy stopped").cause(err).hint("run the same command again"),
         }
-        Ok(())
     }
 }
 

@@ -4,10 +4,10 @@ use std::collections::{HashMap, HashSet};
 
 use super::Run;
 use crate::config::Secret;
-use crate::copy::steps::special::{ROLE_PASSWORD, mapping_password, role_password};
+use crate::copy::steps::special::{ROLE_PASSWORD, SUBSCRIPTION, mapping_password, role_password, subscription_to};
 use crate::error::Result;
 use crate::report::Event;
-use crate::source::roles;
+use crate::source::{roles, subscriptions};
 use crate::target::objects::Outcome;
 use crate::target::queue::{self, Step};
 use crate::target::rounds::{self, Manner};
@@ -71,7 +71,8 @@ impl Run {
     /// and kept in memory only.
     async fn secrets(&self, steps: &[Step]) -> Result<HashMap<String, Secret>> {
         let mut secrets = HashMap::new();
-        if !steps.iter().any(|step| step.kind.ends_with("PASSWORD")) {
+        let of_subscriptions: Vec<&Step> = steps.iter().filter(|step| step.kind == SUBSCRIPTION).collect();
+        if of_subscriptions.is_empty() && !steps.iter().any(|step| step.kind.ends_with("PASSWORD")) {
             return Ok(secrets);
         }
         let source = self.source_client("pgmig run").await?;
@@ -86,6 +87,13 @@ impl Run {
         for secret in roles::mapping_secrets(&source).await? {
             let (stored, real) = mapping_password(&secret);
             secrets.insert(stored, Secret::new(real));
+        }
+        if !of_subscriptions.is_empty() {
+            for (name, conninfo) in subscriptions::connections(&source).await? {
+                let step = of_subscriptions.iter().find(|step| step.name == name);
+                let real = step.and_then(|step| Some((step, subscription_to(&step.statement, conninfo.reveal())?)));
+                secrets.extend(real.map(|(step, real)| (step.statement.clone(), Secret::new(real))));
+            }
         }
         Ok(secrets)
     }

@@ -17,6 +17,7 @@ use super::upstream::{self, Upstream};
 use crate::apply::{Applied, Switches};
 use crate::config::Conninfo;
 use crate::connect::{self, Side};
+use crate::copy::throttle::Throttle;
 use crate::error::{Context, Error, Exit, Result};
 use crate::model::Lsn;
 use crate::model::history::Sample;
@@ -192,6 +193,7 @@ impl Run {
             report: self.report.clone(),
             rates: Rates::default(),
             recorder: self.plan.recorder()?,
+            throttle: self.control.throttle.clone(),
         };
         let mut tasks = JoinSet::new();
         tasks.spawn(upstream.receive(receiver, link, stopped.clone()));
@@ -242,6 +244,7 @@ struct Monitor {
     report: Reporter,
     rates: Rates,
     recorder: Recorder,
+    throttle: Throttle,
 }
 
 impl Monitor {
@@ -315,6 +318,7 @@ impl Monitor {
             spool_bytes,
             replay_bytes_per_second: replay_rate,
             source_bytes_per_second: source_rate,
+            wal_max_rate: self.throttle.for_wal(),
         };
         let lag_seconds = sentinel::set_stream(&self.target, &self.migration, &positions).await?;
         // That commit waited for the disk, and so for all that was applied before.

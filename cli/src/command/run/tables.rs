@@ -21,7 +21,7 @@ use crate::copy::{draft, pool, steps};
 use crate::error::{Context, Error, Exit, Result};
 use crate::model::{Phase, TableName};
 use crate::selection::Origin;
-use crate::source::catalog::{self, Sizes, Table};
+use crate::source::catalog::{self, NEVER_BINARY, Sizes, Table};
 use crate::source::dump::Tools;
 use crate::source::snapshot::{self, SnapshotHolder};
 use crate::source::{self, slot};
@@ -169,7 +169,7 @@ impl Run {
         let doing = || format!("begin the copy of {table}");
         client.batch_execute("begin").await.on_target(doing)?;
         queue::copy_again(client, &self.config.name, table).await?;
-        queue::renew_columns(client, &self.config.name, table).await?;
+        queue::renew_columns(client, &self.config.name, std::slice::from_ref(table), NEVER_BINARY).await?;
         if let Some(request) = request {
             requests::set(client, request.id, "running", None).await?;
         }
@@ -182,6 +182,7 @@ impl Run {
     async fn copy_late(&self, tables: &Tables, table: &TableName) -> Result<()> {
         queue::restart_split_tables(&self.target, &self.config.name, false).await?;
         let holder = SnapshotHolder::new(self.source_client("pgmig snapshot").await?, None).await?;
+        self.renew_columns(&source::columns::forms(&holder.client).await?).await?;
         let tag = snapshot::tag(&holder.client).await?;
         let snapshot = tag.parse().during(Exit::Source, || "read the tag of the snapshot".into())?;
         tables.set(table, Copy::Running(Some(Tag { snapshot, lsn: holder.lsn })));

@@ -2,7 +2,7 @@
 
 pub mod special;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use crate::config::requirements::Requirements;
 use crate::model::name::identifier;
@@ -14,7 +14,7 @@ use crate::target::objects::refresh_statement;
 use crate::target::queue::Step;
 
 /// What a failure of these does not stop: the data are right without them. They are listed at the end.
-const NOT_BLOCKING: [&str; 10] = [
+const NOT_BLOCKING: [&str; 11] = [
     "COMMENT",
     "ACL",
     "DEFAULT ACL",
@@ -25,6 +25,7 @@ const NOT_BLOCKING: [&str; 10] = [
     "PUBLICATION TABLES IN SCHEMA",
     "PROCEDURAL LANGUAGE",
     "STATISTICS",
+    "SUBSCRIPTION",
 ];
 
 /// What the steps of the schema are made from.
@@ -62,6 +63,12 @@ fn relation(entry: &Entry) -> TableName {
     TableName::new(entry.schema.clone().unwrap_or_default(), entry.tag.clone())
 }
 
+/// A name as the dump's table of contents has it: without line breaks.
+fn printed(name: &TableName) -> TableName {
+    let print = |part: &str| part.replace(['\n', '\r'], " ");
+    TableName::new(print(&name.schema), print(&name.table))
+}
+
 /// Whether it speaks of the database itself.
 fn of_database(entry: &Entry) -> bool {
     entry.kind.starts_with("DATABASE")
@@ -89,12 +96,13 @@ pub fn add(schema: &Schema<'_>, steps: &mut Vec<Step>) {
                 steps.push(step("schema", "EXTENSION", None, &entry.tag, statement, true));
             }
             "USER MAPPING" => steps.extend(special::user_mapping(entry)),
+            "SUBSCRIPTION" => steps.push(special::subscription(entry)),
             _ => {
                 let facts = schema.objects.and_then(|objects| objects.get(&(entry.catalog, entry.oid)));
                 let before = steps.len();
                 entry_steps(section, entry, facts, steps);
                 for step in &mut steps[before..] {
-                    if step.table.as_ref().is_some_and(|table| late.contains(table)) {
+                    if step.table.as_ref().is_some_and(|table| late.contains(&printed(table))) {
                         step.stage = "rest".into();
                     }
                 }
@@ -110,11 +118,10 @@ pub fn add(schema: &Schema<'_>, steps: &mut Vec<Step>) {
         steps.extend(schema.parents.iter().map(|table| analyze("rest", table)));
     }
     // In the order of the dump a view comes after those it reads.
-    let populated: HashSet<&TableName> = schema.populated.iter().collect();
+    let populated: HashMap<TableName, &TableName> = schema.populated.iter().map(|view| (printed(view), view)).collect();
     for entry in schema.pre.iter().chain(schema.post).filter(|entry| entry.kind == "MATERIALIZED VIEW") {
-        let view = relation(entry);
-        if populated.contains(&view) {
-            let mut statement = refresh_statement(&view);
+        if let Some(view) = populated.get(&relation(entry)) {
+            let mut statement = refresh_statement(view);
             if schema.analyze {
                 statement.push_str(&format!(";\nanalyze {}", view.sql()));
             }
@@ -201,6 +208,9 @@ fn entry_steps(section: Section, entry: &Entry, facts: Option<&ObjectFacts>, ste
                 _ => step("constraint", kind, table, sql, true),
             }
         }
+        // Of a domain, not valid on the source: rows that break it change there all the same, and apply reads
+        // their values anew.
+        ("CHECK CONSTRAINT", _) if facts.is_none() => step("finish", kind, None, sql, true),
         ("CONSTRAINT" | "CHECK CONSTRAINT" | "STATISTICS", _) => step("constraint", kind, table, sql, blocking),
         ("FK CONSTRAINT", "not valid" | "partitioned") => step("foreign_key", kind, table, sql, false),
         ("FK CONSTRAINT", _) => {
@@ -208,6 +218,11 @@ fn entry_steps(section: Section, entry: &Entry, facts: Option<&ObjectFacts>, ste
             let first = first.trim_end().trim_end_matches(';');
             // The tag is "table constraint"; the table's name is known, the rest is the constraint.
             let constraint = table.as_ref().and_then(|table| entry.tag.strip_prefix(&format!("{} ", table.table)));
+            // Not so where it has a line break.
+            let named = |name: &&str| {
+                [*name, &identifier(name)].iter().any(|name| first.contains(&format!(" ADD CONSTRAINT {name} ")))
+            };
+            let constraint = constraint.filter(named);
             match (&table, constraint) {
                 // Rows that it refers to are left out.
                 _ if fact == "unchecked" => {

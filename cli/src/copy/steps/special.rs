@@ -9,11 +9,13 @@ use crate::source::roles::{Kind, MappingSecret, RoleStatement, is_secret};
 use crate::source::script;
 use crate::target::queue::Step;
 
-/// Stands in a stored statement where the session gets a password.
+/// Stands in a stored statement where the session gets what is kept from sight.
 const HIDDEN: &str = "***";
 /// Kinds whose statements are stored without their password.
 pub const ROLE_PASSWORD: &str = "ROLE PASSWORD";
 pub const MAPPING_PASSWORD: &str = "USER MAPPING PASSWORD";
+/// The kind whose statements are stored without the connection string, which may hold a password.
+pub const SUBSCRIPTION: &str = "SUBSCRIPTION";
 /// The kind of what removes an object that is in the way.
 pub const DROP: &str = "DROP";
 
@@ -109,6 +111,24 @@ fn list(text: &str) -> Vec<&str> {
     found
 }
 
+/// A subscription as the dump leaves it: disabled, its publisher not asked.
+pub fn subscription(entry: &Entry) -> Step {
+    let sql = subscription_to(&entry.sql, HIDDEN).unwrap_or_default();
+    step("rest", SUBSCRIPTION, None, &entry.tag, sql, false)
+}
+
+/// The statement that makes a subscription, with another connection string. None if it is no such statement.
+pub fn subscription_to(sql: &str, conninfo: &str) -> Option<String> {
+    let (before, after) = cut_at(sql, " CONNECTION ")?;
+    let quoted = after.trim_start().trim_start_matches('E').strip_prefix('\'')?;
+    let bytes = quoted.as_bytes();
+    let mut end = 0;
+    while bytes.get(end..end + 2) == Some(b"''") || *bytes.get(end)? != b'\'' {
+        end += if bytes[end] == b'\'' { 2 } else { 1 };
+    }
+    Some(format!("{before} CONNECTION {}{}", literal(conninfo), &quoted[end + 1..]))
+}
+
 /// An extension with what it needs, in the version that is asked for.
 pub fn extension(entry: &Entry, requirements: Option<&Requirements>) -> String {
     let (first, rest) = script::first_statement(&entry.sql);
@@ -174,9 +194,21 @@ pub fn drops(statements: Vec<String>) -> Vec<Step> {
     };
     let made = |sql: String| {
         let name = sql.split_once(" IF EXISTS ").map_or(sql.as_str(), |(_, name)| name).to_string();
-        step("schema", DROP, None, &name, sql, true)
+        step("schema", DROP, None, &name, drop_subscription(&sql).unwrap_or(sql), true)
     };
     statements.into_iter().filter(in_the_way).map(made).collect()
+}
+
+/// Drops a subscription and not its slot on the publisher, which may be that of the source's. One that is
+/// enabled is refused.
+fn drop_subscription(sql: &str) -> Option<String> {
+    let (subscription, _) = script::name(sql.strip_prefix("DROP SUBSCRIPTION IF EXISTS ")?)?;
+    let (name, text) = (identifier(&subscription), literal(&subscription));
+    Some(format!(
+        "do $pgmig$ begin if exists (select from pg_catalog.pg_subscription where subname = {text} and subdbid = \
+         (select oid from pg_catalog.pg_database where datname = current_database())) then \
+         alter subscription {name} set (slot_name = none); drop subscription {name}; end if; end $pgmig$"
+    ))
 }
 
 /// Drops large objects by the numbers that are to come.
@@ -215,6 +247,18 @@ mod tests {
         );
         let bare = user_mapping(&entry("USER MAPPING", "x", "CREATE USER MAPPING FOR PUBLIC SERVER s;\n"));
         assert_eq!(bare[0].statement, "CREATE USER MAPPING FOR PUBLIC SERVER s");
+    }
+
+    #[test]
+    fn a_subscription_is_stored_without_its_connection() {
+        let sql = "CREATE SUBSCRIPTION \"a CONNECTION b\" CONNECTION 'host=a password=''x; y' PUBLICATION p WITH (connect = false, slot_name = 's');\n\n\nALTER SUBSCRIPTION x OWNER TO \"o CONNECTION 'p\";";
+        let made = subscription(&entry("SUBSCRIPTION", "a CONNECTION b", sql)).statement;
+        let start = "CREATE SUBSCRIPTION \"a CONNECTION b\" CONNECTION '***' PUBLICATION p WITH (connect = false, slot_name = 's');";
+        assert!(made.starts_with(start) && made.ends_with("\"o CONNECTION 'p\";"), "{made}");
+        assert_eq!(subscription_to(&made, "host=a password='x; y").as_deref(), Some(sql));
+        let escaped = subscription_to("CREATE SUBSCRIPTION s CONNECTION  E'a\\\\b' PUBLICATION p", "c");
+        assert_eq!(escaped.as_deref(), Some("CREATE SUBSCRIPTION s CONNECTION 'c' PUBLICATION p"));
+        assert_eq!(subscription_to("CREATE SUBSCRIPTION s CONNECTION 'open", "c"), None);
     }
 
     #[test]
@@ -269,13 +313,20 @@ mod tests {
     fn schemas_and_extensions_are_not_dropped() {
         let given = [
             "DROP TABLE IF EXISTS a.b",
+            "DROP SUBSCRIPTION IF EXISTS \"S u\"",
             "DROP SCHEMA IF EXISTS a",
             "DROP EXTENSION IF EXISTS x",
             "ALTER TABLE IF EXISTS ONLY a.b DROP CONSTRAINT IF EXISTS c",
             "ALTER TABLE a ALTER COLUMN b DROP DEFAULT",
             "CREATE OR REPLACE VIEW v AS SELECT 1",
         ];
-        let names: Vec<String> = drops(given.map(String::from).into()).into_iter().map(|step| step.name).collect();
-        assert_eq!(names, ["a.b", "ONLY a.b DROP CONSTRAINT IF EXISTS c"]);
+        let made = drops(given.map(String::from).into());
+        let names: Vec<&str> = made.iter().map(|step| step.name.as_str()).collect();
+        assert_eq!(names, ["a.b", "\"S u\"", "ONLY a.b DROP CONSTRAINT IF EXISTS c"]);
+        let of_subscription = &made[1].statement;
+        assert!(
+            of_subscription.contains("alter subscription \"S u\" set (slot_name = none); drop subscription \"S u\";"),
+            "{of_subscription}"
+        );
     }
 }

@@ -32,6 +32,8 @@ pub struct Abilities {
     pub closed: Vec<String>,
     /// Tables whose rows row security would hide from the role.
     pub hidden: Vec<TableName>,
+    /// Partitions by the hash of an enum, which is that of an oid: on another server rows belong elsewhere.
+    pub hashed_by_enum: Vec<TableName>,
 }
 
 /// A column of any table, moved or not, whose type wal2json prints as broken JSON: it leaves a name
@@ -96,6 +98,8 @@ pub async fn abilities(client: &Client) -> Result<Abilities> {
     let unreadable_roots = names(client, "p", closed_to_it, doing).await?;
     // With row_security = off reading these is an error, never a smaller copy.
     let hidden = names(client, "r", "pg_catalog.row_security_active(c.oid)", "look for row security").await?;
+    let doing = "look for partitions by the hash of an enum";
+    let hashed_by_enum = names(client, "r", HASHED_BY_ENUM, doing).await?;
     Ok(Abilities {
         version: row.get(0),
         encoding: row.get(1),
@@ -111,8 +115,21 @@ pub async fn abilities(client: &Client) -> Result<Abilities> {
         unreadable_roots,
         closed: closed_schemas(client).await?,
         hidden,
+        hashed_by_enum,
     })
 }
+
+const HASHED_BY_ENUM: &str = "\
+c.relispartition
+and exists (select from pg_catalog.pg_partition_ancestors(c.oid) a
+                   join pg_catalog.pg_partitioned_table p on p.partrelid = a.relid
+             where p.partstrat = 'h'
+               and (exists (select from pg_catalog.pg_opclass o
+                             where o.oid = any (p.partclass::oid[]) and o.opcname = 'enum_ops')
+                    or exists (select from pg_catalog.pg_attribute k
+                                      join pg_catalog.pg_type t on t.oid = k.atttypid
+                                      join pg_catalog.pg_type e on e.oid = t.typelem
+                                where k.attrelid = p.partrelid and k.attnum = any (p.partattrs::int2[]) and e.typtype = 'e')))";
 
 async fn names(client: &Client, kinds: &str, condition: &str, doing: &str) -> Result<Vec<TableName>> {
     let rows = client

@@ -20,7 +20,7 @@ use tokio::sync::watch;
 use crate::crash;
 use crate::error::{Error, Exit};
 use crate::model::Lsn;
-use crate::model::wire::Damaged;
+use crate::model::wire::{Damaged, Item, Reader};
 use frame::{read_body, read_header};
 
 #[derive(Debug, thiserror::Error)]
@@ -92,7 +92,7 @@ pub struct Opened {
     /// Everything up to the end of this commit record is in the spool or was before; zero if the
     /// spool is empty.
     pub durable: Lsn,
-    /// Everything up to here was in segments that are gone; zero if none are.
+    /// Everything up to here was in segments that are gone, at least its beginning; zero if none are.
     pub base: Lsn,
     /// Bytes cut off behind the last whole transaction.
     pub cut_bytes: u64,
@@ -139,6 +139,8 @@ impl Spool {
         let (mut end, mut durable) =
             (Position { segment: segments.first().copied().unwrap_or(0), ..Position::default() }, Lsn::ZERO);
         let (mut total, mut newest, mut base) = (0, Lsn::ZERO, Lsn::ZERO);
+        // Behind the head of the first segment; and whether a transaction is open there.
+        let (mut first, mut within) = (None, false);
         for &segment in &segments {
             let path = shared.path(segment);
             let io = |source| SpoolError::Io { path: path.clone(), source };
@@ -157,6 +159,12 @@ impl Spool {
                             base = header.end_lsn;
                             end = Position { segment, frame: header.size(), record: 0 };
                             durable = base;
+                            first = Some((segment, header.size()));
+                        } else if first == Some((segment, at)) {
+                            within = !begins_whole(read_body(&file, &path, at, &header)?);
+                        }
+                        if within && header.boundary {
+                            (base, within) = (base.max(header.end_lsn), false);
                         }
                         at += header.size();
                         newest = newest.max(header.end_lsn);
@@ -239,11 +247,18 @@ impl Spool {
     }
 }
 
+/// Whether what is in a frame does not go on with a transaction of frames before it.
+fn begins_whole(body: Vec<u8>) -> bool {
+    let mut reader = Reader::default();
+    reader.open(body.into());
+    matches!(reader.next(), Ok(None | Some(Item::Begin { .. } | Item::Abort)) | Err(_))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::model::TableName;
-    use crate::model::wire::{Commit, Encoder, Item, Kind, Shape, Value};
+    use crate::model::wire::{Commit, Encoder, Kind, Shape, Value};
     use crate::stream::assemble::Frame;
 
     fn frame(end: u64, boundary: bool) -> Frame {
@@ -417,5 +432,35 @@ mod tests {
         let again = Spool::open(dir.path()).unwrap();
         assert_eq!((again.base, again.durable, again.cut_bytes), (Lsn(end - 1), Lsn(end), 0));
         assert_eq!(read_all(&mut again.spool.reader()), [end]);
+    }
+    #[test]
+    fn of_a_transaction_that_lost_its_beginning_with_a_segment_the_target_must_have_all() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut opened = Spool::open(dir.path()).unwrap();
+        opened.writer.append(&frame(1, true)).unwrap();
+        let shape =
+            Shape { table: TableName::new("s", "t"), columns: vec!["a".into()], types: Vec::new(), key: Vec::new() };
+        let mut rng = fastrand::Rng::with_seed(7);
+        let value: Vec<u8> = (0..8 << 20).map(|_| rng.u8(1..)).collect();
+        let mut begun = false;
+        while opened.writer.at.segment == 0 {
+            let mut encoder = Encoder::default();
+            if !std::mem::replace(&mut begun, true) {
+                encoder.begin(2);
+            }
+            encoder.relation(0, &shape);
+            encoder.change(Kind::Insert, 0);
+            encoder.value(Value::Text(&value));
+            let piece = Frame { body: encoder.buffer, boundary: false, end_lsn: Lsn::ZERO };
+            opened.writer.append(&piece).unwrap();
+        }
+        let mut encoder = Encoder::default();
+        encoder.commit(Commit { end_lsn: Lsn(2), commit_at: 0 });
+        opened.writer.append(&Frame { body: encoder.buffer, boundary: true, end_lsn: Lsn(2) }).unwrap();
+        opened.writer.append(&frame(3, true)).unwrap();
+        opened.spool.prune(Position { segment: 1, ..Position::default() }).unwrap();
+        drop(opened);
+        let again = Spool::open(dir.path()).unwrap();
+        assert_eq!((again.base, again.durable, again.cut_bytes), (Lsn(2), Lsn(3), 0));
     }
 }

@@ -9,12 +9,13 @@ use std::sync::atomic::Ordering;
 
 use super::frame::Header;
 use super::{Position, Result, Shared, SpoolError};
+use crate::crash;
 use crate::model::Lsn;
 use crate::model::wire::ABORT;
 use crate::stream::assemble::Frame;
 
-/// Bytes after which a new segment is begun.
-const SEGMENT: u64 = 64 << 20;
+/// Bytes after which a new segment is begun. Builds for development come to that in their tests.
+const SEGMENT: u64 = if cfg!(debug_assertions) { 4 << 20 } else { 64 << 20 };
 /// Memory that is given back after a frame with one large value.
 const LARGE: usize = 4 << 20;
 
@@ -66,7 +67,9 @@ impl SpoolWriter {
     pub fn append(&mut self, frame: &Frame) -> Result<()> {
         if self.at.frame >= SEGMENT {
             self.file.sync_data().map_err(|source| SpoolError::Io { path: self.path.clone(), source })?;
+            crash::before(crash::SEGMENT);
             self.begin_segment()?;
+            crash::after(crash::SEGMENT);
         }
         self.write(frame, false)
     }

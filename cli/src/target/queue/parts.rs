@@ -390,21 +390,27 @@ pub async fn pending_tables(client: &Client, migration: &str) -> Result<Vec<Tabl
     Ok(rows.iter().map(|row| TableName::new(row.get::<_, String>(0), row.get::<_, String>(1))).collect())
 }
 
-/// Has a table that is copied again copied with the columns that it has on the target by now.
-pub async fn renew_columns(client: &Client, migration: &str, table: &TableName) -> Result<()> {
+/// Has tables copied with the columns that they have on the target by now. Those that have changed go as text,
+/// since their types may be others too; so do types of the user's, and those that `never_binary` matches.
+pub async fn renew_columns(client: &Client, migration: &str, tables: &[TableName], never_binary: &str) -> Result<()> {
+    let (schemas, names) = names(tables);
     client
         .execute(
-            "update pgmig.part
-                set columns = array(select a.attname::text from pg_catalog.pg_attribute a
-                                     where a.attrelid = $4::text::regclass and a.attnum > 0
-                                       and not a.attisdropped and a.attgenerated = ''
-                                     order by a.attnum),
-                    format = 'text'
-              where migration = $1 and schema_name = $2 and table_name = $3",
-            &[&migration, &table.schema, &table.table, &table.sql()],
+            "update pgmig.part p
+                set columns = now.columns, format = 'text'
+               from unnest($2::text[], $3::text[]) as t (schema_name, table_name),
+                    lateral (select array_agg(a.attname::text order by a.attnum) filter (where a.attgenerated = '') as columns,
+                                    bool_or(a.atttypid >= 10000 or y.typname ~ $4) as of_own_types
+                               from pg_catalog.pg_attribute a
+                                    join pg_catalog.pg_type y on y.oid = a.atttypid
+                              where a.attrelid = pg_catalog.to_regclass(pg_catalog.format('%I.%I', t.schema_name, t.table_name))
+                                and a.attnum > 0 and not a.attisdropped) now
+              where p.migration = $1 and p.schema_name = t.schema_name and p.table_name = t.table_name
+                and (p.columns <> now.columns or now.of_own_types)",
+            &[&migration, &schemas, &names, &never_binary],
         )
         .await
-        .on_target(|| format!("plan the copy of {table} anew"))?;
+        .on_target(|| "plan the copy of altered tables anew".into())?;
     Ok(())
 }
 

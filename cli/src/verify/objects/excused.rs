@@ -107,6 +107,8 @@ impl Excused {
         };
         match property {
             "row security" => pending(&["finish"], "ROW SECURITY", object.step.as_deref()),
+            // Of a partition's trigger, which its root's step makes.
+            "enabled" => pending(&["finish"], "TRIGGER", None),
             "populated" => pending(&["refresh"], "", None),
             "validated" => pending(&["validate", "foreign_key"], "", object.step.as_deref()),
             _ if property.starts_with("identity of ") => pending(&["finish"], "IDENTITY", None),

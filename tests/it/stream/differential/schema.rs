@@ -38,7 +38,7 @@ pub struct Schema {
     pub tables: Vec<Table>,
 }
 
-const TYPES: [&str; 19] = [
+const TYPES: [&str; 27] = [
     "text",
     "bytea",
     "int8",
@@ -58,6 +58,14 @@ const TYPES: [&str; 19] = [
     "char(4)",
     "mood",
     "pair",
+    "point",
+    "xml",
+    "numeric[]",
+    "numrange",
+    "timetz",
+    "money",
+    "tsvector",
+    "bpchar(3)[]",
 ];
 /// wal2json 2.5 is not let near these.
 const NUMBERS: [&str; 4] = ["float8", "float4", "numeric", "numeric(12,3)"];

@@ -101,7 +101,7 @@ impl Cutover<'_> {
         // The plugin of the way forth, if the target's server has it and it loses nothing there.
         let plugin = match run.sentinel().await?.plugin.as_str() {
             "wal2json"
-                if can.encoding == "UTF8" && matches!(slot::wal2json_keeps_nan(&self.target).await, Ok(true)) =>
+                if can.encoding == "UTF8" && matches!(slot::wal2json_keeps_nan(&self.target).await, Ok(Some(true))) =>
             {
                 "wal2json"
             }
