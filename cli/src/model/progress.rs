@@ -50,3 +50,22 @@ pub struct Progress {
     pub started_at: jiff::Timestamp,
     pub done_at: Option<jiff::Timestamp>,
 }
+
+#[cfg(test)]
+impl Progress {
+    /// One in the middle of its work, for tests.
+    pub fn sample(phase: &str) -> Progress {
+        let json = serde_json::json!({
+            "migration": "default", "phase": phase, "interrupted_phase": null, "tables_done": 1, "tables_total": 2,
+            "bytes_done": 1 << 30, "bytes_total": 4_i64 << 30, "copy_bytes_per_second": null, "steps_done": 0,
+            "steps_total": 2, "steps_failed": 0, "startpos": "0/1", "write_lsn": "1/0", "flush_lsn": "1/0",
+            "replay_lsn": "0/1", "source_lsn": "1/0", "lag_bytes": 4 << 20, "lag_seconds": 9.0, "spool_bytes": 0,
+            "applied_transactions": 1, "applied_rows": 1, "endpos": null, "apply": true, "eta_seconds": null,
+            "last_error": null, "plugin": "pgoutput", "slot_name": "pgmig_default", "conflicts": 0, "follow": true,
+            "running": true, "replay_bytes_per_second": null, "source_bytes_per_second": null,
+            "catch_up_seconds": null, "max_rate": null, "max_source_connections": null, "stop": null,
+            "way_back": null, "is_way_back": false, "started_at": "2026-01-01T00:00:00Z", "done_at": null
+        });
+        serde_json::from_value(json).expect("every field is there")
+    }
+}

@@ -112,3 +112,90 @@ fn next(found: &Diagnosis) -> &'static str {
         (None, false) => "`pgmig status --watch`",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::stall::{Blocked, Cause, Holder, Mend, Vacuum};
+    use crate::model::status::SourceHealth;
+    use crate::model::{Place, Progress};
+
+    #[test]
+    fn the_verdict_comes_first_and_then_what_it_was_drawn_from() {
+        let holder = |pid, prepared: Option<&str>| Holder {
+            pid,
+            backend: "client backend".into(),
+            role: "app".into(),
+            application: "psql".into(),
+            state: "idle in transaction".into(),
+            transaction_seconds: 75.0,
+            query_seconds: 60.0,
+            statement: "lock table t".into(),
+            prepared: prepared.map(str::to_string),
+        };
+        let blocked = Blocked {
+            pid: 7,
+            name: "pgmig part 3".into(),
+            seconds: 4.2,
+            mode: "AccessExclusiveLock".into(),
+            on: "public.t".into(),
+            holders: vec![42, 0],
+        };
+        let waits = |work, event: &str| Waits {
+            work,
+            sessions: 2,
+            events: vec![(event.into(), 0.75), ("running".into(), 0.25)],
+        };
+        let vacuum = Vacuum {
+            pid: 9,
+            relation: "public.big".into(),
+            phase: "scanning heap".into(),
+            done: Some(0.5),
+            automatic: true,
+            against_wraparound: true,
+            seconds: 3700.0,
+        };
+        let target = Seen {
+            waits: vec![waits(Work::Copy, "Lock: relation")],
+            blocked: vec![blocked],
+            holders: vec![holder(42, None), holder(0, Some("left over"))],
+            vacuums: vec![vacuum],
+        };
+        let source = Seen { waits: vec![waits(Work::Stream, "Activity: WalSenderMain")], ..Seen::default() };
+        let health = SourceHealth {
+            wal_status: Some("reserved".into()),
+            active: true,
+            retained_bytes: Some(1 << 30),
+            safe_bytes: None,
+            oldest_snapshot: None,
+        };
+        let watched = Watched {
+            before: Progress::sample("copy"),
+            after: Progress::sample("copy"),
+            seconds: 2.0,
+            target,
+            source: Some(source),
+            health: Some(health),
+            copying: vec!["public.t".into()],
+            still: vec!["public.t".into(), "public.big 3/7".into()],
+        };
+        let mend = Mend { place: Place::Target, statement: "select pg_terminate_backend(42);".into() };
+        let found =
+            Diagnosis { cause: Cause::Lock, stalled: true, text: "pgmig part 3 waits".into(), mend: Some(mend) };
+        let expected = "\
+migration `default` in phase copy
+verdict  pgmig part 3 waits
+mend     on the target: select pg_terminate_backend(42);
+blocked  target: pgmig part 3 (pid 7) for 4.2 s: AccessExclusiveLock on public.t, behind pid 42, a prepared transaction
+holder   target: pid 42 (psql, app) idle in transaction, transaction 1 min 15 s, statement 1 min 00 s: lock table t
+holder   target: prepared transaction 'left over' for 1 min 15 s
+vacuum   target: autovacuum of public.big, scanning heap, 50 % read, for 1 h 01 min (pid 9), to prevent wraparound
+waits    target copy    2 sessions: 75 % Lock: relation, 25 % running
+waits    source stream  2 sessions: 75 % Activity: WalSenderMain, 25 % running
+still    no byte in 2.0 s of public.t, public.big 3/7
+source   slot reserved, keeps 1.0 GiB of WAL, no limit
+next     run what mends it if you may, then `pgmig stalls` again
+";
+        assert_eq!(text(&watched, &found), expected);
+    }
+}

@@ -306,22 +306,6 @@ fn rate(before: i64, after: i64, seconds: f64) -> u64 {
 mod tests {
     use super::*;
 
-    fn progress(phase: &str, spool_bytes: i64, write_lsn: &str) -> Progress {
-        let json = serde_json::json!({
-            "migration": "default", "phase": phase, "interrupted_phase": null, "tables_done": 1, "tables_total": 2,
-            "bytes_done": 1 << 30, "bytes_total": 4_i64 << 30, "copy_bytes_per_second": null, "steps_done": 0,
-            "steps_total": 2, "steps_failed": 0, "startpos": "0/1", "write_lsn": write_lsn, "flush_lsn": write_lsn,
-            "replay_lsn": "0/1", "source_lsn": "1/0", "lag_bytes": 4 << 20, "lag_seconds": 9.0,
-            "spool_bytes": spool_bytes, "applied_transactions": 1, "applied_rows": 1, "endpos": null, "apply": true,
-            "eta_seconds": null, "last_error": null, "plugin": "pgoutput", "slot_name": "pgmig_default",
-            "conflicts": 0, "follow": true, "running": true, "replay_bytes_per_second": null,
-            "source_bytes_per_second": null, "catch_up_seconds": null, "max_rate": null,
-            "max_source_connections": null, "stop": null, "way_back": null, "is_way_back": false,
-            "started_at": "2026-01-01T00:00:00Z", "done_at": null
-        });
-        serde_json::from_value(json).expect("progress")
-    }
-
     fn waits(work: Work, events: &[(&str, f64)]) -> Waits {
         Waits { work, sessions: 4, events: events.iter().map(|(event, share)| (event.to_string(), *share)).collect() }
     }
@@ -331,7 +315,7 @@ mod tests {
     }
 
     fn watched(phase: &str, spool_bytes: i64, target: Seen, source: Option<Seen>) -> Watched {
-        let mut after = progress(phase, spool_bytes, "1/0");
+        let mut after = Progress { spool_bytes, ..Progress::sample(phase) };
         let before = after.clone();
         after.bytes_done += 20 << 20;
         after.applied_rows += 1;
