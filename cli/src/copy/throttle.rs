@@ -37,6 +37,13 @@ impl State {
         let all = self.for_wal.into_iter().chain(self.max_rate).min()?;
         Some((all / (self.others + 1)).max(1))
     }
+
+    fn limit(&mut self, asked: &Asked) {
+        let processes = asked.joined + 1;
+        let workers = |most: usize| most.saturating_sub(OTHER_SESSIONS) / processes;
+        self.max_connections = asked.max_source_connections.map(|most| OTHER_SESSIONS + workers(most));
+        (self.max_rate, self.others) = (asked.max_rate, asked.joined as u64);
+    }
 }
 
 /// What timers and the target have cost may be caught up on, up to this.
@@ -57,11 +64,15 @@ impl Throttle {
 
     /// What people allow: a rate of all that copy, and sessions with the source.
     pub fn limit(&self, asked: &Asked) {
-        let processes = asked.joined + 1;
-        let workers = |most: usize| most.saturating_sub(OTHER_SESSIONS) / processes;
-        let connections = asked.max_source_connections.map(|most| OTHER_SESSIONS + workers(most));
+        self.change(|state| state.limit(asked));
+    }
+
+    /// That, and in a process that joined the rate of the run while the source keeps too much WAL: at once, so
+    /// that there is no moment without either.
+    pub fn heed(&self, asked: &Asked) {
         self.change(|state| {
-            (state.max_rate, state.max_connections, state.others) = (asked.max_rate, connections, asked.joined as u64);
+            state.limit(asked);
+            state.for_wal = asked.wal_max_rate;
         });
     }
 

@@ -174,6 +174,19 @@ pub async fn took(client: &Client, migration: &str, attempt: i32, position: i32)
     Ok(Duration::from_secs_f64(row.get::<_, f64>(0).max(0.0)))
 }
 
+/// A run goes on behind endpos, unless a cutover has been undone since it looked.
+pub async fn go_on(client: &Client, migration: &str) -> Result<()> {
+    client
+        .execute(
+            "update pgmig.sentinel set phase = 'cutover', interrupted_phase = null, last_error = null
+              where migration = $1 and coalesce(interrupted_phase, phase) = 'cutover'",
+            &[&migration],
+        )
+        .await
+        .on_target(|| "enter phase cutover again".into())?;
+    Ok(())
+}
+
 /// Opens endpos again: the run goes on following.
 pub async fn reopen(client: &Client, migration: &str) -> Result<()> {
     client

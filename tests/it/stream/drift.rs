@@ -355,7 +355,7 @@ async fn values_that_the_source_has_computed_for_a_new_column_are_read_there() -
         assert!(stopped.stderr.contains(told), "{}", stopped.stderr);
         life.target.batch_execute(ddl).await.expect("the DDL that was named is what the target lacks");
         do_all(&life, &["insert into t (id) values (63); update t set body = 'short' where id = 9"]).await;
-        let run = life.run();
+        let run = life.follow().await;
         life.end(run).await;
     }
     Ok(())

@@ -14,7 +14,7 @@ use crate::report::Reporter;
 use crate::selection::select;
 use crate::source::catalog::Sizes;
 use crate::target::install::{self, Flavour};
-use crate::target::{queue, sentinel};
+use crate::target::{cutover as record, queue, sentinel};
 use crate::{preflight, source};
 
 pub(super) enum Entered {
@@ -105,7 +105,9 @@ async fn begin_or_go_on(
             }
             report.info(format!("going on with migration `{}` in phase {}", config.name, found.phase));
             // A phase that failed is entered again.
-            if !found.paused {
+            if found.phase == Phase::Cutover {
+                record::go_on(&target, &config.name).await?;
+            } else if !found.paused {
                 sentinel::set_phase(&target, &config.name, found.phase).await?;
             }
             Run::new(given, told, steered, (source, target), flavour, plan, filters).await?

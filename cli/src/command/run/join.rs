@@ -104,9 +104,7 @@ async fn help(
 
 /// Keeps to what people allow the copy, and to what the run does while the source keeps too much WAL.
 async fn heed(target: &Client, migration: &str, throttle: &Throttle) -> Result<()> {
-    let asked = sentinel::asked(target, migration).await?;
-    throttle.limit(&asked);
-    throttle.set(asked.wal_max_rate);
+    throttle.heed(&sentinel::asked(target, migration).await?);
     Ok(())
 }
 
