@@ -10,10 +10,12 @@ use tokio_postgres::Client;
 
 use super::align::{self, Aligned};
 use super::digest::{self, Form, Reading};
+use super::objects::ComparedObjects;
 use crate::config::Conninfo;
 use crate::connect::Side;
 use crate::error::{Context, Exit, Result};
-use crate::model::{RowDifference, TableDifference, TableName};
+use crate::model::history::{Difference, Verification};
+use crate::model::{Lsn, RowDifference, TableDifference, TableName};
 use crate::target::{checks, queue};
 
 /// How it is compared.
@@ -36,6 +38,37 @@ pub struct Compared {
     pub rows: i64,
     pub bytes: u64,
     pub differences: Vec<TableDifference>,
+}
+
+impl Compared {
+    /// What is kept of it on the target, for `pgmig report`. `lsn` is where both sides stood, if apply was held.
+    pub fn noted(
+        &self,
+        objects: Option<&ComparedObjects>,
+        lsn: Option<Lsn>,
+        quick: bool,
+        took: Duration,
+        held: Option<Duration>,
+    ) -> Verification {
+        let rows = self.differences.iter();
+        let rows = rows.map(|found| Difference { table: found.table.to_string(), what: found.what.clone() });
+        let objects = objects.into_iter().flat_map(|found| &found.differences);
+        let objects = objects.map(|found| Difference {
+            table: format!("{} {}", found.kind, found.object),
+            what: format!("{} {}", found.property, found.what).trim().to_string(),
+        });
+        Verification {
+            at: jiff::Timestamp::now(),
+            lsn,
+            quick,
+            tables: self.tables as i64,
+            rows: self.rows,
+            bytes: self.bytes as i64,
+            seconds: took.as_secs_f64(),
+            held_seconds: held.map(|held| held.as_secs_f64()),
+            differences: rows.chain(objects).collect(),
+        }
+    }
 }
 
 /// Told of the bytes that were read on the source, and of all there are.

@@ -103,6 +103,9 @@ async fn a_cutover_that_verifies_stops_no_writes_while_both_sides_differ() -> Ou
     let steps = "select string_agg(step || ' ' || state, ', ' order by position) from pgmig.cutover where step in ('verify', 'proof') \
                  and attempt = (select max(attempt) from pgmig.cutover)";
     assert_eq!(life.on_target(steps).await, "verify done, proof done");
+    // For the report: two that differed, a rehearsal and this one, beside that of the repair.
+    let noted = "select string_agg((differences = '[]')::text, ' ' order by at) from pgmig.verification";
+    assert!(life.on_target(noted).await.ends_with("false true true"), "{}", life.on_target(noted).await);
     life.connect_again().await;
     harness::assert_same(&life.pair).await;
     Ok(())

@@ -15,7 +15,6 @@ use crate::command::run::{default_dir, identity};
 use crate::config::Conninfo;
 use crate::connect::{self, Side};
 use crate::error::{Error, Exit, Result};
-use crate::model::history::{Difference, Verification};
 use crate::model::{Lsn, Phase, TableName};
 use crate::plan_db::PlanDb;
 use crate::report::{compared, json, units};
@@ -134,24 +133,9 @@ impl Verify<'_> {
 
     /// Leaves on the target what came of it, for `pgmig report`.
     async fn note(&self, outcome: &Outcome) -> Result<()> {
-        let rows = outcome.compared.differences.iter();
-        let rows = rows.map(|found| Difference { table: found.table.to_string(), what: found.what.clone() });
-        let objects = outcome.objects.iter().flat_map(|found| &found.differences);
-        let objects = objects.map(|found| Difference {
-            table: format!("{} {}", found.kind, found.object),
-            what: format!("{} {}", found.property, found.what).trim().to_string(),
-        });
-        let noted = Verification {
-            at: jiff::Timestamp::now(),
-            lsn: outcome.pause.map(|_| outcome.lsn),
-            quick: self.args.quick,
-            tables: outcome.compared.tables as i64,
-            rows: outcome.compared.rows,
-            bytes: outcome.compared.bytes as i64,
-            seconds: outcome.took.as_secs_f64(),
-            held_seconds: outcome.pause.map(|pause| pause.as_secs_f64()),
-            differences: rows.chain(objects).collect(),
-        };
+        let (objects, took) = (outcome.objects.as_ref(), outcome.took);
+        let lsn = outcome.pause.map(|_| outcome.lsn);
+        let noted = outcome.compared.noted(objects, lsn, self.args.quick, took, outcome.pause);
         // The session may have been idle for long: a new one.
         let client = connect::client(&self.target, Side::Target, "pgmig verify", &[]).await?;
         history::verified(&client, &self.args.target.name, &noted).await

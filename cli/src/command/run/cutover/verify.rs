@@ -2,12 +2,14 @@
 //! What differs ends the cutover.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::Cutover;
 use crate::cutover::Comparing;
 use crate::error::{Error, Exit, Result};
 use crate::model::{ObjectDifference, TableDifference};
 use crate::report::units;
+use crate::target::history;
 use crate::verify::align;
 use crate::verify::digest;
 use crate::verify::live::{self, Compared, How};
@@ -19,7 +21,7 @@ const NAMED: usize = 10;
 impl Cutover<'_> {
     /// Both sides at one position, before anything is stopped.
     pub(super) async fn verify(&mut self) -> Result<String> {
-        let config = self.run.config();
+        let (config, began) = (self.run.config(), Instant::now());
         let quick = self.settings.verify == Some(Comparing::Quick);
         let found = self.run.sentinel().await?;
         let (aligned, held) = align::hold(&self.target, &config.source, &config.target, &config.name, &found).await?;
@@ -33,6 +35,8 @@ impl Cutover<'_> {
         excused.large_objects = true;
         excused.until_the_end(&self.target, &config.name).await?;
         let found = objects::compare(&aligned.source.client, &aligned.target, &config.target, &excused).await?;
+        let noted = compared.noted(Some(&found), Some(aligned.lsn), quick, began.elapsed(), Some(pause));
+        history::verified(&self.target, &config.name, &noted).await?;
         let hint = if quick { "pgmig verify --quick" } else { "pgmig verify, and pgmig verify --quick" };
         same(&compared, &found, hint)?;
         Ok(format!(
