@@ -31,6 +31,22 @@ impl Disk {
         std::mem::forget(disk);
         None
     }
+    /// For the WAL of a server, which is restarted.
+    pub async fn for_wal(cluster: &Cluster, size: &str) -> Option<Disk> {
+        cluster.stop(Stop::Fast).await.expect("it stops");
+        let (wal, kept) = (cluster.data_dir().join("pg_wal"), tempfile::tempdir().expect("a folder"));
+        let copy = |from: &Path, to: &Path| {
+            let done = Command::new("cp").arg("-a").arg(from.join(".")).arg(to).status();
+            assert!(done.is_ok_and(|done| done.success()), "copy {} to {}", from.display(), to.display());
+        };
+        copy(&wal, kept.path());
+        let disk = Disk::at(&wal, size);
+        if disk.is_some() {
+            copy(kept.path(), &wal);
+        }
+        cluster.start().await.expect("it starts");
+        disk
+    }
     pub fn grow(&self, size: &str) {
         assert!(self.mount(&["-o", &format!("remount,size={size}")]), "make the disk larger");
     }
@@ -105,16 +121,7 @@ async fn a_disk_that_is_full_on_the_source_is_told_and_the_run_goes_on_once_ther
 async fn a_source_that_stops_for_want_of_room_for_wal_is_waited_for() -> Outcome {
     let mut life = Life::begin(EXTENSION, TABLE).await;
     life.allowed = super::lost::TOLD;
-    life.pair.source.stop(Stop::Fast).await?;
-    let (wal, kept) = (life.pair.source.data_dir().join("pg_wal"), tempfile::tempdir()?);
-    let copy = |from: &Path, to: &Path| {
-        let done = Command::new("cp").arg("-a").arg(from.join(".")).arg(to).status();
-        assert!(done.is_ok_and(|done| done.success()), "copy {} to {}", from.display(), to.display());
-    };
-    copy(&wal, kept.path());
-    let Some(disk) = Disk::at(&wal, "80m") else { return Ok(()) };
-    copy(kept.path(), &wal);
-    life.pair.source.start().await?;
+    let Some(disk) = Disk::for_wal(&life.pair.source, "80m").await else { return Ok(()) };
     life.connect_again().await;
     let mut run = life.follow().await;
     // The slot keeps all of it, as it would for a run that cannot keep up.

@@ -98,6 +98,8 @@ async fn broken_off(way: Way) -> Outcome {
     for round in 0..3 {
         let before = proxy.bytes();
         let size = 20 << 20;
+        // Pieces are applied from some megabytes on; as JSON they take half as much again on the way.
+        let half = if way.plugin == "wal2json" { size / 4 * 3 } else { size / 2 };
         life.on_source(&format!(
             "begin; insert into log select repeat(md5(n::text), 10), null from generate_series(1, {}) n;
              insert into twins select 9, 'large' from generate_series(1, 300); update twins set b = 'updated' where a = 9; commit",
@@ -105,7 +107,7 @@ async fn broken_off(way: Way) -> Outcome {
         ))
         .await;
         let lsn = life.lsn().await;
-        wait_until(Duration::from_secs(30), "half of it", async || proxy.bytes() > before + size / 2).await;
+        wait_until(Duration::from_secs(30), "half of it", async || proxy.bytes() > before + half).await;
         proxy.stall();
         let applying = "select exists (select from pg_stat_activity where application_name = 'pgmig apply' and backend_xid is not null)";
         life.wait_for(&mut run, "pieces of it to be applied", applying).await;
