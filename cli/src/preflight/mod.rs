@@ -11,7 +11,6 @@ mod pooler;
 mod source_side;
 mod stream;
 mod target_side;
-pub mod waiting;
 
 use std::path::PathBuf;
 

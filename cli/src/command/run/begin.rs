@@ -9,6 +9,7 @@ use tokio_postgres::Client;
 
 use super::stream::Streaming;
 use super::upstream::{Reader, check_slot};
+use super::waiting::Waiting;
 use super::{Config, Control, Run, identity};
 use crate::connect::Side;
 use crate::copy::draft::{self, Roles, draft};
@@ -19,7 +20,6 @@ use crate::model::Lsn;
 use crate::model::{Phase, TableName, Verdict};
 use crate::plan_db::PlanDb;
 use crate::preflight;
-use crate::preflight::waiting::{Look, Waiting};
 use crate::report::Reporter;
 use crate::selection::{Origin, select};
 use crate::source::catalog::Sizes;
@@ -162,8 +162,7 @@ impl Run {
                 () = tokio::time::sleep(LOOK_EVERY) => {}
             }
             match waiting.look(&self.source).await {
-                Ok(Look::New(text)) => self.report.info(text),
-                Ok(_) => {}
+                Ok(told) => told.into_iter().for_each(|text| self.report.info(text)),
                 Err(given_up) => {
                     // It would wait on, and the slot be there in the end.
                     slot::end_left_over(&self.source, &self.config.slot_name).await?;

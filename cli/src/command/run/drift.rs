@@ -109,10 +109,9 @@ impl Run {
         let (mut names, mut missing) = (Vec::new(), Vec::new());
         for table in altered {
             let (statements, computed) = self.alterations(&table).await?;
-            let retyped = statements.iter().any(|statement| statement.contains(" alter column "));
             match &mut told {
                 _ if statements.is_empty() => {}
-                Some(told) if !retyped => {
+                Some(told) if !retypes(&statements) => {
                     if told.insert(table.clone()) {
                         self.report.info(format!(
                             "{table} was altered on the source: apply stops at its first row of the new form, and says what to do"
@@ -137,7 +136,7 @@ impl Run {
     /// them out of the stream, so the table must be copied again.
     pub(super) async fn without_key(&self, plugin: &str, table: &TableName) -> Result<Error> {
         let lost = if plugin == "wal2json" {
-            queue::copy_again(&self.target_client("pgmig watch", &[]).await?, &self.config.name, table).await?;
+            self.copy_again(table).await?;
             "UPDATE and DELETE of it are not in the stream since then: the table is copied anew when you run again"
         } else {
             "the source refuses UPDATE and DELETE of it since then"
@@ -208,7 +207,7 @@ impl Run {
     /// The lines that say what the target lacks. What the source has computed for rows that were there is in no
     /// change of them: then the table is to be copied again.
     async fn missing(&self, table: &TableName, statements: Vec<String>, computed: &[String]) -> Result<Vec<String>> {
-        let retyped = statements.iter().any(|statement| statement.contains(" alter column "));
+        let retyped = retypes(&statements);
         let mut lines = statements;
         if !computed.is_empty() {
             self.copy_again(table).await?;
@@ -363,6 +362,11 @@ impl Run {
         }
         Ok(())
     }
+}
+
+/// Whether some of them change the type of a column.
+fn retypes(statements: &[String]) -> bool {
+    statements.iter().any(|statement| statement.contains(" alter column "))
 }
 
 pub(super) fn run_on_target(lines: &[String]) -> String {

@@ -21,6 +21,7 @@ mod stream;
 mod tables;
 mod told;
 mod upstream;
+mod waiting;
 mod watchdog;
 mod way_back;
 

@@ -221,11 +221,12 @@ pub(super) async fn check_slot(client: &Client, name: &str, have: Lsn, reader: R
                 return Err(Error::new(Exit::Source, format!("slot `{name}` is in use by pid {pid} of the source"))
                     .hint("stop what reads it; a session of a pgmig that was killed ends by itself"));
             }
-            Some(_) if reader == Reader::IsOurs && began.elapsed() > ENDS_BY_ITSELF_WITHIN => {
-                slot::end_left_over(client, name).await?;
+            Some(_) => {
+                if reader == Reader::IsOurs && began.elapsed() > ENDS_BY_ITSELF_WITHIN {
+                    slot::end_left_over(client, name).await?;
+                }
                 tokio::time::sleep(Duration::from_millis(200)).await;
             }
-            Some(_) => tokio::time::sleep(Duration::from_millis(200)).await,
         }
     }
 }

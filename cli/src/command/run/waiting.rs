@@ -10,21 +10,11 @@ use crate::report::units;
 use crate::source::checks::transactions::oldest_transaction;
 
 /// One wait for a slot.
-pub struct Waiting {
+pub(super) struct Waiting {
     began: Instant,
     /// None waits for as long as it takes.
     limit: Option<Duration>,
     told: Option<String>,
-}
-
-/// What a look has found.
-pub enum Look {
-    /// Nobody is in the way.
-    Nobody,
-    /// Somebody that was told of already.
-    Known,
-    /// To be told.
-    New(String),
 }
 
 impl Waiting {
@@ -32,16 +22,14 @@ impl Waiting {
         Waiting { began: Instant::now(), limit, told: None }
     }
 
-    pub fn lasts(&self) -> Duration {
-        self.began.elapsed()
-    }
-
+    /// What there is to tell that was not told yet.
+    ///
     /// # Errors
     /// Exit 3, once enough was waited, with what would end the wait.
-    pub async fn look(&mut self, client: &Client) -> Result<Look> {
-        let Some(oldest) = oldest_transaction(client).await? else { return Ok(Look::Nobody) };
+    pub async fn look(&mut self, client: &Client) -> Result<Option<String>> {
+        let Some(oldest) = oldest_transaction(client).await? else { return Ok(None) };
         let age = units::duration(Duration::try_from_secs_f64(oldest.seconds.max(0.0)).unwrap_or_default());
-        if let Some(limit) = self.limit.filter(|limit| self.lasts() >= *limit) {
+        if let Some(limit) = self.limit.filter(|limit| self.began.elapsed() >= *limit) {
             let what = format!(
                 "the slot was not made within {}: it waits for a transaction that has been open for {age} on the source",
                 units::duration(limit)
@@ -52,11 +40,8 @@ impl Waiting {
             )));
         }
         if self.told.replace(oldest.end.clone()) == Some(oldest.end) {
-            return Ok(Look::Known);
+            return Ok(None);
         }
-        Ok(Look::New(format!(
-            "the slot waits for a transaction that has been open for {age} on the source: {}",
-            oldest.who
-        )))
+        Ok(Some(format!("the slot waits for a transaction that has been open for {age} on the source: {}", oldest.who)))
     }
 }
