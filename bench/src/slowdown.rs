@@ -32,8 +32,12 @@ pub struct SlowdownArgs {
     pub common: Common,
 
     /// How long the clients work beside each copy, in seconds
-    #[arg(long, default_value_t = 40, value_name = "N")]
+    #[arg(long, default_value_t = 30, value_name = "N")]
     seconds: u64,
+
+    /// What they do: pgbench's script of this name. The first waits for the disk, the second for a processor
+    #[arg(long, value_delimiter = ',', default_values_t = ["tpcb-like".to_string(), "select-only".to_string()])]
+    only: Vec<String>,
 
     /// What --max-slowdown is given, in percent
     #[arg(long, default_value_t = 20, value_name = "PERCENT")]
@@ -82,6 +86,10 @@ struct Seen {
 
 pub async fn run(args: SlowdownArgs) -> Outcome<Report> {
     let servers = Servers::start("logical").await?;
+    // On a machine of its own it would have a disk of its own.
+    for statement in ["alter system set fsync = off", "select pg_reload_conf()"] {
+        servers.target.sql("postgres", statement).await?;
+    }
     let pgmig = args.common.pgmig()?;
     servers.source.create_database(DATABASE).await?;
     pgbench_init(&servers, DATABASE, args.common.scaled(20.0).max(2))?;
@@ -93,37 +101,10 @@ pub async fn run(args: SlowdownArgs) -> Outcome<Report> {
     for statement in ballast.split(';') {
         servers.source.sql(DATABASE, statement).await?;
     }
-    let said = run_to_end(pgbench(&servers).args(["-T", "5"]).arg(servers.source.uri(DATABASE)))?;
-    let most = said.lines().find_map(|line| line.strip_prefix("tps = ")?.split(' ').next()?.parse::<f64>().ok());
-    let rate = most.ok_or("pgbench did not say its rate")? * SHARE;
-    let mut table = Table {
-        title: format!("slowdown: {rate:.0} pgbench transactions a second for {} s", args.seconds),
-        rows: ALL.map(|one| Row { name: one.name().into(), runs: Vec::new(), error: None }).to_vec(),
-        ..Table::default()
-    };
-    let mut all: Vec<Seen> = ALL.iter().map(|_| Seen::default()).collect();
-    for round in 0..args.common.rounds {
-        for at in (0..ALL.len()).map(|n| (n + round) % ALL.len()) {
-            let done = one_run(ALL[at], &servers, &pgmig, &args, rate).await;
-            let row = &mut table.rows[at];
-            match done {
-                Ok(seen) => {
-                    let p95 = percentile(&seen.latencies, 0.95);
-                    eprintln!("slowdown round {}: {}: p95 {p95:.2} ms", round + 1, row.name);
-                    row.runs.push(Some(seen.cost));
-                    all[at].latencies.extend(seen.latencies);
-                    all[at].megabytes += seen.megabytes;
-                    all[at].seconds += seen.seconds;
-                }
-                Err(err) => {
-                    eprintln!("slowdown round {}: {}: failed", round + 1, row.name);
-                    row.runs.push(None);
-                    row.error = Some(err.to_string());
-                }
-            }
-        }
+    let mut tables = Vec::new();
+    for script in &args.only {
+        tables.push(measure(&servers, &pgmig, &args, script).await?);
     }
-    judge(&mut table, &all, f64::from(args.max_slowdown));
     let about = vec![format!(
         "slowdown: scale {}, PostgreSQL {}, {} rounds; {}",
         args.common.scale,
@@ -131,7 +112,42 @@ pub async fn run(args: SlowdownArgs) -> Outcome<Report> {
         args.common.rounds,
         run_to_end(pgmig_command(&pgmig).arg("--version"))?.trim()
     )];
-    Ok(Report { about, tables: vec![table] })
+    Ok(Report { about, tables })
+}
+
+async fn measure(servers: &Servers, pgmig: &Path, args: &SlowdownArgs, script: &str) -> Outcome<Table> {
+    let said = run_to_end(pgbench(servers, script).args(["-T", "5"]).arg(servers.source.uri(DATABASE)))?;
+    let most = said.lines().find_map(|line| line.strip_prefix("tps = ")?.split(' ').next()?.parse::<f64>().ok());
+    let rate = most.ok_or("pgbench did not say its rate")? * SHARE;
+    let mut table = Table {
+        title: format!("slowdown of {script}: {rate:.0} pgbench transactions a second for {} s", args.seconds),
+        rows: ALL.map(|one| Row { name: one.name().into(), runs: Vec::new(), error: None }).to_vec(),
+        ..Table::default()
+    };
+    let mut all: Vec<Seen> = ALL.iter().map(|_| Seen::default()).collect();
+    for round in 0..args.common.rounds {
+        for at in (0..ALL.len()).map(|n| (n + round) % ALL.len()) {
+            let done = one_run(ALL[at], servers, pgmig, args, (script, rate)).await;
+            let row = &mut table.rows[at];
+            match done {
+                Ok(seen) => {
+                    let p95 = percentile(&seen.latencies, 0.95);
+                    eprintln!("{script} round {}: {}: p95 {p95:.2} ms", round + 1, row.name);
+                    row.runs.push(Some(seen.cost));
+                    all[at].latencies.extend(seen.latencies);
+                    all[at].megabytes += seen.megabytes;
+                    all[at].seconds += seen.seconds;
+                }
+                Err(err) => {
+                    eprintln!("{script} round {}: {}: failed", round + 1, row.name);
+                    row.runs.push(None);
+                    row.error = Some(err.to_string());
+                }
+            }
+        }
+    }
+    judge(&mut table, &all, f64::from(args.max_slowdown));
+    Ok(table)
 }
 
 fn judge(table: &mut Table, all: &[Seen], percent: f64) {
@@ -154,9 +170,9 @@ fn judge(table: &mut Table, all: &[Seen], percent: f64) {
     }
 }
 
-fn pgbench(servers: &Servers) -> Command {
+fn pgbench(servers: &Servers, script: &str) -> Command {
     let mut pgbench = servers.source.bin_dir().tool("pgbench");
-    pgbench.args(["--no-vacuum", "-c", "4", "-j", "1"]);
+    pgbench.args(["--no-vacuum", "-c", "4", "-j", "1", "--builtin", script]);
     pgbench
 }
 
@@ -165,14 +181,14 @@ async fn one_run(
     servers: &Servers,
     pgmig: &Path,
     args: &SlowdownArgs,
-    rate: f64,
+    (script, rate): (&str, f64),
 ) -> Outcome<Seen> {
     servers.new_target().await?;
     servers.settle().await?;
     let logs = servers.folder("latencies")?;
     std::fs::create_dir(&logs)?;
     let meter = Meter::start(&servers.source, &servers.target, args.common.limit())?;
-    let mut load = pgbench(servers);
+    let mut load = pgbench(servers, script);
     load.args(["-T", &args.seconds.to_string(), "-R", &format!("{rate:.1}"), "--log", "--log-prefix"]);
     load.arg(logs.join("log")).arg(servers.source.uri(DATABASE)).stdout(Stdio::null()).stderr(Stdio::null());
     let mut load = load.spawn()?;

@@ -1,13 +1,15 @@
 //! How far the copy gives way to the work of the source: from looks at the source to what all workers may do
-//! together. It halves at once while the source is slower than is tolerated, and comes back in small steps
-//! once it is at ease, as TCP does on a line that it shares; near where it hurt, in smaller ones. It neither
-//! measures nor waits.
+//! together. It begins slowly, halves at once while the source is slower than is tolerated, and comes back in
+//! small steps once it is at ease, as TCP does on a line that it shares; near where it hurt, in smaller ones.
+//! It neither measures nor waits.
 
 use crate::target::limits::Share;
 
 /// What a look at the source came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Source {
+    /// So slow that one step less is not enough.
+    VerySlow,
     /// Slower than is tolerated.
     Slow,
     /// Neither; or too little is known yet.
@@ -17,6 +19,7 @@ pub enum Source {
 
 /// Of the rate at which the copy did hurt, or of what it was doing then: quick, since people wait.
 const LESS: f64 = 0.5;
+const MUCH_LESS: f64 = 0.25;
 /// Steps back, of the copy's full rate, and of its present one where that is less: a quarter of a minute from
 /// half of it to the top.
 const MORE: (f64, f64) = (1.0 / 8.0, 1.0 / 2.0);
@@ -25,19 +28,24 @@ const MORE: (f64, f64) = (1.0 / 8.0, 1.0 / 2.0);
 const NEAR: f64 = 0.75;
 const LITTLE_MORE: f64 = 1.0 / 16.0;
 /// Looks in a row that find the source at ease before a step back.
-const SURE: u32 = 2;
+const SURE: u32 = 4;
 /// The copy always goes on: at this part of its full rate.
 const LEAST: f64 = 1.0 / 32.0;
-/// The full rate while nothing is known of it, in bytes a second.
+/// The full rate while nothing is known of it, in bytes a second, and what the copy begins with.
 const GUESS: f64 = 64.0 * 1024.0 * 1024.0;
+const FIRST: f64 = GUESS / 8.0;
+/// A limit that is so much above all that was ever copied is none.
+const NO_LIMIT: f64 = 1.25;
 /// So many looks at the least that the copy can do, and the source is still slow: it is not the copy.
-const NOT_US: u32 = 30;
+const NOT_US: u32 = 60;
 
 #[derive(Debug)]
 pub struct GivingWay {
     workers: usize,
-    /// The most that was copied in a second.
+    /// The most that was copied, in bytes a second.
     full: f64,
+    /// Until it is known what the source bears.
+    begins: bool,
     /// None while the copy does not give way.
     rate: Option<f64>,
     /// Where it last hurt.
@@ -48,7 +56,16 @@ pub struct GivingWay {
 
 impl GivingWay {
     pub fn new(workers: usize) -> GivingWay {
-        GivingWay { workers: workers.max(1), full: 0.0, rate: None, hurt: 0.0, at_ease: 0, in_vain: 0 }
+        GivingWay { workers: workers.max(1), full: 0.0, begins: false, rate: None, hurt: 0.0, at_ease: 0, in_vain: 0 }
+    }
+
+    /// The copy begins, beside a source that nobody has seen bear it.
+    pub fn begin(&mut self) {
+        (self.begins, self.rate) = (true, Some(FIRST));
+    }
+
+    pub fn begins(&self) -> bool {
+        self.begins
     }
 
     /// Takes a look into account; `rate` is what was copied since the last one, in bytes a second. True if it
@@ -58,15 +75,18 @@ impl GivingWay {
         let before = self.rate;
         self.at_ease = if source == Source::AtEase { self.at_ease + 1 } else { 0 };
         match source {
-            Source::Slow => {
+            Source::Slow | Source::VerySlow => {
+                self.begins = false;
+                let less = if source == Source::VerySlow { MUCH_LESS } else { LESS };
                 let now = before.map_or(rate, |allowed| allowed.min(rate));
                 self.hurt = now;
-                self.rate = Some((now * LESS).max(self.least()));
+                self.rate = Some((now * less).max(self.least()));
                 self.in_vain = if self.rate == before { self.in_vain + 1 } else { 0 };
             }
             Source::AtEase if self.at_ease >= SURE => {
                 self.at_ease = 0;
-                self.rate = before.map(|rate| self.more(rate)).filter(|rate| *rate < self.full());
+                self.rate = before.filter(|rate| *rate <= self.full * NO_LIMIT).map(|rate| self.more(rate));
+                self.begins &= self.rate.is_some();
             }
             _ => {}
         }
@@ -93,12 +113,13 @@ impl GivingWay {
         rate + if rate < self.hurt {
             ((self.hurt * NEAR - rate) / 2.0).max(self.hurt * LITTLE_MORE)
         } else {
-            (self.full() * MORE.0).min(rate * MORE.1)
+            let most = if self.begins { f64::INFINITY } else { self.full() * MORE.0 };
+            most.min(rate * MORE.1)
         }
     }
 
     fn full(&self) -> f64 {
-        if self.full > 0.0 { self.full } else { GUESS }
+        if self.begins || self.full == 0.0 { self.full.max(GUESS) } else { self.full }
     }
 
     fn least(&self) -> f64 {
@@ -116,7 +137,7 @@ mod tests {
     fn look_on(giving: &mut GivingWay, looks: usize, full: f64, source: impl Fn(f64) -> Source) -> Vec<f64> {
         let mut rates = Vec::new();
         for _ in 0..looks {
-            let rate = giving.share().map_or(full, |share| share.max_rate as f64);
+            let rate = giving.share().map_or(full, |share| (share.max_rate as f64).min(full));
             giving.look(source(rate), rate);
             rates.push(rate);
         }
@@ -140,7 +161,7 @@ mod tests {
         look_on(&mut giving, 5, 64.0 * MB, |_| Source::Slow);
         assert_eq!(giving.share(), Some(Share { max_rate: 2_000_000, workers: 1 }));
         assert!(!giving.is_in_vain());
-        look_on(&mut giving, 30, 64.0 * MB, |_| Source::Slow);
+        look_on(&mut giving, 60, 64.0 * MB, |_| Source::Slow);
         assert_eq!(giving.share(), Some(Share { max_rate: 2_000_000, workers: 1 }));
         assert!(giving.is_in_vain(), "at the least for half a minute");
         giving.begin_anew();
@@ -152,10 +173,33 @@ mod tests {
     }
 
     #[test]
+    fn a_copy_begins_slowly_and_hardly_hurts_before_it_knows_what_the_source_bears() {
+        let mut giving = GivingWay::new(4);
+        giving.begin();
+        assert_eq!(giving.share(), Some(Share { max_rate: 8 << 20, workers: 1 }));
+        let rates = look_on(&mut giving, 60, 200.0 * MB, |_| Source::AtEase);
+        assert_eq!(giving.share(), None);
+        assert!(rates.windows(2).all(|pair| pair[1] <= pair[0] * 1.6 || pair[0] >= 125.0 * MB), "{rates:?}");
+        let mut giving = GivingWay::new(4);
+        giving.begin();
+        let source = |rate: f64| if rate > 40.0 * MB { Source::VerySlow } else { Source::AtEase };
+        let rates = look_on(&mut giving, 200, 200.0 * MB, source);
+        let most = rates.iter().copied().fold(0.0, f64::max);
+        assert!(most < 64.0 * MB && !giving.begins(), "{most}");
+        // One that other limits hold lower learns nothing, and is let go.
+        let mut giving = GivingWay::new(4);
+        giving.begin();
+        for _ in 0..SURE {
+            giving.look(Source::AtEase, 2.0 * MB);
+        }
+        assert_eq!(giving.share(), None);
+    }
+
+    #[test]
     fn the_copy_comes_back_step_by_step_and_is_let_go() {
         let mut giving = GivingWay::new(4);
         look_on(&mut giving, 8, 64.0 * MB, |_| Source::Slow);
-        let rates = look_on(&mut giving, 40, 64.0 * MB, |_| Source::AtEase);
+        let rates = look_on(&mut giving, 120, 64.0 * MB, |_| Source::AtEase);
         assert_eq!(giving.share(), None);
         assert!(rates.windows(2).all(|pair| pair[0] <= pair[1]), "{rates:?}");
         // What is neither slow nor at ease changes nothing.
@@ -169,7 +213,7 @@ mod tests {
     fn a_copy_that_hurts_above_a_rate_stays_below_it_most_of_the_time_and_does_most_of_it() {
         let mut giving = GivingWay::new(4);
         let source = |rate: f64| if rate > 20.0 * MB { Source::Slow } else { Source::AtEase };
-        let rates = look_on(&mut giving, 600, 100.0 * MB, source);
+        let rates = look_on(&mut giving, 1000, 100.0 * MB, source);
         let settled = &rates[10..];
         let hurt = settled.iter().filter(|rate| **rate > 20.0 * MB).count() as f64 / settled.len() as f64;
         let mean = settled.iter().sum::<f64>() / settled.len() as f64;

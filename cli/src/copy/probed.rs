@@ -90,6 +90,7 @@ impl Probed {
     /// The source is at ease up to half of the rise that is tolerated, so that nothing flaps.
     pub fn look(&self, now: Instant) -> Source {
         match self.latencies.p95() {
+            Some(p95) if p95 > self.slow() * 2 => Source::VerySlow,
             Some(p95) if p95 > self.slow() => Source::Slow,
             Some(p95) if p95 <= self.baseline + self.rise() / 2 && self.latencies.is_settled(now) => Source::AtEase,
             _ => Source::Between,
@@ -137,9 +138,13 @@ mod tests {
         let mut now = probe(&mut probed, began, 3, MS(100));
         assert_eq!(probed.measured(now), Some(MS(100)));
         assert_eq!(probed.look(now), Source::Between, "nothing is known yet");
-        for (took, source) in
-            [(109, Source::AtEase), (111, Source::Between), (119, Source::Between), (121, Source::Slow)]
-        {
+        for (took, source) in [
+            (109, Source::AtEase),
+            (111, Source::Between),
+            (119, Source::Between),
+            (121, Source::Slow),
+            (241, Source::VerySlow),
+        ] {
             now = probe(&mut probed, now, 3, MS(took));
             assert_eq!(probed.look(now), source, "{took} ms");
         }

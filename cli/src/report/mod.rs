@@ -85,7 +85,7 @@ pub enum Event {
     Stream(Stream),
     /// What the source says of the slot, every second.
     Slot(Slot),
-    /// How the source bears the copy, every second while that is watched.
+    /// How the source bears the copy, twice a second while that is watched.
     Load(Load),
     Info {
         message: String,

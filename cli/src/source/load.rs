@@ -21,7 +21,7 @@ const STANDBYS: &str = include_str!("../../../sql/source/standbys.sql");
 const OWN_PROBE: &str = "select count(*) from (select from pg_catalog.pg_attribute limit 2000) read";
 /// A probe that takes longer is ended, and counts as one that took so long.
 pub const LONGEST: Duration = Duration::from_secs(2);
-/// Positions of the source that are remembered, one a second.
+/// Positions of the source that are remembered, one a look.
 const REMEMBERED: usize = 3600;
 
 /// A session that probes.

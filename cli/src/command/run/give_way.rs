@@ -22,7 +22,7 @@ use crate::target::limits::{self, Share, Tolerance};
 use crate::target::sentinel;
 
 /// How often it is decided.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// How often it is looked whether anything is to be watched.
 const IDLE: Duration = Duration::from_millis(200);
 /// Between two probes: ten times what one took, so that they are no load, within these.
@@ -189,7 +189,11 @@ impl Watch {
                 .hint("give one that answers in milliseconds: --probe"));
         }
         self.warned = None;
-        self.giving.begin_anew();
+        if before.is_zero() {
+            self.giving.begin();
+        } else {
+            self.giving.begin_anew();
+        }
         if before.abs_diff(measured) > before / 5 {
             self.tell(format!(
                 "the source answers in {} (p95) without the copy, which gives way above {}",
@@ -204,7 +208,7 @@ impl Watch {
 
     async fn look(&mut self, probed: Option<&mut Probed>, standby: Option<(Standby, Duration)>, rate: f64) {
         let mut source = probed.as_ref().map_or(Source::AtEase, |probed| probed.look(Instant::now()));
-        let by_probe = source == Source::Slow;
+        let by_probe = is_slow(source);
         let p95 = probed.as_ref().and_then(|probed| probed.p95());
         if let (Some(probed), Some(p95), true) = (&probed, p95, by_probe) {
             let (now, without) = (units::milliseconds(p95), units::milliseconds(probed.baseline()));
@@ -214,12 +218,12 @@ impl Watch {
             if behind > most {
                 let (time, bytes) = (units::duration(*behind), units::bytes(*behind_bytes));
                 self.why = format!("standby `{name}` is {time} ({bytes}) behind the source");
-                source = Source::Slow;
+                source = if by_probe { source } else { Source::Slow };
             } else if *behind * 2 > *most && source == Source::AtEase {
                 source = Source::Between;
             }
         }
-        let less = self.giving.look(source, rate) && source == Source::Slow;
+        let less = self.giving.look(source, rate) && is_slow(source);
         let share = self.giving.share();
         self.store(share).await;
         self.reported = true;
@@ -254,7 +258,7 @@ impl Watch {
         }
         format!(
             "{}: at most {}/s, {} of {} workers",
-            self.why,
+            if self.giving.begins() { "it begins slowly" } else { &self.why },
             units::bytes(share.max_rate),
             share.workers,
             self.workers
@@ -284,7 +288,11 @@ impl Watch {
 
     async fn tell_of(&mut self, share: Option<Share>) {
         match share {
-            Some(share) if !self.thought && self.told.is_none_or(|told| told.elapsed() > TELL_EVERY) => {
+            Some(share)
+                if !self.thought
+                    && !self.giving.begins()
+                    && self.told.is_none_or(|told| told.elapsed() > TELL_EVERY) =>
+            {
                 (self.told, self.thought) = (Some(Instant::now()), true);
                 self.tell(format!("throttled: {}", self.in_words(share))).await;
             }
@@ -335,6 +343,10 @@ impl Watch {
             }
         }
     }
+}
+
+fn is_slow(source: Source) -> bool {
+    matches!(source, Source::Slow | Source::VerySlow)
 }
 
 fn ms(duration: Duration) -> f64 {
