@@ -4,6 +4,7 @@
 pub mod bars;
 pub mod compared;
 pub mod findings;
+pub mod fixes;
 pub mod json;
 pub mod log;
 pub mod page;
