@@ -7,6 +7,7 @@ pub mod finding;
 pub mod fix;
 pub mod history;
 pub mod key;
+pub mod latency;
 pub mod leave;
 pub mod left_out;
 pub mod lsn;
