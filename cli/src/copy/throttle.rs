@@ -30,6 +30,8 @@ struct State {
     paid: Option<Instant>,
     /// Counts the rates that there were.
     rates: u64,
+    /// Bytes that were let through.
+    passed: u64,
 }
 
 impl State {
@@ -88,6 +90,11 @@ impl Throttle {
         }
     }
 
+    /// Bytes that were let through so far, of all workers of this process.
+    pub fn passed(&self) -> u64 {
+        self.state().passed
+    }
+
     /// Whether a worker, counted from 0, may have a session with the source. One always may.
     pub fn admits(&self, worker: usize) -> bool {
         let most = self.state().max_connections;
@@ -100,7 +107,10 @@ impl Throttle {
         loop {
             let nap = {
                 let mut state = self.state();
-                let Some(rate) = state.bytes_per_second() else { return };
+                let Some(rate) = state.bytes_per_second() else {
+                    state.passed += bytes;
+                    return;
+                };
                 let now = Instant::now();
                 let at = match turn {
                     Some((rates, at)) if rates == state.rates => at,
@@ -112,6 +122,7 @@ impl Throttle {
                     }
                 };
                 if at <= now {
+                    state.passed += bytes;
                     return;
                 }
                 (at - now).min(NAP)

@@ -4,6 +4,7 @@
 pub mod column;
 pub mod difference;
 pub mod finding;
+pub mod forecast;
 pub mod history;
 pub mod key;
 pub mod leave;

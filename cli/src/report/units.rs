@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::model::Lsn;
+
 /// `1.2 MiB`, `640 B`.
 pub fn bytes(bytes: u64) -> String {
     const UNITS: [&str; 6] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
@@ -37,6 +39,11 @@ pub fn duration(duration: Duration) -> String {
         3600..86400 => format!("{} h {:02} min", seconds / 3600, seconds % 3600 / 60),
         _ => format!("{} d {:02} h", seconds / 86400, seconds % 86400 / 3600),
     }
+}
+
+/// A position, or `-` where there is none yet.
+pub fn position(lsn: Lsn) -> String {
+    if lsn == Lsn::ZERO { "-".into() } else { lsn.to_string() }
 }
 
 /// A time as it is typed: `500ms`, `5s`, `2min`; a number alone is seconds. None if it is none.

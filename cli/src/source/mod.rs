@@ -15,6 +15,7 @@ pub mod inventory;
 pub mod large_objects;
 pub mod replication;
 pub mod roles;
+pub mod sample;
 pub mod script;
 pub mod slot;
 pub mod snapshot;
