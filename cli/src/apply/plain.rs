@@ -155,8 +155,12 @@ impl PlainWriter {
         }
         if arrays.is_empty() {
             // A table without columns: nothing but the number of its rows.
-            for _ in run {
-                client.batch_execute(&sql).await.on_target(|| format!("{} {}", verb(kind), shape.table))?;
+            for change in run {
+                let changed =
+                    client.execute(&sql, &[]).await.on_target(|| format!("{} {}", verb(kind), shape.table))?;
+                if changed != 1 {
+                    return Err(no_row(change));
+                }
             }
             return Ok(());
         }
@@ -164,16 +168,7 @@ impl PlainWriter {
         let params: Vec<&(dyn ToSql + Sync)> = arrays.iter().map(|array| array as &(dyn ToSql + Sync)).collect();
         let changed =
             client.execute(&statement, &params).await.on_target(|| format!("{} {}", verb(kind), shape.table))?;
-        if changed != run.len() as u64 {
-            let key = shape.key_columns().collect::<Vec<_>>().join(", ");
-            let cause = ServerError {
-                sqlstate: "P0002".into(),
-                message: format!("{} of {} finds no row with key ({key})", verb(kind), shape.table),
-                hint: None,
-            };
-            return Err(Error::new(Exit::Differ, format!("{} {}", verb(kind), shape.table)).cause(cause));
-        }
-        Ok(())
+        if changed == run.len() as u64 { Ok(()) } else { Err(no_row(run[0])) }
     }
 
     async fn prepare(&mut self, client: &Client, sql: String) -> Result<Statement> {
@@ -193,6 +188,17 @@ impl PlainWriter {
         self.targets.insert(table.clone(), Arc::clone(&target));
         Ok(target)
     }
+}
+
+fn no_row(change: &Change) -> Error {
+    let (verb, shape) = (verb(change.kind), &change.shape);
+    let key = shape.key_columns().collect::<Vec<_>>().join(", ");
+    let cause = ServerError {
+        sqlstate: "P0002".into(),
+        message: format!("{verb} of {} finds no row with key ({key})", shape.table),
+        hint: None,
+    };
+    Error::new(Exit::Differ, format!("{verb} {}", shape.table)).cause(cause)
 }
 
 fn verb(kind: Kind) -> &'static str {
@@ -444,6 +450,9 @@ impl Target {
     fn delete_sql(&self, shape: &Shape, lookup: &Lookup) -> Result<String> {
         let (params, names) = self.arrays(1, shape.key.len());
         let table = shape.table.sql();
+        if shape.key.is_empty() {
+            return Ok(format!("delete from only {table} where ctid = (select s.ctid from only {table} as s limit 1)"));
+        }
         let condition = self.condition(shape, lookup)?;
         Ok(format!("delete from only {table} as t using unnest({params}) as v ({names}) where {condition}"))
     }
