@@ -4,6 +4,7 @@
 use crate::lookup::Key;
 use crate::relation::{Attribute, Table, resolve};
 use crate::report::{Watch, fail, raise};
+use crate::routed::Routing;
 use crate::shape::{Bound, Shape};
 use crate::value::Encoding;
 use crate::wire::{Malformed, Reader, Record, Value};
@@ -72,9 +73,9 @@ impl<'a> Applier<'a> {
                         self.shapes[at] = Some(Shape::new(declared));
                     }
                     Record::Truncate(ids) => self.truncate(&ids),
-                    Record::Insert(id) => self.change(id, Table::insert_next),
-                    Record::Update(id) => self.change(id, Table::update_next),
-                    Record::Delete(id) => self.change(id, Table::delete_next),
+                    Record::Insert(id) => self.change(id, Table::insert_next, |routing| routing.insert()),
+                    Record::Update(id) => self.change(id, Table::update_next, |routing| routing.update()),
+                    Record::Delete(id) => self.change(id, Table::delete_next, |routing| routing.delete()),
                 }
             }
             for (_, table) in self.tables.drain() {
@@ -88,9 +89,17 @@ impl<'a> Applier<'a> {
     }
 
     #[inline]
-    unsafe fn change(&mut self, id: u16, apply: unsafe fn(&mut Table, &mut Row<'_, 'a>)) {
+    unsafe fn change(
+        &mut self,
+        id: u16,
+        apply: unsafe fn(&mut Table, &mut Row<'_, 'a>),
+        route: unsafe fn(&mut Routing<'_, 'a>) -> pg_sys::Oid,
+    ) {
         unsafe {
             let oid = self.bind(id);
+            if self.tables[&oid].router.is_some() {
+                return self.route(id, oid, route);
+            }
             if oid != self.last {
                 if let Some(last) = self.tables.get_mut(&self.last) {
                     last.rest(self.watch);
@@ -116,6 +125,33 @@ impl<'a> Applier<'a> {
         }
     }
 
+    /// A change of a partitioned table, which goes into one of its leaves.
+    unsafe fn route(&mut self, id: u16, oid: pg_sys::Oid, route: unsafe fn(&mut Routing<'_, 'a>) -> pg_sys::Oid) {
+        unsafe {
+            let mut root = self.tables.remove(&oid).expect("bind has opened it");
+            pg_sys::MemoryContextReset(root.row_memory);
+            let caller = pg_sys::MemoryContextSwitchTo(root.row_memory);
+            let leaf = route(&mut Routing {
+                watch: self.watch,
+                encoding: self.encoding,
+                reader: &mut self.reader,
+                key: &mut self.key,
+                shape: self.shapes[usize::from(id)].as_mut().expect("bind has found it"),
+                root: &mut root,
+                tables: &mut self.tables,
+                last: &mut self.last,
+            });
+            pg_sys::MemoryContextSwitchTo(caller);
+            self.tables.insert(oid, root);
+            self.rows += 1;
+            let table = self.tables.get_mut(&leaf).expect("it was written to");
+            table.changes += 1;
+            if table.changes == CHANGES_PER_OPENING {
+                self.close(leaf);
+            }
+        }
+    }
+
     /// Opens the table of a declared relation, unless that is done.
     #[inline]
     unsafe fn bind(&mut self, id: u16) -> pg_sys::Oid {
@@ -131,7 +167,7 @@ impl<'a> Applier<'a> {
         unsafe {
             let oid = resolve(self.encoding, shape.declared.schema, shape.declared.table);
             let label = shape.label();
-            let table = self.tables.entry(oid).or_insert_with(|| Box::new(Table::open(oid, label)));
+            let table = self.tables.entry(oid).or_insert_with(|| Box::new(Table::open(oid, label, false)));
             shape.bind(table, self.encoding);
             oid
         }
@@ -140,10 +176,15 @@ impl<'a> Applier<'a> {
     /// Closes a table; the next change of it opens it again.
     unsafe fn close(&mut self, oid: pg_sys::Oid) {
         if let Some(table) = self.tables.remove(&oid) {
-            unsafe { table.close(self.watch) };
+            let leaves = table.router.as_ref().map_or(Vec::new(), |router| router.leaves.clone());
+            unsafe {
+                table.close(self.watch);
+                leaves.into_iter().for_each(|leaf| self.close(leaf));
+            }
         }
         for shape in self.shapes.iter_mut().flatten() {
             shape.bound.take_if(|bound| bound.table == oid);
+            shape.leaves.remove(&oid);
         }
     }
 
@@ -151,12 +192,14 @@ impl<'a> Applier<'a> {
         unsafe {
             let mut names = Vec::new();
             for &id in ids {
-                // Bound first: this is what refuses anything but plain tables.
+                // Bound first: this is what refuses anything but tables.
                 let oid = self.bind(id);
+                // With all below it, where it has no rows of its own.
+                let only = if self.tables[&oid].router.is_some() { "" } else { "only " };
                 self.close(oid);
                 let declared = &self.shapes[usize::from(id)].as_ref().expect("bind has found it").declared;
                 let quoted = [declared.schema, declared.table].map(|name| format!("\"{}\"", name.replace('"', "\"\"")));
-                names.push(format!("only {}", quoted.join(".")));
+                names.push(format!("{only}{}", quoted.join(".")));
             }
             let sql = format!("truncate {} restrict", names.join(", "));
             self.watch.change(c"truncate of", c"several tables");
@@ -196,18 +239,18 @@ unsafe fn spi(sql: &CStr, types: &mut [pg_sys::Oid], values: &mut [pg_sys::Datum
     }
 }
 
-fn refuse(error: Malformed) -> ! {
+pub(crate) fn refuse(error: Malformed) -> ! {
     fail(PgSqlErrorCode::ERRCODE_PROTOCOL_VIOLATION, format!("malformed batch: {error}"))
 }
 
 /// A change whose values are read next.
-struct Row<'r, 'a> {
-    watch: &'a Watch,
-    encoding: Encoding,
-    reader: &'r mut Reader<'a>,
-    key: &'r mut Key,
-    shape: &'r Shape<'a>,
-    bound: &'r Bound,
+pub(crate) struct Row<'r, 'a> {
+    pub watch: &'a Watch,
+    pub encoding: Encoding,
+    pub reader: &'r mut Reader<'a>,
+    pub key: &'r mut Key,
+    pub shape: &'r Shape<'a>,
+    pub bound: &'r Bound,
 }
 
 impl Row<'_, '_> {
@@ -234,7 +277,7 @@ impl Row<'_, '_> {
         }
     }
 
-    unsafe fn read_key(&mut self, table: &mut Table) {
+    pub unsafe fn read_key(&mut self, table: &mut Table) {
         // Of a table without columns any row will do.
         if self.bound.key.is_empty() && !table.attributes.iter().all(|attribute| attribute.input.is_none()) {
             let message = format!("changes of {} have no key to find a row by", table.label);
@@ -254,7 +297,7 @@ impl Row<'_, '_> {
     }
 
     /// Reads the new row into `slot`; returns the attributes that are unchanged.
-    unsafe fn read_new(&mut self, table: &mut Table, slot: *mut pg_sys::TupleTableSlot) -> Vec<usize> {
+    pub unsafe fn read_new(&mut self, table: &mut Table, slot: *mut pg_sys::TupleTableSlot) -> Vec<usize> {
         // Allocates only for rows that have an unchanged value.
         let mut unchanged = Vec::new();
         unsafe {

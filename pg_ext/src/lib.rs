@@ -7,6 +7,8 @@ mod gather;
 mod lookup;
 mod relation;
 mod report;
+mod route;
+mod routed;
 mod shape;
 mod value;
 mod wire;

@@ -10,6 +10,7 @@ mod drift;
 mod keys;
 mod merge;
 mod odd;
+mod routed;
 mod transactions;
 mod types;
 

@@ -18,6 +18,7 @@ pub mod draft;
 pub mod extension_data;
 pub mod failure;
 pub mod in_hand;
+mod kept;
 pub mod parts;
 pub mod pool;
 mod sessions;

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::Scope;
 use super::checks::{Checks, some};
+use super::kept;
 use crate::error::{Error, Exit, Result};
 use crate::model::name::{identifier, identifiers};
 use crate::model::{Place, TableName};
@@ -102,14 +103,19 @@ impl Scope<'_> {
     pub(super) async fn not_empty(&self, checks: &mut Checks) -> Result<()> {
         let (asked, selection) = (self.asked, &self.selected.selection);
         let names: Vec<TableName> = selection.tables.iter().chain(&selection.without_rows).cloned().collect();
-        let there = target::checks::existing(self.target, &names).await?;
+        let mut there = target::checks::existing(self.target, &names).await?;
+        if asked.keep_tables {
+            let kept = kept::check(self, checks, &there).await?;
+            there.retain(|table| !kept.contains(table));
+        }
         if there.is_empty() {
             checks.pass(Place::Target, "empty", "it holds none of the tables");
         } else if asked.drop_if_exists {
             let message = format!("dropped on the target first, with their rows: {}", some(&there));
             checks.warn_aloud(Place::Target, "empty", message, "");
         } else {
-            let mend = "give an empty database; pgmig never overwrites a table it did not make, unless told to with --drop-if-exists";
+            let mend = "give an empty database; pgmig never overwrites a table it did not make, unless told to with --drop-if-exists; \
+                        partitioned ones that were made for it are filled with --keep-tables";
             checks.fail(Place::Target, "empty", format!("the target already holds {}", some(&there)), mend);
         }
         if names.is_empty() && asked.filters.is_some() {

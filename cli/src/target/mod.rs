@@ -10,6 +10,7 @@ pub mod history;
 pub mod install;
 pub mod keys;
 pub mod large_objects;
+pub mod layout;
 pub mod objects;
 pub mod progress;
 pub mod queue;
