@@ -3,12 +3,14 @@
 //! whatever the bytes, the answer is rows or an error, not a crash.
 
 mod apply;
+mod bare;
 mod gather;
 mod lookup;
 mod relation;
 mod report;
 mod route;
 mod routed;
+mod row;
 mod shape;
 mod value;
 mod wire;

@@ -1,11 +1,10 @@
 //! Changes of a partitioned table: the row is read as the root has it, the leaf is found, and the leaf is
 //! written to as any other table. A row that an update moves is deleted in one leaf and inserted into another.
 
-use crate::apply::{Row, refuse};
-use crate::lookup::Key;
 use crate::relation::Table;
 use crate::report::Watch;
 use crate::route;
+use crate::row::{Row, Scratch, refuse};
 use crate::shape::Shape;
 use crate::value::Encoding;
 use crate::wire::{Malformed, Reader};
@@ -19,7 +18,7 @@ pub(crate) struct Routing<'r, 'a> {
     pub watch: &'a Watch,
     pub encoding: Encoding,
     pub reader: &'r mut Reader<'a>,
-    pub key: &'r mut Key,
+    pub scratch: &'r mut Scratch<'a>,
     pub shape: &'r mut Shape<'a>,
     pub root: &'r mut Table,
     pub tables: &'r mut HashMap<pg_sys::Oid, Box<Table>>,
@@ -27,20 +26,19 @@ pub(crate) struct Routing<'r, 'a> {
     pub last: &'r mut pg_sys::Oid,
 }
 
-impl Routing<'_, '_> {
+impl<'a> Routing<'_, 'a> {
     pub unsafe fn insert(&mut self) -> pg_sys::Oid {
         unsafe {
             self.root.require(pg_sys::ACL_INSERT);
             self.watch.change(c"insert into", &self.root.label_c);
-            let begin = self.reader.at();
-            let slot = self.root.new;
-            if !self
-                .read(|row, root| row.bound.require_whole_row(root), |row, root| row.read_new(root, slot))
-                .is_empty()
-            {
+            let (begin, slot) = (self.reader.at(), self.root.new);
+            self.read(|row, root| {
+                row.bound.require_whole_row(root);
+                row.read_new(root, slot);
+            });
+            if !self.scratch.unchanged.is_empty() {
                 refuse(Malformed { at: self.reader.at(), what: "before this byte: an unchanged value in an insert" });
             }
-            pg_sys::ExecStoreVirtualTuple(slot);
             let leaf = self.root.leaf_of(slot);
             self.store(leaf, begin);
             leaf
@@ -52,12 +50,11 @@ impl Routing<'_, '_> {
             self.root.require(pg_sys::ACL_UPDATE | pg_sys::ACL_SELECT);
             self.watch.change(c"update of", &self.root.label_c);
             let (begin, slot) = (self.reader.at(), self.root.new);
-            let unchanged = self.read(|row, root| row.read_key(root), |row, root| row.read_new(root, slot));
+            self.read(|row, root| row.read_key_and_new(root, slot));
             let from = self.find("update", pg_sys::LockTupleMode::LockTupleNoKeyExclusive);
             let bound = self.shape.bound.as_ref().expect("bind has bound it");
-            let kept = unchanged.into_iter().chain(bound.kept.iter().copied());
+            let kept = self.scratch.unchanged.iter().chain(&bound.kept).copied();
             self.root.keep_from(&self.tables[&from], kept);
-            pg_sys::ExecStoreVirtualTuple(slot);
             let into = self.root.leaf_of(slot);
             if from == into {
                 let leaf = self.tables.get_mut(&from).expect("the row was found in it");
@@ -77,7 +74,7 @@ impl Routing<'_, '_> {
         unsafe {
             self.root.require(pg_sys::ACL_DELETE | pg_sys::ACL_SELECT);
             self.watch.change(c"delete from", &self.root.label_c);
-            self.read(|row, root| row.read_key(root), |_, _| ());
+            self.read(|row, root| row.read_key(root));
             let leaf = self.find("delete", pg_sys::LockTupleMode::LockTupleExclusive);
             self.tables.get_mut(&leaf).expect("the row was found in it").delete();
             leaf
@@ -85,16 +82,10 @@ impl Routing<'_, '_> {
     }
 
     /// Reads values of the change as the root has them.
-    unsafe fn read<T>(
-        &mut self,
-        first: impl FnOnce(&mut Row<'_, '_>, &mut Table),
-        then: impl FnOnce(&mut Row<'_, '_>, &mut Table) -> T,
-    ) -> T {
-        let Routing { watch, encoding, reader, key, shape, root, .. } = self;
+    fn read(&mut self, read: impl FnOnce(&mut Row<'_, 'a>, &mut Table)) {
+        let Routing { watch, encoding, reader, scratch, shape, root, .. } = self;
         let bound = shape.bound.as_ref().expect("bind has bound it");
-        let mut row = Row { watch, encoding: *encoding, reader, key, shape, bound };
-        first(&mut row, root);
-        then(&mut row, root)
+        read(&mut Row { watch, encoding: *encoding, reader, scratch, shape, bound }, root);
     }
 
     /// Inserts the root's row into a leaf. `begin`: where in the Batch its values begin.
@@ -118,7 +109,7 @@ impl Routing<'_, '_> {
             let bound = self.shape.bound.as_ref().expect("bind has bound it");
             let router = self.root.router.as_ref().expect("it is a root");
             let candidates = if router.is_decided_by(&bound.key) {
-                let slot = self.root.slot_of_key(bound, &self.key.values, &self.key.nulls);
+                let slot = self.root.slot_of_key(bound, &self.scratch.key.values, &self.scratch.key.nulls);
                 vec![self.root.leaf_of(slot)]
             } else {
                 router.leaves.clone()
@@ -128,7 +119,7 @@ impl Routing<'_, '_> {
                 let leaf = self.tables.get_mut(&oid).expect("it is open");
                 leaf.flush(self.watch);
                 let bound = self.shape.leaf(leaf, self.encoding);
-                if leaf.find(bound, self.key, lock) {
+                if leaf.find(bound, &self.scratch.key, lock) {
                     self.root.router.as_mut().expect("it is a root").found_in(oid);
                     return oid;
                 }

@@ -12,6 +12,7 @@ mod encodings;
 mod ends;
 mod everything;
 mod failover;
+mod giving_way;
 mod load;
 mod loss;
 mod lost;

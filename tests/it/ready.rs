@@ -302,6 +302,7 @@ async fn every_example_of_the_help_does_what_it_says() -> Outcome {
         "stalls",
         "stalls --for 1s --json",
         "throttle --max-rate 20MB --max-source-connections 8",
+        "throttle --max-slowdown 20 --max-standby-lag 30s",
         "throttle --max-rate 0",
         "table add public.audit",
         "table resync public.orders",

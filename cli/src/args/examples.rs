@@ -46,6 +46,7 @@ Examples:
 pub const THROTTLE: &str = "\
 Examples:
   pgmig throttle --max-rate 20MB --max-source-connections 8
+  pgmig throttle --max-slowdown 20 --max-standby-lag 30s
   pgmig throttle --max-rate 0";
 
 pub const STOP: &str = "\

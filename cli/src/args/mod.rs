@@ -4,6 +4,7 @@ mod control;
 mod cutover;
 mod demo;
 mod examples;
+mod limits;
 mod ready;
 mod report;
 mod run;
@@ -18,6 +19,7 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 pub use control::{StopArgs, SwitchArgs, ThrottleArgs};
 pub use cutover::{CutoverArgs, CutoverHow};
 pub use demo::DemoArgs;
+pub use limits::LimitArgs;
 pub use ready::{CompletionsArgs, ManArgs, ParamsArgs, PreflightArgs, ReplicaIdentityArgs};
 pub use report::ReportArgs;
 pub use run::{

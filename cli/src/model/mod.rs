@@ -6,6 +6,7 @@ pub mod difference;
 pub mod finding;
 pub mod history;
 pub mod key;
+pub mod latency;
 pub mod leave;
 pub mod left_out;
 pub mod lsn;

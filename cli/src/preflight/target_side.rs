@@ -9,8 +9,8 @@ use crate::error::{Error, Exit, Result};
 use crate::model::name::{identifier, identifiers};
 use crate::model::{Place, TableName};
 use crate::report::units;
-use crate::target;
 use crate::target::install::{self, Flavour};
+use crate::{source, target};
 
 impl Scope<'_> {
     pub(super) async fn target(&self, checks: &mut Checks) -> Result<()> {
@@ -103,6 +103,10 @@ impl Scope<'_> {
     pub(super) async fn not_empty(&self, checks: &mut Checks) -> Result<()> {
         let (asked, selection) = (self.asked, &self.selected.selection);
         let names: Vec<TableName> = selection.tables.iter().chain(&selection.without_rows).cloned().collect();
+        // Those that have no rows of their own are made too.
+        let parents = source::catalog::parents(self.source).await?.into_iter().map(|(_, name)| name);
+        let parents = parents.filter(|name| !selection.ignored.contains(name) && !names.contains(name));
+        let names: Vec<TableName> = names.iter().cloned().chain(parents).collect();
         let mut there = target::checks::existing(self.target, &names).await?;
         if asked.keep_tables {
             let kept = kept::check(self, checks, &there).await?;
@@ -115,7 +119,7 @@ impl Scope<'_> {
             checks.warn_aloud(Place::Target, "empty", message, "");
         } else {
             let mend = "give an empty database; pgmig never overwrites a table it did not make, unless told to with --drop-if-exists; \
-                        partitioned ones that were made for it are filled with --keep-tables";
+                        with --keep-tables it fills partitioned ones where the source's table is not partitioned";
             checks.fail(Place::Target, "empty", format!("the target already holds {}", some(&there)), mend);
         }
         if names.is_empty() && asked.filters.is_some() {

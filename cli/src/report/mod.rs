@@ -85,6 +85,8 @@ pub enum Event {
     Stream(Stream),
     /// What the source says of the slot, every second.
     Slot(Slot),
+    /// How the source bears the copy, every second while that is watched.
+    Load(Load),
     Info {
         message: String,
     },
@@ -128,6 +130,21 @@ pub struct Slot {
     pub safe_bytes: Option<u64>,
     /// `--wal-budget`.
     pub budget_bytes: Option<u64>,
+}
+
+/// What the copy does to the source, and what it keeps to for that. None where it is not watched, or not known.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Load {
+    pub probe_p95_ms: Option<f64>,
+    /// The same without the copy.
+    pub probe_baseline_ms: Option<f64>,
+    /// Of the standby that is furthest behind.
+    pub standby_lag_seconds: Option<f64>,
+    /// Bytes a second; None while the copy does not give way.
+    pub max_rate: Option<u64>,
+    pub workers: Option<usize>,
+    /// Why, in words.
+    pub gives_way: Option<String>,
 }
 
 impl Slot {

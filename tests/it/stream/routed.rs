@@ -186,7 +186,13 @@ async fn a_table_that_the_target_has_partitioned_is_filled_through_crashes() -> 
             "{}",
             refused.stderr
         );
-        life.on_target("truncate orders; alter table visits alter v type text").await;
+        life.on_target("truncate orders; alter table visits alter v type text; create table parted (id int)").await;
+        // What is partitioned on the source goes leaf to leaf.
+        do_all(&life, &["create table parted (id int primary key) partition by range (id); create table parted_1 partition of parted default"]).await;
+        let refused = life.run_with(&keep).finish(&["error: "]).await.expect_code(4);
+        assert!(refused.stderr.contains("the target already holds public.parted"), "{}", refused.stderr);
+        life.on_target("drop table parted").await;
+        do_all(&life, &["drop table parted"]).await;
         let planned = life.pgmig(&["plan", "--keep-tables"]).finish(&[]).await.expect_code(0);
         assert!(planned.stdout.contains("what belongs to the table public.hits"), "{}", planned.stdout);
 
@@ -210,6 +216,10 @@ async fn a_table_that_the_target_has_partitioned_is_filled_through_crashes() -> 
         let level = format!("select replay_lsn >= '{}' from pgmig.progress", life.lsn().await);
         do_all(&life, &["insert into beside values (99, 'behind it')"]).await;
         life.wait_for(&mut run, "all of it", &level).await;
+        // Its way back would be from partitions that the source does not have.
+        let dir = life.dir.path().display().to_string();
+        let no = life.pgmig(&["cutover", "--reverse", "--dry-run", "--dir", &dir]).finish(&["error: "]).await;
+        assert!(no.stderr.contains("is partitioned on the target and not on the source"), "{}", no.stderr);
         life.set_endpos(life.lsn().await).await;
         life.finish(run).await;
         // What is at work after the switch: sequences, defaults, identities.
