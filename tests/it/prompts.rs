@@ -43,11 +43,29 @@ async fn only_the_right_answer_on_a_terminal_changes_a_source_or_empties_a_targe
         assert_eq!(identity().await?, [[Some(if changes { "i" } else { "d" }.to_string())]], "{answer:?}: {said}");
     }
 
+    // What it says before it asks names side, role and statement.
+    pair.on_source("create table log (line text)").await?;
+    let full = async || pair.on_source("select relreplident from pg_class where relname = 'log'").await;
+    for (answer, changes) in [("n\n", false), ("", false), ("y\n", true)] {
+        let (said, code) = typed(&["preflight", "--fix"], &env, answer).await;
+        assert!(said.contains("to be run on the source, as postgres, a superuser:"), "{answer:?}: {said}");
+        assert!(said.contains("writes the whole old row to the WAL"), "{answer:?}: {said}");
+        assert!(said.contains("run 1 statement? [y/N]"), "{answer:?}: {said}");
+        assert_eq!(said.contains("nothing was changed"), !changes, "{answer:?}: {said}");
+        assert_eq!(code, Some(if changes { 0 } else { 1 }), "{answer:?}: {said}");
+        assert_eq!(full().await?, [[Some(if changes { "f" } else { "d" }.to_string())]], "{answer:?}: {said}");
+    }
+
     let run = Pgmig::start(&["run"], &env);
     let follows = async || phase(&pair.target, "app").await.is_ok_and(|phase| phase.as_deref() == Some("follow"));
     wait_until(Duration::from_secs(60), "the run follows", follows).await;
     Pgmig::start(&["stop"], &env).finish(&[]).await.expect_code(0);
     run.finish(&["error: stopped"]).await.expect_code(130);
+    // Of a migration that was begun preflight says what a run goes on with, and nobody is told to drop its slot.
+    let (said, code) = typed(&["preflight"], &env, "").await;
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("begun, in phase follow") && said.contains("pgmig_default is the migration's own"), "{said}");
+    assert!(!said.contains("pg_drop_replication_slot"), "{said}");
     let there = async || pair.on_target("select count(*) from pg_class where relname = 't'").await;
     for (answer, drops) in [("y\n", false), ("APP\n", false), ("", false), ("app\n", true)] {
         let (said, code) = typed(&["reset-target"], &env, answer).await;

@@ -11,7 +11,8 @@ The same command goes on with a migration that was interrupted.";
 pub const PREFLIGHT: &str = "\
 Examples:
   pgmig preflight
-  pgmig preflight --filters filters.ini --no-owner --json";
+  pgmig preflight --filters filters.ini --no-owner --json
+  pgmig preflight --fix --yes --admin-source 'host=old user=postgres'";
 
 pub const PARAMS: &str = "\
 Examples:

@@ -22,7 +22,7 @@ use crate::config::filters::Filters;
 use crate::config::requirements::Requirements;
 use crate::connect::Side;
 use crate::error::{Error, Exit, Result};
-use crate::model::{Leave, Lsn, Place};
+use crate::model::{Leave, Lsn, Phase, Place};
 use crate::selection::{Selected, select};
 use crate::server;
 use crate::source::catalog::{Sizes, Table};
@@ -54,6 +54,15 @@ pub struct Asked {
     pub sessions: i64,
     /// What is tried, and not only read: None where nothing may be.
     pub tries: Option<Tries>,
+    /// Of a migration that was begun, with which a run goes on; None before.
+    pub begun: Option<Begun>,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub struct Begun {
+    pub phase: Phase,
+    /// Whether its slot was made.
+    pub has_slot: bool,
 }
 
 /// What trying needs.
@@ -78,11 +87,7 @@ pub struct Facts {
 
 /// Refuses to migrate a database into itself, whatever names and addresses it was given by.
 pub async fn two_databases(source: &Client, target: &Client) -> Result<()> {
-    let key = fastrand::i64(1..i64::MAX);
-    source::checks::take_lock(source, key).await?;
-    let same = target::checks::sees_lock(target, key).await;
-    source::checks::release_lock(source, key).await?;
-    if same? {
+    if server::one_database((source, Side::Source), (target, Side::Target)).await? {
         return Err(Error::usage("source and target are the same database").hint("give two databases"));
     }
     Ok(())
