@@ -3,6 +3,7 @@
 
 use crate::relation::{Table, resolve};
 use crate::report::{Watch, fail, raise};
+use crate::routed::Routing;
 use crate::row::{Row, Scratch, refuse};
 use crate::shape::Shape;
 use crate::value::Encoding;
@@ -72,9 +73,9 @@ impl<'a> Applier<'a> {
                         self.shapes[at] = Some(Shape::new(declared));
                     }
                     Record::Truncate(ids) => self.truncate(&ids),
-                    Record::Insert(id) => self.change(id, Table::insert_next),
-                    Record::Update(id) => self.change(id, Table::update_next),
-                    Record::Delete(id) => self.change(id, Table::delete_next),
+                    Record::Insert(id) => self.change(id, Table::insert_next, |routing| routing.insert()),
+                    Record::Update(id) => self.change(id, Table::update_next, |routing| routing.update()),
+                    Record::Delete(id) => self.change(id, Table::delete_next, |routing| routing.delete()),
                 }
             }
             for (_, table) in self.tables.drain() {
@@ -88,10 +89,18 @@ impl<'a> Applier<'a> {
     }
 
     #[inline]
-    unsafe fn change(&mut self, id: u16, apply: unsafe fn(&mut Table, &mut Row<'_, 'a>)) {
+    unsafe fn change(
+        &mut self,
+        id: u16,
+        apply: unsafe fn(&mut Table, &mut Row<'_, 'a>),
+        route: unsafe fn(&mut Routing<'_, 'a>) -> pg_sys::Oid,
+    ) {
         unsafe {
             let oid = self.bind(id);
             if oid != self.last {
+                if self.tables[&oid].router.is_some() {
+                    return self.route(id, oid, route);
+                }
                 if let Some(last) = self.tables.get_mut(&self.last) {
                     last.rest(self.watch);
                 }
@@ -116,6 +125,33 @@ impl<'a> Applier<'a> {
         }
     }
 
+    /// A change of a partitioned table, which goes into one of its leaves.
+    unsafe fn route(&mut self, id: u16, oid: pg_sys::Oid, route: unsafe fn(&mut Routing<'_, 'a>) -> pg_sys::Oid) {
+        unsafe {
+            let mut root = self.tables.remove(&oid).expect("bind has opened it");
+            pg_sys::MemoryContextReset(root.row_memory);
+            let caller = pg_sys::MemoryContextSwitchTo(root.row_memory);
+            let leaf = route(&mut Routing {
+                watch: self.watch,
+                encoding: self.encoding,
+                reader: &mut self.reader,
+                scratch: &mut self.scratch,
+                shape: self.shapes[usize::from(id)].as_mut().expect("bind has found it"),
+                root: &mut root,
+                tables: &mut self.tables,
+                last: &mut self.last,
+            });
+            pg_sys::MemoryContextSwitchTo(caller);
+            self.tables.insert(oid, root);
+            self.rows += 1;
+            let table = self.tables.get_mut(&leaf).expect("it was written to");
+            table.changes += 1;
+            if table.changes == CHANGES_PER_OPENING {
+                self.close(leaf);
+            }
+        }
+    }
+
     /// Opens the table of a declared relation, unless that is done.
     #[inline]
     unsafe fn bind(&mut self, id: u16) -> pg_sys::Oid {
@@ -131,7 +167,7 @@ impl<'a> Applier<'a> {
         unsafe {
             let oid = resolve(self.encoding, shape.declared.schema, shape.declared.table);
             let label = shape.label();
-            let table = self.tables.entry(oid).or_insert_with(|| Box::new(Table::open(oid, label)));
+            let table = self.tables.entry(oid).or_insert_with(|| Box::new(Table::open(oid, label, false)));
             shape.bind(table, self.encoding);
             oid
         }
@@ -140,10 +176,15 @@ impl<'a> Applier<'a> {
     /// Closes a table; the next change of it opens it again.
     unsafe fn close(&mut self, oid: pg_sys::Oid) {
         if let Some(table) = self.tables.remove(&oid) {
-            unsafe { table.close(self.watch) };
+            let leaves = table.router.as_ref().map_or(Vec::new(), |router| router.leaves.clone());
+            unsafe {
+                table.close(self.watch);
+                leaves.into_iter().for_each(|leaf| self.close(leaf));
+            }
         }
         for shape in self.shapes.iter_mut().flatten() {
             shape.bound.take_if(|bound| bound.table == oid);
+            shape.leaves.remove(&oid);
         }
     }
 
@@ -151,12 +192,14 @@ impl<'a> Applier<'a> {
         unsafe {
             let mut names = Vec::new();
             for &id in ids {
-                // Bound first: this is what refuses anything but plain tables.
+                // Bound first: this is what refuses anything but tables.
                 let oid = self.bind(id);
+                // With all below it, where it has no rows of its own.
+                let only = if self.tables[&oid].router.is_some() { "" } else { "only " };
                 self.close(oid);
                 let declared = &self.shapes[usize::from(id)].as_ref().expect("bind has found it").declared;
                 let quoted = [declared.schema, declared.table].map(|name| format!("\"{}\"", name.replace('"', "\"\"")));
-                names.push(format!("only {}", quoted.join(".")));
+                names.push(format!("{only}{}", quoted.join(".")));
             }
             let sql = format!("truncate {} restrict", names.join(", "));
             self.watch.change(c"truncate of", c"several tables");

@@ -8,6 +8,8 @@ mod gather;
 mod lookup;
 mod relation;
 mod report;
+mod route;
+mod routed;
 mod row;
 mod shape;
 mod value;

@@ -16,6 +16,9 @@ use std::ptr;
 pub struct UniqueIndex {
     attributes: Vec<usize>,
     primary: bool,
+    /// Only its first columns: below a root the rest may be what it is partitioned by, which the source's key
+    /// need not have. The key is unique there.
+    part: bool,
     index: pg_sys::Relation,
     keys: Vec<pg_sys::ScanKeyData>,
     scan: pg_sys::IndexScanDesc,
@@ -45,8 +48,9 @@ enum Look {
 }
 
 impl UniqueIndex {
-    /// From the indexes that ExecOpenIndices has opened, so nothing is opened twice.
-    pub unsafe fn all(result: *mut pg_sys::ResultRelInfo) -> Vec<UniqueIndex> {
+    /// From the indexes that ExecOpenIndices has opened, so nothing is opened twice. `parts`: also what is
+    /// found by the first columns of each.
+    pub unsafe fn all(result: *mut pg_sys::ResultRelInfo, parts: bool) -> Vec<UniqueIndex> {
         unsafe {
             let read = |at: usize| {
                 let index = *(*result).ri_IndexRelationDescs.add(at);
@@ -57,21 +61,23 @@ impl UniqueIndex {
                     && (*(*index).rd_rel).relam == pg_sys::BTREE_AM_OID
                     && (*info).ii_Predicate.is_null()
                     && (*info).ii_Expressions.is_null();
-                usable.then(|| {
-                    // The key columns come first, INCLUDE columns after them.
-                    let count = (*info).ii_NumIndexKeyAttrs as usize;
+                // The key columns come first, INCLUDE columns after them.
+                let count = if usable { (*info).ii_NumIndexKeyAttrs as usize } else { 0 };
+                let least = if parts { 1 } else { count.max(1) };
+                (least..=count).map(move |columns| {
                     let numbers = &(*info).ii_IndexAttrNumbers;
-                    let attributes = numbers[..count].iter().map(|&number| number as usize - 1);
+                    let attributes = numbers[..columns].iter().map(|&number| number as usize - 1);
                     UniqueIndex {
                         attributes: attributes.collect(),
                         primary: (*form).indisprimary,
+                        part: columns < count,
                         index,
-                        keys: (0..count).map(|column| scan_key(index, column)).collect(),
+                        keys: (0..columns).map(|column| scan_key(index, column)).collect(),
                         scan: ptr::null_mut(),
                     }
                 })
             };
-            (0..(*result).ri_NumIndices as usize).filter_map(read).collect()
+            (0..(*result).ri_NumIndices as usize).flat_map(read).collect()
         }
     }
 }
@@ -98,7 +104,8 @@ unsafe fn scan_key(index: pg_sys::Relation, column: usize) -> pg_sys::ScanKeyDat
 }
 
 impl Lookup {
-    /// The indexes whose columns are all in the key: the primary key first, then the narrowest.
+    /// The indexes whose columns are all in the key: the primary key first, then the narrowest; behind them
+    /// parts of indexes, the widest first.
     pub fn choose(unique: &[UniqueIndex], key: &[KeyColumn]) -> Vec<Lookup> {
         let position = |attribute: &usize| key.iter().position(|k| k.compared && k.attribute == *attribute);
         let compared = key.iter().filter(|k| k.compared).count();
@@ -108,7 +115,11 @@ impl Lookup {
                 Some(Lookup { index, exact: compared == positions.len(), positions })
             })
             .collect();
-        lookups.sort_by_key(|l| (!unique[l.index].primary, l.positions.len(), l.index));
+        lookups.sort_by_key(|l| {
+            let UniqueIndex { primary, part, .. } = unique[l.index];
+            let width = l.positions.len() as isize;
+            (part, if part { -width } else { 0 }, !primary, width, l.index)
+        });
         lookups
     }
 }

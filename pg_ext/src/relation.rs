@@ -5,6 +5,7 @@
 use crate::gather::Gathered;
 use crate::lookup::UniqueIndex;
 use crate::report::{Watch, fail};
+use crate::route::Router;
 use crate::value::{Encoding, Input, Receive, Storage};
 use pgrx::pg_sys;
 use pgrx::pg_sys::errcodes::PgSqlErrorCode;
@@ -58,6 +59,8 @@ pub struct Table {
     pub gathers: bool,
     pub(crate) gathered: Gathered,
     pub(crate) result: *mut pg_sys::ResultRelInfo,
+    /// Of a partitioned table: it has no rows of its own.
+    pub router: Option<Router>,
     plan_quals: Box<pg_sys::EPQState>,
     granted: pg_sys::AclMode,
 }
@@ -80,11 +83,13 @@ pub unsafe fn resolve(encoding: Encoding, schema: &str, table: &str) -> pg_sys::
 }
 
 impl Table {
-    /// Opens a table that `resolve` has locked.
-    pub unsafe fn open(oid: pg_sys::Oid, label: String) -> Table {
+    /// Opens a table that `resolve` has locked. `below`: it is reached through the root of its partitions,
+    /// and a key need not be all of an index there.
+    pub unsafe fn open(oid: pg_sys::Oid, label: String, below: bool) -> Table {
         unsafe {
             let relation = pg_sys::relation_open(oid, pg_sys::NoLock as pg_sys::LOCKMODE);
-            refuse_unless_plain_table(relation, &label);
+            refuse_unless_table(relation, &label);
+            let is_root = (*(*relation).rd_rel).relkind as u8 == pg_sys::RELKIND_PARTITIONED_TABLE;
             let estate = pg_sys::CreateExecutorState();
             // All that follows lives as long as the table is open.
             let caller = pg_sys::MemoryContextSwitchTo((*estate).es_query_cxt);
@@ -99,7 +104,10 @@ impl Table {
             // it: that would close a relation it has not opened.
             (*estate).es_opened_result_relations = pg_sys::lappend((*estate).es_opened_result_relations, result.cast());
             (*estate).es_output_cid = pg_sys::GetCurrentCommandId(true);
-            pg_sys::ExecOpenIndices(result, false);
+            if !is_root {
+                pg_sys::ExecOpenIndices(result, false);
+            }
+            let router = is_root.then(|| Router::new(estate, result, &attributes));
 
             let mut plan_quals = Box::new(pg_sys::EPQState::default());
             #[cfg(feature = "pg15")]
@@ -127,7 +135,8 @@ impl Table {
                 attributes,
                 receivers: Vec::new(),
                 buffer,
-                unique: UniqueIndex::all(result),
+                unique: if is_root { Vec::new() } else { UniqueIndex::all(result, below) },
+                router,
                 relation,
                 estate,
                 sequential: ptr::null_mut(),
@@ -154,6 +163,9 @@ impl Table {
             self.flush(watch);
             pg_sys::EvalPlanQualEnd(&mut *self.plan_quals);
             self.end_scans();
+            if let Some(router) = self.router.take() {
+                router.close();
+            }
             pg_sys::ExecCloseIndices(self.result);
             pg_sys::ExecResetTupleTable((*self.estate).es_tupleTable, false);
             pg_sys::FreeExecutorState(self.estate);
@@ -269,11 +281,13 @@ impl Table {
     }
 }
 
-unsafe fn refuse_unless_plain_table(relation: pg_sys::Relation, label: &str) {
+unsafe fn refuse_unless_table(relation: pg_sys::Relation, label: &str) {
     unsafe {
-        // Partitioned roots above all: ExecSimpleRelationInsert crashes the server on one.
-        if (*(*relation).rd_rel).relkind as u8 != pg_sys::RELKIND_RELATION {
-            fail(PgSqlErrorCode::ERRCODE_WRONG_OBJECT_TYPE, format!("{label} is not a plain table"));
+        // Of a partitioned table only its leaves are written to: ExecSimpleRelationInsert crashes the server
+        // on a root.
+        let kind = (*(*relation).rd_rel).relkind as u8;
+        if kind != pg_sys::RELKIND_RELATION && kind != pg_sys::RELKIND_PARTITIONED_TABLE {
+            fail(PgSqlErrorCode::ERRCODE_WRONG_OBJECT_TYPE, format!("{label} is no table that holds rows here"));
         }
         let security = pg_sys::check_enable_rls((*relation).rd_id, pg_sys::InvalidOid, false);
         if security == pg_sys::CheckEnableRlsResult::RLS_ENABLED as c_int {

@@ -9,11 +9,14 @@ use crate::value::Encoding;
 use crate::wire::Declaration;
 use pgrx::pg_sys;
 use pgrx::pg_sys::errcodes::PgSqlErrorCode;
+use std::collections::HashMap;
 
 pub struct Shape<'a> {
     pub declared: Declaration<'a>,
     /// None until the first change, and again after the table was closed for a TRUNCATE.
     pub bound: Option<Bound>,
+    /// How it maps onto the leaves of a partitioned table that were used.
+    pub leaves: HashMap<pg_sys::Oid, Bound>,
 }
 
 pub struct Bound {
@@ -41,7 +44,7 @@ pub struct KeyColumn {
 
 impl<'a> Shape<'a> {
     pub fn new(declared: Declaration<'a>) -> Self {
-        Shape { declared, bound: None }
+        Shape { declared, bound: None, leaves: HashMap::new() }
     }
 
     /// schema.table, for messages: quoted where a name needs it.
@@ -61,6 +64,19 @@ impl<'a> Shape<'a> {
 
     /// Maps the declaration onto the open table. Raises 42703 for a column that the table lacks.
     pub fn bind(&mut self, table: &mut Table, encoding: Encoding) {
+        self.bound = Some(self.bound_to(table, encoding));
+    }
+
+    /// How it maps onto a leaf of the table that it is bound to.
+    pub fn leaf(&mut self, leaf: &mut Table, encoding: Encoding) -> &Bound {
+        if !self.leaves.contains_key(&leaf.oid) {
+            let bound = self.bound_to(leaf, encoding);
+            self.leaves.insert(leaf.oid, bound);
+        }
+        &self.leaves[&leaf.oid]
+    }
+
+    fn bound_to(&self, table: &mut Table, encoding: Encoding) -> Bound {
         let attribute = |column: &str| {
             let name = encoding.name(column);
             let found = table.attributes.iter().position(|a| a.input.is_some() && a.name == name);
@@ -93,7 +109,7 @@ impl<'a> Shape<'a> {
         let types = self.declared.types.iter().map(|oid| pg_sys::Oid::from(*oid));
         let receivers = columns.iter().zip(types).map(|(&at, oid)| table.receiver(at, oid)).collect();
         let lacking = kept.iter().map(|&at| &table.attributes[at]).find(|a| !a.generated);
-        self.bound = Some(Bound {
+        Bound {
             table: table.oid,
             targets: columns.iter().map(|&at| (!table.attributes[at].generated).then_some(at)).collect(),
             lookups: Lookup::choose(&table.unique, &key),
@@ -101,7 +117,7 @@ impl<'a> Shape<'a> {
             lacking: lacking.map(|a| a.name.to_string_lossy().into_owned()),
             key,
             kept,
-        });
+        }
     }
 }
 

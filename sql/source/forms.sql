@@ -1,5 +1,5 @@
 -- What every table looks like, in one number each: asked on both sides now and then while changes are
--- followed, so that DDL is noticed that the stream says nothing of.
+-- followed, so that DDL is noticed that the stream says nothing of. $1: the kinds of relations.
 select n.nspname::text as schema_name,
        c.relname::text as table_name,
        c.oid,
@@ -22,7 +22,7 @@ select n.nspname::text as schema_name,
               order by a.attnum) as attributes
   from pg_catalog.pg_class c
        join pg_catalog.pg_namespace n on n.oid = c.relnamespace
- where c.relkind = 'r'
+ where c.relkind = any ($1)
    and c.relpersistence in ('p', 'u')
    and n.nspname !~ '^pg_' and n.nspname not in ('information_schema', 'pgmig')
    and not exists (select from pg_catalog.pg_depend d

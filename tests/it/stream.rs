@@ -1,6 +1,7 @@
 //! Change data capture, held to the letter: what arrives by the stream is what the source committed,
 //! whatever its type, key, table or transaction, through both plugins and into both flavours.
 
+mod bare;
 mod budget;
 mod conflicts;
 mod ddl;
@@ -9,6 +10,7 @@ mod drift;
 mod keys;
 mod merge;
 mod odd;
+mod routed;
 mod transactions;
 mod types;
 

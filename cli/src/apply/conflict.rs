@@ -182,6 +182,18 @@ async fn run(client: &Client, sql: &str) -> Result<()> {
     client.batch_execute(sql).await.on_target(|| "pass over a conflict".into())
 }
 
+/// Whether no partition of the target takes the row. The message is in the server's language, the place is not.
+fn is_unrouted(err: &Error) -> bool {
+    let mut next: Option<&(dyn std::error::Error + 'static)> = Some(err);
+    while let Some(err) = next {
+        if let Some(answer) = err.downcast_ref::<tokio_postgres::Error>().and_then(|err| err.as_db_error()) {
+            return answer.routine() == Some("ExecFindPartition");
+        }
+        next = err.source();
+    }
+    false
+}
+
 /// Says what a change that does not fit the target means and how to go on.
 pub(super) fn explain(err: Error) -> Error {
     let table = err.table().map_or("SCHEMA.TABLE".into(), |(schema, table)| TableName::new(schema, table).to_string());
@@ -195,6 +207,9 @@ pub(super) fn explain(err: Error) -> Error {
         }
         Some("42P01" | "42703") => {
             "the table was altered on the target: make it what it is on the source, then run again".into()
+        }
+        Some("23514") if is_unrouted(&err) => {
+            format!("{table} has no partition for a row of the source: create one on the target, or a default partition, then run again")
         }
         Some("23502" | "23514") => {
             "the target has a constraint that the source's row breaks: if it was dropped on the source, drop it there too, then run again".into()

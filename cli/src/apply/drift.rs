@@ -37,7 +37,7 @@ impl Drift {
 
     /// Whether `check` has found that it fits.
     pub fn fits(&self, shape: &Arc<Shape>, kind: Kind) -> bool {
-        self.fit.contains_key(&(Arc::as_ptr(shape) as usize, self.is_whole(kind)))
+        self.fit.contains_key(&(Arc::as_ptr(shape) as usize, self.is_whole(kind) || shape.columns.is_empty()))
     }
 
     /// Whether a shape that fits lists every column that is not computed.
@@ -52,7 +52,8 @@ impl Drift {
     /// An error unless the target's table has the columns of the change, and no other that the change
     /// should have.
     pub async fn check(&mut self, client: &Client, shape: &Arc<Shape>, kind: Kind) -> Result<()> {
-        let whole = self.is_whole(kind);
+        // Without any column, it must be a table without columns.
+        let whole = self.is_whole(kind) || shape.columns.is_empty();
         let known = (Arc::as_ptr(shape) as usize, whole);
         if self.fit.contains_key(&known) {
             return Ok(());

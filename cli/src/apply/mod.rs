@@ -29,6 +29,7 @@ mod gather;
 pub mod merge;
 pub mod plain;
 mod reconcile;
+pub mod statements;
 pub mod tags;
 mod told;
 

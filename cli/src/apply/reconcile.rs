@@ -6,9 +6,11 @@ use std::sync::Arc;
 use super::gather::Gathered;
 use super::tags::Clear;
 use super::{Apply, Writer, Written, refused};
+use crate::connect::Side;
 use crate::error::{Context, Error, Exit, Result};
 use crate::model::TableName;
 use crate::stream::spool::Position;
+use crate::target::layout::rows_of;
 
 /// A large transaction that is open on the target.
 pub(super) struct Pieces {
@@ -117,7 +119,7 @@ impl<W: Writer> Apply<W> {
         }
         for Clear { table, condition } in clear {
             let condition = condition.as_deref().unwrap_or("true");
-            let sql = format!("delete from only {} where {condition}", table.sql());
+            let sql = format!("delete from {} where {condition}", rows_of(&self.client, Side::Target, table).await?);
             if let Err(err) = self.client.batch_execute(&sql).await.on_target(|| format!("truncate a part of {table}"))
             {
                 self.rollback().await?;

@@ -110,6 +110,10 @@ pub struct WhatArgs {
     #[arg(long, help_heading = "What to migrate")]
     pub drop_if_exists: bool,
 
+    /// Fill tables that the target has already, empty and partitioned, as they are
+    #[arg(long, conflicts_with = "drop_if_exists", help_heading = "What to migrate")]
+    pub keep_tables: bool,
+
     /// Make the source's roles that the target does not have
     #[arg(long, help_heading = "What to migrate")]
     pub roles: bool,

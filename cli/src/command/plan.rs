@@ -24,7 +24,7 @@ pub async fn plan(args: PlanArgs) -> Result<Exit> {
     let source = conninfo(&args.source.source)?;
     let client = connect::client(&source, Side::Source, "pgmig plan", &[]).await?;
     let requirements = args.what.requirements.as_deref().map(Requirements::read).transpose()?;
-    let (mut target_version, mut refused) = (None, None);
+    let (mut target_version, mut refused, mut on_target) = (None, None, None);
     let (mut there, mut by_superuser, mut warnings) = (HashSet::new(), true, Vec::new());
     if let Some(target) = &args.target {
         let target = connect::client(&conninfo(target)?, Side::Target, "pgmig plan", &[]).await?;
@@ -40,6 +40,7 @@ pub async fn plan(args: PlanArgs) -> Result<Exit> {
             leave: leave(&args.what),
             requirements: requirements.clone(),
             drop_if_exists: args.what.drop_if_exists,
+            keep_tables: args.what.keep_tables,
             roles: args.what.roles.then_some(!args.what.no_role_passwords),
             large_objects: !args.what.skip_large_objects,
             sessions: 5,
@@ -51,6 +52,9 @@ pub async fn plan(args: PlanArgs) -> Result<Exit> {
         let facts = preflight::check(&client, &target, &asked, &mut checks).await?;
         target_version = Some(facts.target_version);
         there = target::checks::roles(&target).await?;
+        if args.what.keep_tables {
+            on_target = Some(target::layout::there(&target).await?);
+        }
         by_superuser = target::checks::is_superuser(&target).await?;
         warnings = checks.warnings;
         refused = Some(checks.wrong);
@@ -65,6 +69,7 @@ pub async fn plan(args: PlanArgs) -> Result<Exit> {
         large_object_parts: large_object_parts(&args.split, &args.what),
         requirements: requirements.as_ref(),
         drop_if_exists: args.what.drop_if_exists,
+        there: on_target.as_ref(),
         roles: args.what.roles.then_some(Roles { passwords: !args.what.no_role_passwords, there, by_superuser }),
         target_version,
         target_database: None,

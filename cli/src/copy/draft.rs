@@ -6,6 +6,7 @@ use std::collections::HashSet;
 use std::path::Path;
 
 use super::extension_data;
+use super::kept::Kept;
 use super::parts::{self, Cut, SplitBy, parts};
 use super::steps::special::{self, SUBSCRIPTION};
 use super::steps::{self, Schema, ours};
@@ -22,6 +23,7 @@ use crate::source::dump_ranges::{Dumped, Dumps};
 use crate::source::inventory::class;
 use crate::source::snapshot::SnapshotHolder;
 use crate::source::{extensions, large_objects, roles, sample, subscriptions};
+use crate::target::layout::There;
 use crate::target::queue::{Part, Step};
 
 /// What the plan depends on beside the source.
@@ -35,6 +37,8 @@ pub struct Asked<'a> {
     pub large_object_parts: usize,
     pub requirements: Option<&'a Requirements>,
     pub drop_if_exists: bool,
+    /// What the target has already, of which tables are kept; None keeps none.
+    pub there: Option<&'a There>,
     pub roles: Option<Roles>,
     /// None where no target is known: it is taken to be of the source's version.
     pub target_version: Option<i32>,
@@ -109,6 +113,8 @@ pub struct Draft {
     pub kept_whole: Vec<(TableName, String)>,
     /// How many there are, copied or not.
     pub large_objects: i64,
+    /// Tables that the target keeps as it has them.
+    pub kept: Vec<TableName>,
 }
 
 /// Draws up the plan; pg_dump's output goes into `file`.
@@ -128,6 +134,7 @@ pub async fn draft(holder: &SnapshotHolder, asked: &Asked<'_>, file: &Path) -> R
     };
     let mut selected = selection::select(client, asked.filters, asked.follow, asked.cut.sizes).await?;
     sample::measure(client, &mut selected.tables).await;
+    let kept = Kept::new(asked.there, &selected.tables);
     let mut all: Vec<Part> = Vec::new();
     let (mut one_moment, mut kept_whole) = (Vec::new(), Vec::new());
     for table in &selected.tables {
@@ -140,7 +147,9 @@ pub async fn draft(holder: &SnapshotHolder, asked: &Asked<'_>, file: &Path) -> R
             _ => Vec::new(),
         };
         let cut = parts(table, cut, &keys);
-        if let Some(range) = cut.first().and_then(|part| part.range.as_ref()) {
+        if let Some(range) =
+            cut.first().and_then(|part| part.range.as_ref()).filter(|_| !kept.tables.contains(&table.name))
+        {
             let names = catalog::of_one_moment(client, table, &range.column).await?;
             one_moment.extend(names.into_iter().map(|name| (table.name.clone(), name)));
         }
@@ -163,12 +172,18 @@ pub async fn draft(holder: &SnapshotHolder, asked: &Asked<'_>, file: &Path) -> R
     let toc = selected.selection.toc();
     pre.retain(|entry| toc.keeps(entry) && !ours(entry));
     post.retain(|entry| toc.keeps(entry) && !ours(entry));
+    let mut left_out: Vec<LeftOut> = kept.leave_out(&mut objects, [&mut pre, &mut post]);
+    if let Some(there) = asked.there {
+        selected.always_identity.retain(|(table, _)| !kept.tables.contains(table));
+        let always = there.always_identity.iter().filter(|(table, _)| kept.tables.contains(table));
+        selected.always_identity.extend(always.cloned());
+    }
     let gone = selected.selection.objects.iter().filter(|object| object.0 == class::RELATION);
     let gone: HashSet<u32> = gone.map(|object| object.1).collect();
     let mut parents = catalog::parents(client).await?;
     parents.retain(|(oid, _)| !gone.contains(oid));
     let parents: Vec<TableName> = parents.into_iter().map(|(_, name)| name).collect();
-    let mut left_out: Vec<LeftOut> = leave_out(&mut pre, asked.leave);
+    left_out.extend(leave_out(&mut pre, asked.leave));
     left_out.extend(leave_out(&mut post, asked.leave));
     left_out.extend(asked.leave.of_all().into_iter().map(|(flag, what)| {
         let (kind, name) = (what.to_string(), "of all objects".to_string());
@@ -223,7 +238,9 @@ pub async fn draft(holder: &SnapshotHolder, asked: &Asked<'_>, file: &Path) -> R
         let warnings = unknown.map(|name| format!("--requirements names {name}, which the source does not have"));
         selected.warnings.extend(warnings);
     }
-    Ok(Draft { selected, parts: all, steps, one_moment, kept_whole, large_objects })
+    let mut kept: Vec<TableName> = kept.tables.into_iter().collect();
+    kept.sort();
+    Ok(Draft { selected, parts: all, steps, one_moment, kept_whole, large_objects, kept })
 }
 
 /// Takes out what flags leave behind; says what it was.

@@ -19,6 +19,7 @@ pub mod extension_data;
 pub mod failure;
 pub mod giving_way;
 pub mod in_hand;
+mod kept;
 pub mod parts;
 pub mod pool;
 pub mod probed;

@@ -5,6 +5,7 @@
 mod checks;
 mod extensions;
 mod here;
+mod kept;
 mod owners;
 mod plugin;
 mod pooler;
@@ -44,6 +45,8 @@ pub struct Asked {
     pub leave: Leave,
     pub requirements: Option<Requirements>,
     pub drop_if_exists: bool,
+    /// Partitioned tables that the target has already are filled.
+    pub keep_tables: bool,
     /// Whether roles are made, and with their passwords.
     pub roles: Option<bool>,
     pub large_objects: bool,

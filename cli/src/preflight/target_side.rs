@@ -4,13 +4,14 @@ use std::collections::BTreeSet;
 
 use super::Scope;
 use super::checks::{Checks, some};
+use super::kept;
 use crate::error::{Error, Exit, Result};
 use crate::model::mend::OWNER;
 use crate::model::name::{identifier, identifiers};
 use crate::model::{Place, Step, TableName};
 use crate::report::units;
-use crate::target;
 use crate::target::install::{self, Flavour};
+use crate::{source, target};
 
 impl Scope<'_> {
     pub(super) async fn target(&self, checks: &mut Checks) -> Result<()> {
@@ -109,7 +110,15 @@ impl Scope<'_> {
     pub(super) async fn not_empty(&self, checks: &mut Checks) -> Result<()> {
         let (asked, selection) = (self.asked, &self.selected.selection);
         let names: Vec<TableName> = selection.tables.iter().chain(&selection.without_rows).cloned().collect();
-        let there = target::checks::existing(self.target, &names).await?;
+        // Those that have no rows of their own are made too.
+        let parents = source::catalog::parents(self.source).await?.into_iter().map(|(_, name)| name);
+        let parents = parents.filter(|name| !selection.ignored.contains(name) && !names.contains(name));
+        let names: Vec<TableName> = names.iter().cloned().chain(parents).collect();
+        let mut there = target::checks::existing(self.target, &names).await?;
+        if asked.keep_tables && asked.begun.is_none() {
+            let kept = kept::check(self, checks, &there).await?;
+            there.retain(|table| !kept.contains(table));
+        }
         if let Some(begun) = asked.begun {
             let message =
                 format!("begun, in phase {}: what it has made is there, and a run goes on with it", begun.phase);
@@ -120,7 +129,8 @@ impl Scope<'_> {
             let message = format!("dropped on the target first, with their rows: {}", some(&there));
             checks.warn_aloud(Place::Target, "empty", message, "");
         } else {
-            let mend = "give an empty database; pgmig never overwrites a table it did not make, unless told to with --drop-if-exists";
+            let mend = "give an empty database; pgmig never overwrites a table it did not make, unless told to with --drop-if-exists; \
+                        with --keep-tables it fills partitioned ones where the source's table is not partitioned";
             checks.fail(Place::Target, "empty", format!("the target already holds {}", some(&there)), mend);
         }
         if names.is_empty() && asked.filters.is_some() {

@@ -21,7 +21,7 @@ pub async fn columns(client: &Client, tables: &[TableName]) -> Result<HashMap<Ta
 /// The form of every table.
 pub async fn forms(client: &Client) -> Result<HashMap<TableName, Form>> {
     let rows = client
-        .query(include_str!("../../../sql/source/forms.sql"), &[])
+        .query(include_str!("../../../sql/source/forms.sql"), &[&[b'r' as i8].as_slice()])
         .await
         .on_source(|| "look at the tables of the source".into())?;
     Ok(rows.iter().map(Form::of).collect())

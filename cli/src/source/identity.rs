@@ -110,6 +110,26 @@ fn spelled(identity: &str, index: Option<&str>) -> String {
     }
 }
 
+/// The columns by which changes of a table name their row; none where that is all of them, or nothing.
+pub async fn key_columns(client: &Client, table: &TableName) -> Result<Vec<String>> {
+    let row = client
+        .query_one(
+            "select array(select a.attname::text
+                            from pg_catalog.pg_class c
+                                 join pg_catalog.pg_index i
+                                   on i.indrelid = c.oid
+                                      and case c.relreplident when 'd' then i.indisprimary when 'i' then i.indisreplident else false end
+                                 join pg_catalog.pg_attribute a
+                                   on a.attrelid = c.oid and a.attnum = any (i.indkey[0:i.indnkeyatts - 1])
+                           where c.oid = pg_catalog.to_regclass($1)
+                           order by a.attnum)",
+            &[&table.sql()],
+        )
+        .await
+        .on_source(|| format!("look at the key of {table}"))?;
+    Ok(row.get(0))
+}
+
 /// The replica identity of a table; None if it is gone.
 pub async fn now(client: &Client, oid: u32) -> Result<Option<String>> {
     let row = client

@@ -160,7 +160,8 @@ impl Decoder for PgOutput {
 
 impl Relation {
     fn key<'a>(&self, old: &[Value<'a>]) -> Result<Vec<Value<'a>>, DecodeError> {
-        if self.key.is_empty() {
+        // Of a table without columns any row will do.
+        if self.key.is_empty() && !old.is_empty() {
             return Err(DecodeError::new(format!("change of {} without the key of its row", self.name)));
         }
         let key: Vec<Value<'a>> = self.key.iter().map(|&at| old[usize::from(at)]).collect();

@@ -122,7 +122,8 @@ impl Wal2Json {
             return Ok(listed[0].shape);
         }
         let names = TableName::new(schema, table);
-        if kind != Kind::Insert && message.identity.is_empty() {
+        // A deleted row without any column is of a table without columns, or apply finds that it is not.
+        if kind == Kind::Update && message.identity.is_empty() {
             return Err(DecodeError::new(format!("change of {names} without the key of its row")));
         }
         let own = |columns: &[Column<'_>]| columns.iter().map(|column| column.name.to_string()).collect::<Vec<_>>();

@@ -12,9 +12,10 @@ pub async fn existing(client: &Client, names: &[TableName]) -> Result<Vec<TableN
     Ok(kinds(client, names).await?.into_iter().map(|(name, _)| name).collect())
 }
 
-/// The first of these tables that is there as something else than an ordinary table.
-pub async fn no_ordinary_table(client: &Client, names: &[TableName]) -> Result<Option<TableName>> {
-    Ok(kinds(client, names).await?.into_iter().find(|(_, kind)| *kind != b'r' as i8).map(|(name, _)| name))
+/// The first of these tables that is there as something that holds no rows.
+pub async fn no_table(client: &Client, names: &[TableName]) -> Result<Option<TableName>> {
+    let holds_none = |kind: i8| kind != b'r' as i8 && kind != b'p' as i8;
+    Ok(kinds(client, names).await?.into_iter().find(|(_, kind)| holds_none(*kind)).map(|(name, _)| name))
 }
 
 /// Those of these relations that the target has, in the order of their names, each with its kind.

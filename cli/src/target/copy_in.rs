@@ -6,8 +6,9 @@ use bytes::{Bytes, BytesMut};
 use futures_util::SinkExt;
 use tokio_postgres::{Client, CopyInSink};
 
+use super::layout::rows_of;
 use super::queue::{Part, is_referred_to};
-use crate::connect::Lane;
+use crate::connect::{Lane, Side};
 use crate::error::{Context, Error, Exit, Network, Result};
 use crate::model::TableName;
 use crate::model::name::{identifiers, literal};
@@ -63,20 +64,22 @@ impl CopyIn<'_> {
 
 /// Begins the COPY inside the Part's transaction. A table that comes in one Part is emptied and
 /// frozen in the same transaction; Parts of a split table arrive side by side and cannot be, nor can a
-/// table that foreign keys refer to, which is copied `late`.
+/// table that foreign keys refer to, which is copied `late`. The server freezes no rows of partitions.
 pub async fn open<'a>(client: &Client, lane: &'a Lane, part: &'a Part, late: bool) -> Result<CopyIn<'a>> {
-    let table = part.table.sql();
+    let (table, rows) = (part.table.sql(), rows_of(client, Side::Target, &part.table).await?);
     let mut before = format!("set local application_name = {}", literal(&format!("pgmig part {}", part.id)));
+    // One that was there before has perhaps such keys from the beginning.
+    let late = late || rows == table;
     let truncated = part.parts == 1 && !(late && is_referred_to(client, &part.table).await?);
     match (truncated, part.parts) {
-        (true, _) => before.push_str(&format!("; truncate only {table}")),
-        (false, 1) => before.push_str(&format!("; delete from only {table}")),
+        (true, _) => before.push_str(&format!("; truncate {rows}")),
+        (false, 1) => before.push_str(&format!("; delete from {rows}")),
         (false, _) => {}
     }
     client.batch_execute(&before).await.on_target(|| format!("empty {} before its copy", part.table))?;
     let columns = if part.columns.is_empty() { String::new() } else { format!(" ({})", identifiers(&part.columns)) };
     let format = if part.binary { "binary" } else { "text" };
-    let freeze = if truncated { ", freeze" } else { "" };
+    let freeze = if truncated && rows != table { ", freeze" } else { "" };
     lane.begin();
     let sink = client
         .copy_in(&format!("copy {table}{columns} from stdin (format {format}{freeze})"))

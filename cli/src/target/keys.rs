@@ -32,14 +32,17 @@ pub async fn unique_keys(client: &Client) -> Result<HashMap<TableName, Vec<Vec<S
     Ok(keys)
 }
 
-/// Tables with a trigger or a rule that works while changes are applied.
+/// Tables with a trigger or a rule that works while changes are applied, and those that such a partition is of.
 pub async fn loud_tables(client: &Client) -> Result<HashSet<TableName>> {
     let rows = client
         .query(
             "select n.nspname::text, c.relname::text
-               from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
-              where exists (select from pg_catalog.pg_trigger t where t.tgrelid = c.oid and t.tgenabled in ('A', 'R'))
-                 or exists (select from pg_catalog.pg_rewrite r where r.ev_class = c.oid and r.ev_enabled in ('A', 'R'))",
+               from (select l.oid from pg_catalog.pg_class l
+                      where exists (select from pg_catalog.pg_trigger t where t.tgrelid = l.oid and t.tgenabled in ('A', 'R'))
+                         or exists (select from pg_catalog.pg_rewrite r where r.ev_class = l.oid and r.ev_enabled in ('A', 'R'))) loud
+                    join pg_catalog.pg_class c
+                      on c.oid = loud.oid or c.oid in (select relid from pg_catalog.pg_partition_ancestors(loud.oid))
+                    join pg_catalog.pg_namespace n on n.oid = c.relnamespace",
             &[],
         )
         .await

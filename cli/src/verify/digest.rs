@@ -10,6 +10,7 @@ use crate::connect::Side;
 use crate::error::{Context, Result};
 use crate::model::name::identifier;
 use crate::model::{RowDifference, TableName};
+use crate::target::layout::rows_of;
 
 /// Blocks that one query reads: what `--max-rate` and progress count.
 const PIECE_BLOCKS: i64 = 8192;
@@ -28,6 +29,8 @@ pub struct Form {
     pub key: Vec<String>,
     pub blocks: i64,
     rows: i64,
+    /// How all its rows are named.
+    from: String,
 }
 
 /// A table on one side; None if it is not there.
@@ -45,15 +48,18 @@ pub async fn form(client: &Client, side: Side, table: &TableName) -> Result<Opti
                                                           and x.indpred is null and x.indexprs is null and x.indimmediate
                                                         order by not x.indisprimary, x.indnatts, x.indexrelid limit 1)
                                    and k.at <= i.indnkeyatts), '{}'),
-                      pg_catalog.pg_relation_size(c.oid) / current_setting('block_size')::int8,
+                      -- Of partitions the largest: a piece is those blocks of each.
+                      (select max(pg_catalog.pg_relation_size(coalesce(t.relid, c.oid))) / current_setting('block_size')::int8
+                         from (values (true)) one left join lateral pg_catalog.pg_partition_tree(c.oid) t on t.isleaf),
                       greatest(c.reltuples, 0)::int8
                  from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
-                where n.nspname = $1 and c.relname = $2 and c.relkind in ('r', 'm')"#,
+                where n.nspname = $1 and c.relname = $2 and c.relkind in ('r', 'm', 'p')"#,
             &[&table.schema, &table.table],
         )
         .await
         .during(side.exit(), || format!("look at {table} on the {side}"))?;
-    Ok(row.map(|row| Form { columns: row.get(0), key: row.get(1), blocks: row.get(2), rows: row.get(3) }))
+    let from = rows_of(client, side, table).await?;
+    Ok(row.map(|row| Form { columns: row.get(0), key: row.get(1), blocks: row.get(2), rows: row.get(3), from }))
 }
 
 /// How a table is read, on both sides alike.
@@ -64,11 +70,13 @@ pub struct Reading {
     pub hash: String,
     pub key: Vec<String>,
     mask: i64,
+    on_source: String,
+    on_target: String,
 }
 
 impl Reading {
-    /// `recode`: the databases are in two encodings.
-    pub fn new(table: &TableName, form: &Form, recode: bool) -> Reading {
+    /// `other`: as the target has it. `recode`: the databases are in two encodings.
+    pub fn new(table: &TableName, form: &Form, other: &Form, recode: bool) -> Reading {
         let columns: Vec<String> = form.columns.iter().map(|column| identifier(column)).collect();
         let text = format!("row({})::text", columns.join(", "));
         let text = if recode { format!("encode(convert_to({text}, 'UTF8'), 'hex')") } else { text };
@@ -78,7 +86,14 @@ impl Reading {
             hash: format!("pg_catalog.hashtextextended({text} collate \"C\", 0)"),
             key: form.key.clone(),
             mask: chunks as i64 - 1,
+            on_source: form.from.clone(),
+            on_target: other.from.clone(),
         }
+    }
+
+    /// How all rows of the table are named on this side.
+    pub fn from(&self, side: Side) -> &str {
+        if side == Side::Source { &self.on_source } else { &self.on_target }
     }
 }
 
@@ -118,9 +133,9 @@ pub async fn digest(
         let upper = if is_last { String::new() } else { format!(" and ctid < '({},0)'::tid", from + PIECE_BLOCKS) };
         let sql = format!(
             "select h & {mask}, count(*), sum(h)::text
-               from (select {hash} as h from only {} where ctid >= '({from},0)'::tid{upper} offset 0) t
+               from (select {hash} as h from {} where ctid >= '({from},0)'::tid{upper} offset 0) t
               group by 1",
-            table.sql()
+            reading.from(side)
         );
         for row in client.query(&sql, &[]).await.during(side.exit(), doing)? {
             let sum: String = row.get(2);
@@ -178,13 +193,13 @@ pub async fn narrow(
 
 /// Rows of chunks, by key and hash, and how often each is there.
 async fn rows(client: &Client, side: Side, reading: &Reading, chunks: &[i64]) -> Result<HashMap<Found, i64>> {
-    let Reading { table, hash, key, mask } = reading;
+    let Reading { table, hash, key, mask, .. } = reading;
     let key: Vec<String> = key.iter().map(|column| format!("{}::text", identifier(column))).collect();
     let sql = format!(
-        "select k, h, count(*) from (select array[{}]::text[] as k, {hash} as h from only {} offset 0) t
+        "select k, h, count(*) from (select array[{}]::text[] as k, {hash} as h from {} offset 0) t
           where h & {mask} = any($1) group by 1, 2",
         key.join(", "),
-        table.sql()
+        reading.from(side)
     );
     let found = client.query(&sql, &[&chunks]).await.during(side.exit(), || format!("read {table} on the {side}"))?;
     Ok(found.iter().map(|row| ((row.get(0), row.get(1)), row.get(2))).collect())

@@ -16,6 +16,7 @@ use crate::connect::Side;
 use crate::error::{Context, Exit, Result};
 use crate::model::history::{Difference, Verification};
 use crate::model::{Lsn, RowDifference, TableDifference, TableName};
+use crate::target::layout::{self, rows_of};
 use crate::target::{checks, queue};
 
 /// How it is compared.
@@ -115,6 +116,10 @@ impl Shared {
 pub async fn tables(target: &Client, migration: &str) -> Result<Vec<TableName>> {
     let mut apart: HashSet<TableName> = checks::not_applied(target).await?.into_iter().collect();
     apart.insert(large_objects());
+    // Partitioned on the target: with all below it, it is what a table of the source is.
+    for table in layout::routed(target, migration).await? {
+        apart.remove(&table);
+    }
     Ok(queue::tables(target, migration).await?.into_iter().filter(|table| !apart.contains(table)).collect())
 }
 
@@ -218,7 +223,7 @@ async fn worker(
             }
             continue;
         }
-        let reading = Reading::new(&table, &form, recode);
+        let reading = Reading::new(&table, &form, &other, recode);
         let (of_source, of_target) = tokio::try_join!(
             digest::digest(&here, Side::Source, &reading, form.blocks, async |blocks| shared
                 .after(Side::Source, blocks)
@@ -244,7 +249,8 @@ async fn worker(
 }
 
 async fn count(client: &Client, side: Side, table: &TableName) -> Result<i64> {
-    let count = client.query_one(&format!("select count(*) from only {}", table.sql()), &[]).await;
+    let rows = rows_of(client, side, table).await?;
+    let count = client.query_one(&format!("select count(*) from {rows}"), &[]).await;
     let exit: Exit = side.exit();
     Ok(count.during(exit, || format!("count the rows of {table} on the {side}"))?.get(0))
 }

@@ -11,11 +11,12 @@ use tokio_postgres::Client;
 use tokio_postgres::types::{FromSql, IsNull, ToSql, Type, to_sql_checked};
 
 use super::digest::{self, Reading};
-use crate::apply::plain::{Column, Target};
+use crate::apply::statements::{Column, Target};
 use crate::connect::Side;
 use crate::error::{Context, Error, Exit, Result};
 use crate::model::name::{identifier, identifiers};
 use crate::model::{RowDifference, TableDifference, TableName};
+use crate::target::layout::rows_of;
 
 /// Rows that are read and written by one statement.
 const TOGETHER: usize = 100;
@@ -96,8 +97,8 @@ pub async fn repair(source: &Client, target: &Client, work: &Work, recode: bool)
         // No trigger, rule or foreign key acts, and nobody else writes to it meanwhile.
         let begin = format!(
             "set local session_replication_role = replica; set local lock_timeout = '10s';
-             lock table only {} in share row exclusive mode",
-            table.sql()
+             lock table {} in share row exclusive mode",
+            rows_of(target, Side::Target, table).await?
         );
         target.batch_execute(&begin).await.on_target(doing)?;
         let form = digest::form(source, Side::Source, table).await?;
@@ -112,7 +113,7 @@ pub async fn repair(source: &Client, target: &Client, work: &Work, recode: bool)
         let sides = Sides {
             source,
             target,
-            reading: Reading::new(table, &form, recode),
+            reading: Reading::new(table, &form, &other, recode),
             form: Target::load(target, table).await?,
         };
         match &work.rows {
@@ -157,21 +158,23 @@ impl Sides<'_> {
             let arrays: Vec<Vec<&str>> =
                 (0..columns.len()).map(|at| keys.iter().map(|key| key[at].as_str()).collect()).collect();
             let params: Vec<&(dyn ToSql + Sync)> = arrays.iter().map(|array| array as &(dyn ToSql + Sync)).collect();
-            let read = format!("select {} from only {} where {is_one}", self.texts(), table.sql());
+            let read = format!("select {} from {} where {is_one}", self.texts(), self.reading.from(Side::Source));
             let rows = self.source.query(&read, &params).await.on_source(|| format!("read {table} on the source"))?;
-            let delete = format!("delete from only {} where {is_one}", table.sql());
+            let delete = format!("delete from {} where {is_one}", self.reading.from(Side::Target));
             repaired.deleted += self.target.execute(&delete, &params).await.on_target(doing)?;
             let rows: Vec<Vec<Option<Raw>>> = rows.iter().map(values).collect();
             repaired.written += self.write(&rows).await?;
-            let sum = format!(
-                "select count(*), coalesce(sum({}), 0)::text from only {} where {is_one}",
-                self.reading.hash,
-                table.sql()
-            );
+            let sum = |side| {
+                let (hash, from) = (&self.reading.hash, self.reading.from(side));
+                format!("select count(*), coalesce(sum({hash}), 0)::text from {from} where {is_one}")
+            };
             let sums = |row: tokio_postgres::Row| (row.get::<_, i64>(0), row.get::<_, String>(1));
-            let here =
-                self.source.query_one(&sum, &params).await.on_source(|| format!("read {table} on the source"))?;
-            let there = self.target.query_one(&sum, &params).await.on_target(doing)?;
+            let here = self
+                .source
+                .query_one(&sum(Side::Source), &params)
+                .await
+                .on_source(|| format!("read {table} on the source"))?;
+            let there = self.target.query_one(&sum(Side::Target), &params).await.on_target(doing)?;
             self.must_be_same(sums(here) == sums(there))?;
         }
         Ok(repaired)
@@ -179,29 +182,31 @@ impl Sides<'_> {
 
     async fn by_hash(&self, hashes: &[i64]) -> Result<Repaired> {
         let Reading { table, hash, .. } = &self.reading;
-        let (table_sql, doing) = (table.sql(), || format!("repair {table} on the target"));
+        let (from, doing) = (self.reading.from(Side::Target), || format!("repair {table} on the target"));
         let (here, there) = (self.counts(Side::Source, hashes).await?, self.counts(Side::Target, hashes).await?);
         let more = |hash: &i64| here.get(hash).copied().unwrap_or(0) - there.get(hash).copied().unwrap_or(0);
         let (extra, counts): (Vec<i64>, Vec<i64>) =
             hashes.iter().map(|hash| (*hash, -more(hash))).filter(|(_, count)| *count > 0).unzip();
         let delete = format!(
-            "delete from only {table_sql} where ctid = any (array(
-                 select r.row_at from (select t.row_at, t.h, row_number() over (partition by t.h) as number
-                                         from (select ctid as row_at, {hash} as h from only {table_sql} offset 0) t
-                                        where t.h = any ($1)) r
-                        join unnest($1::int8[], $2::int8[]) w (h, most) on w.h = r.h and r.number <= w.most))"
+            "delete from {from} where (tableoid, ctid) in (
+                 select r.row_of, r.row_at
+                   from (select t.row_of, t.row_at, t.h, row_number() over (partition by t.h) as number
+                           from (select tableoid as row_of, ctid as row_at, {hash} as h from {from} offset 0) t
+                          where t.h = any ($1)) r
+                        join unnest($1::int8[], $2::int8[]) w (h, most) on w.h = r.h and r.number <= w.most)"
         );
         let mut repaired =
             Repaired { deleted: self.target.execute(&delete, &[&extra, &counts]).await.on_target(doing)?, written: 0 };
         let missing: Vec<i64> = hashes.iter().filter(|hash| more(hash) > 0).copied().collect();
         // One of each, and then as often as it is missing.
         let read = format!(
-            "select distinct on (pgmig_hash) {} from (select *, {hash} as pgmig_hash from only {table_sql} offset 0) t
+            "select distinct on (pgmig_hash) {} from (select *, {hash} as pgmig_hash from {} offset 0) t
               where pgmig_hash = any ($1) order by pgmig_hash",
             std::iter::once("pgmig_hash::text".to_string())
                 .chain(self.columns().map(text_of))
                 .collect::<Vec<_>>()
-                .join(", ")
+                .join(", "),
+            self.reading.from(Side::Source)
         );
         for missing in missing.chunks(TOGETHER) {
             let rows =
@@ -224,8 +229,8 @@ impl Sides<'_> {
         let Reading { table, hash, .. } = &self.reading;
         let client = if side == Side::Source { self.source } else { self.target };
         let sql = format!(
-            "select h, count(*) from (select {hash} as h from only {} offset 0) t where h = any ($1) group by 1",
-            table.sql()
+            "select h, count(*) from (select {hash} as h from {} offset 0) t where h = any ($1) group by 1",
+            self.reading.from(side)
         );
         let rows =
             client.query(&sql, &[&hashes]).await.during(side.exit(), || format!("read {table} on the {side}"))?;

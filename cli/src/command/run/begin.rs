@@ -30,7 +30,7 @@ use crate::source::snapshot::SnapshotHolder;
 use crate::source::unstreamed;
 use crate::target::install::Flavour;
 use crate::target::sentinel::{self, Begin, Sentinel};
-use crate::target::{checks, install, queue};
+use crate::target::{checks, install, layout, queue};
 
 /// How often somebody looks who is in the way of a slot.
 const LOOK_EVERY: Duration = Duration::from_secs(3);
@@ -173,6 +173,10 @@ impl Run {
     }
 
     async fn store_plan(&self, holder: &SnapshotHolder, found: &Sentinel) -> Result<()> {
+        let there = match self.config.keep_tables {
+            true => Some(layout::there(&self.target).await?),
+            false => None,
+        };
         let asked = draft::Asked {
             source: &self.config.source,
             filters: self.filters.as_ref(),
@@ -182,6 +186,7 @@ impl Run {
             large_object_parts: self.config.large_object_parts,
             requirements: self.config.requirements.as_ref(),
             drop_if_exists: self.config.drop_if_exists,
+            there: there.as_ref(),
             roles: match self.config.roles {
                 Some(passwords) => Some(Roles {
                     passwords,

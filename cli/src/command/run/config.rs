@@ -51,6 +51,8 @@ pub struct Config {
     pub leave: Leave,
     pub requirements: Option<Requirements>,
     pub drop_if_exists: bool,
+    /// Tables that the target has already are filled as they are.
+    pub keep_tables: bool,
     /// Whether roles are made, and with their passwords.
     pub roles: Option<bool>,
     pub allow_insert_only: bool,
@@ -103,6 +105,7 @@ impl Config {
             leave: leave(&args.what),
             requirements: args.what.requirements.as_deref().map(Requirements::read).transpose()?,
             drop_if_exists: args.what.drop_if_exists,
+            keep_tables: args.what.keep_tables,
             roles: args.what.roles.then_some(!args.what.no_role_passwords),
             large_object_parts: large_object_parts(&args.split, &args.what),
             allow_insert_only: args.what.allow_insert_only,
@@ -171,6 +174,7 @@ impl Config {
             leave: self.leave,
             requirements: self.requirements.clone(),
             drop_if_exists: self.drop_if_exists,
+            keep_tables: self.keep_tables,
             roles: self.roles,
             large_objects: self.large_object_parts > 0,
             // Beside the workers: catalog, snapshot, receiver, dump, watch; and the probe.

@@ -7,7 +7,7 @@ use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use super::Run;
-use crate::connect;
+use crate::connect::{self, Side};
 use crate::copy::parts::{self, Cut, SplitBy};
 use crate::error::{Context, Error, Exit, Result};
 use crate::model::column::{alterations, computed_there};
@@ -17,6 +17,7 @@ use crate::selection::{Origin, select};
 use crate::source::catalog::{Sizes, Table};
 use crate::source::dump::Tools;
 use crate::source::slot;
+use crate::target::layout::rows_of;
 use crate::target::sentinel::Sentinel;
 use crate::target::{checks, queue};
 use crate::{source, target};
@@ -328,7 +329,7 @@ impl Run {
 
     pub(super) async fn check_new_table(&self, table: &Table) -> Result<()> {
         self.check_identified(table)?;
-        self.ordinary_tables(std::slice::from_ref(&table.name)).await?;
+        self.tables_there(std::slice::from_ref(&table.name)).await?;
         let firing = target::columns::firing(&self.target).await?;
         if let Some((_, firing)) = firing.iter().find(|(firing, _)| *firing == table.name) {
             return Err(Error::new(
@@ -339,7 +340,10 @@ impl Run {
         }
         let row = self
             .target
-            .query_one(&format!("select exists (select from only {})", table.name.sql()), &[])
+            .query_one(
+                &format!("select exists (select from {})", rows_of(&self.target, Side::Target, &table.name).await?),
+                &[],
+            )
             .await
             .on_target(|| format!("look into {}", table.name))?;
         if row.get(0) {

@@ -23,7 +23,7 @@ use crate::model::{KeyRange, Lsn, Phase, SnapshotTag, TableName};
 use crate::source::slot;
 use crate::stream::spool::Spool;
 use crate::target::install::Flavour;
-use crate::target::{checks, keys, queue, sentinel};
+use crate::target::{checks, keys, layout, queue, sentinel};
 
 /// Apply is level with the source when less than this waits in the spool, in bytes.
 const LEVEL_BYTES: u64 = 1 << 20;
@@ -48,7 +48,11 @@ impl Run {
         writer: W,
         settings: &[(&str, &str)],
     ) -> Result<()> {
-        self.ordinary_tables(&self.plan.selection()?.unwrap_or_default().tables).await?;
+        self.tables_there(&self.plan.selection()?.unwrap_or_default().tables).await?;
+        for table in layout::routed(&self.target, &self.config.name).await? {
+            self.report
+                .info(format!("{table} is partitioned on the target and not on the source: its rows are routed"));
+        }
         // What an earlier session of ours still commits counts: its end comes first.
         let settings = [&[("session_replication_role", "replica")], settings].concat();
         let client = self.target_client("pgmig apply", &settings).await?;
@@ -180,15 +184,15 @@ impl Run {
         streaming.stop().await
     }
 
-    /// Changes of an ordinary table go into an ordinary table.
-    pub(super) async fn ordinary_tables(&self, tables: &[TableName]) -> Result<()> {
-        match checks::no_ordinary_table(&self.target, tables).await? {
+    /// Changes of a table go into a table, which may be partitioned where that of the source is not.
+    pub(super) async fn tables_there(&self, tables: &[TableName]) -> Result<()> {
+        match checks::no_table(&self.target, tables).await? {
             None => Ok(()),
             Some(table) => Err(Error::new(
                 Exit::Target,
-                format!("{table} is an ordinary table on the source and none on the target"),
+                format!("{table} is a table on the source and none on the target"),
             )
-            .hint("make it an ordinary table on the target, with the rows that it has there, then run again; partition it when the migration is done")),
+            .hint("make it a table on the target, ordinary or partitioned, with the rows that it has there, then run again")),
         }
     }
 

@@ -121,7 +121,7 @@ impl Run {
         if found.phase <= Phase::Indexes {
             return Ok(());
         }
-        self.ordinary_tables(&self.plan.selection()?.unwrap_or_default().tables).await?;
+        self.tables_there(&self.plan.selection()?.unwrap_or_default().tables).await?;
         self.renew_columns(&there).await
     }
 

@@ -157,7 +157,7 @@ impl Run {
             }
             _ => return Err(refused(format!("{table} is not on both sides"))),
         }
-        self.ordinary_tables(name).await
+        self.tables_there(name).await
     }
 
     async fn mark_for_copy(

@@ -4,9 +4,11 @@ use std::collections::HashSet;
 
 use tokio_postgres::Client;
 
+use crate::connect::Side;
 use crate::error::{Context, Result};
 use crate::model::name::literal;
 use crate::model::{KeyRange, Lsn, TableName};
+use crate::target::layout::rows_of;
 
 /// A Part as a worker takes it.
 #[derive(Debug, Clone)]
@@ -203,6 +205,7 @@ pub async fn finish_parts(client: &Client, parts: &[Copied], tag: &str, lsn: Lsn
 /// Empties a table that is gone from the source and marks all its Parts done: what the stream holds of
 /// it lies before the tag. One transaction.
 pub async fn finish_dropped(client: &Client, migration: &str, table: &TableName, tag: &str, lsn: Lsn) -> Result<()> {
+    let rows = rows_of(client, Side::Target, table).await?;
     client
         .batch_execute(&format!(
             "begin;
@@ -210,13 +213,12 @@ pub async fn finish_dropped(client: &Client, migration: &str, table: &TableName,
                 set state = 'done', copied_rows = 0, copied_bytes = 0, snapshot = {tag}, snapshot_lsn = '{lsn}',
                     started_at = now(), finished_at = clock_timestamp()
               where migration = {migration} and schema_name = {schema} and table_name = {name};
-             truncate only {sql};
+             truncate {rows};
              commit",
             tag = literal(tag),
             migration = literal(migration),
             schema = literal(&table.schema),
             name = literal(&table.table),
-            sql = table.sql(),
         ))
         .await
         .on_target(|| format!("empty {table}, which the source has no more"))
@@ -350,10 +352,11 @@ pub async fn needs_one_snapshot(client: &Client, migration: &str) -> Result<Opti
 pub async fn empty(client: &Client, table: &TableName) -> Result<()> {
     let sql = match is_referred_to(client, table).await? {
         // What refers to its rows stays: they come again.
-        true => "set local session_replication_role = replica; delete from only",
-        false => "truncate only",
+        true => "set local session_replication_role = replica; delete from",
+        false => "truncate",
     };
-    client.batch_execute(&format!("{sql} {}", table.sql())).await.on_target(|| format!("empty {table}"))
+    let rows = rows_of(client, Side::Target, table).await?;
+    client.batch_execute(&format!("{sql} {rows}")).await.on_target(|| format!("empty {table}"))
 }
 
 /// Whether foreign keys of other tables refer to it: TRUNCATE refuses that.

@@ -55,9 +55,10 @@ impl Comparing<'_> {
         let mut pairs = Vec::new();
         let mut missing = Vec::new();
         let mut known: HashSet<&Title> = HashSet::new();
+        let routed = self.routed();
         for (title, object) in &self.here.objects {
             known.insert(title);
-            if self.excused.is_left_out(title, object) {
+            if self.excused.is_left_out(title, object) || routed.contains(&object.relation) {
                 continue;
             }
             compared.objects += 1;
@@ -70,14 +71,24 @@ impl Comparing<'_> {
             }
         }
         compared.differences.extend(one_sided(&missing, true, &self.here));
-        let is_extra = |title: &Title| !known.contains(title) && !self.excused.leaves_kind(&title.0);
-        let extra: Vec<(&Title, &Object)> = self.there.objects.iter().filter(|(title, _)| is_extra(title)).collect();
+        let is_extra = |(title, object): &(&Title, &Object)| {
+            !known.contains(title) && !self.excused.leaves_kind(&title.0) && !self.excused.is_routed(object)
+        };
+        let extra: Vec<(&Title, &Object)> = self.there.objects.iter().filter(is_extra).collect();
         compared.differences.extend(one_sided(&extra, false, &self.there));
         for (title, object, other) in pairs {
             self.properties(&title, &object, &other, &mut compared).await?;
         }
         compared.differences.sort();
         Ok(compared)
+    }
+
+    /// Tables of the source that are laid out otherwise on the target.
+    fn routed(&self) -> HashSet<u32> {
+        let there = |title: &Title| self.there.objects.get(title).is_some_and(|other| self.excused.is_routed(other));
+        let tables =
+            self.here.objects.iter().filter(|(_, object)| object.id.0 == class::RELATION && object.relation == 0);
+        tables.filter(|(title, _)| there(title)).map(|(_, object)| object.id.1).collect()
     }
 
     async fn properties(
@@ -94,6 +105,11 @@ impl Comparing<'_> {
         for label in labels {
             let (ours, theirs) = (here.get(label), there.get(label));
             if ours.map(|p| &p.value) == theirs.map(|p| &p.value) || self.excused.leaves(object, label) {
+                continue;
+            }
+            // The type comes first; how a column is stored goes with the layout.
+            let same_type = || type_of(ours) == type_of(theirs);
+            if self.excused.is_routed(other) && (!label.starts_with("column ") || same_type()) {
                 continue;
             }
             // Versions of PostgreSQL come with versions of their extensions.
@@ -148,6 +164,10 @@ fn difference(
         (None, there) => there.and_then(|there| there.undo.clone()),
     };
     ObjectDifference { kind: kind.clone(), object: name.clone(), property: label.into(), what, mend }
+}
+
+fn type_of(column: Option<&Property>) -> Option<&str> {
+    column.and_then(|column| column.value.split(", ").next())
 }
 
 fn short(text: &str) -> String {

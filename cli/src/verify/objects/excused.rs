@@ -8,6 +8,7 @@ use super::read::{Object, Title};
 use crate::error::{Context, Result};
 use crate::selection::Selection;
 use crate::source::inventory::{Object as Id, class};
+use crate::target::layout;
 
 /// What is not held against the target.
 #[derive(Debug, Default, Clone)]
@@ -29,6 +30,8 @@ pub struct Excused {
     pending_names: HashSet<String>,
     /// Sequences are kept ahead, and set to their value at the end.
     pub follows: bool,
+    /// Tables that are partitioned on the target alone, and all that is below them: that is chosen.
+    pub(super) routed: HashSet<u32>,
 }
 
 impl Excused {
@@ -62,6 +65,19 @@ impl Excused {
         self.pending_names = self.pending.iter().map(|(_, _, name)| name.clone()).collect();
         self.follows = true;
         Ok(())
+    }
+
+    /// Takes in which tables are laid out otherwise on the target: of those only the columns are compared.
+    pub async fn laid_out_otherwise(&mut self, target: &Client, migration: &str) -> Result<()> {
+        let tables = layout::routed(target, migration).await?;
+        self.routed = layout::with_partitions(target, &tables).await?;
+        Ok(())
+    }
+
+    /// Whether this object of the target is such a table, a part of one, or hangs on one.
+    pub fn is_routed(&self, object: &Object) -> bool {
+        let is_table = object.id.0 == class::RELATION && self.routed.contains(&object.id.1);
+        is_table || self.routed.contains(&object.relation)
     }
 
     /// Whether flags leave out all objects of this kind.

@@ -23,7 +23,7 @@ use crate::source::replication::{ReplicationClient, Snapshot};
 use crate::source::{self, slot, snapshot, unstreamed};
 use crate::target::install::{self, Flavour};
 use crate::target::sentinel::{self, Begin};
-use crate::target::{checks, cutover as record, way_back};
+use crate::target::{checks, cutover as record, layout, way_back};
 
 /// What the target allows and holds.
 pub(super) struct Way {
@@ -43,6 +43,11 @@ impl Cutover<'_> {
             Err(Error::new(exit, format!("there can be no way back: {what}"))
                 .hint(format!("{hint}; or cut over without --reverse")))
         };
+        // The target tells changes of its partitions, which the source does not have.
+        if let Some(table) = layout::routed(&self.target, name).await?.first() {
+            let what = format!("{table} is partitioned on the target and not on the source");
+            return no(Exit::Target, what, "to keep one, partition it when the way back is given up".into());
+        }
         let can = source::checks::abilities(&self.target).await?;
         if can.wal_level != "logical" {
             let hint = "on the target, then restart it: alter system set wal_level = logical";
