@@ -19,7 +19,7 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 # Majors that are tested beside that of PG_CONFIG; `OTHERS=` tests it alone.
 OTHERS ?= 17 18
 
-.PHONY: demo bench bench-copy bench-cdc bench-verify bench-cutover test unit it others lint build extension install-extension deps clean soak torture torture-cdc fuzz
+.PHONY: demo bench bench-copy bench-cdc bench-verify bench-cutover bench-slowdown test unit it others lint build extension install-extension deps clean soak torture torture-cdc fuzz
 
 demo: build install-extension
 	./target/release/pgmig demo $(if $(wildcard ../shared/data/pagila.sql),--database ../shared/data/pagila.sql) $(DEMO)
@@ -28,9 +28,9 @@ build: deps
 	$(CARGO) build --release -p pgmig
 
 # The bench itself needs no release build, only what it measures does.
-bench: bench-copy bench-cdc bench-verify bench-cutover
+bench: bench-copy bench-cdc bench-verify bench-cutover bench-slowdown
 
-bench-copy bench-cdc bench-verify bench-cutover: bench-%: build install-extension
+bench-copy bench-cdc bench-verify bench-cutover bench-slowdown: bench-%: build install-extension
 	$(CARGO) run --quiet -p pgmig-bench -- $* --pgmig target/release/pgmig $(BENCH)
 
 test: lint unit it

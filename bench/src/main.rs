@@ -7,6 +7,7 @@ mod cutover;
 mod data;
 mod meter;
 mod servers;
+mod slowdown;
 mod table;
 mod verify;
 
@@ -35,6 +36,8 @@ enum Bench {
     Verify(verify::VerifyArgs),
     /// How long clients wait for a cutover, and how long many sequences take in it
     Cutover(cutover::CutoverArgs),
+    /// What clients of the source notice of a copy, at full speed and where it gives way
+    Slowdown(slowdown::SlowdownArgs),
 }
 
 #[derive(Debug, Args)]
@@ -83,6 +86,7 @@ async fn main() -> std::process::ExitCode {
         Bench::Cutover(args) => (args.common.json, cutover::run(args).await),
         Bench::Copy(args) => (args.common.json, copy::run(args).await),
         Bench::Verify(args) => (args.common.json, verify::run(args).await),
+        Bench::Slowdown(args) => (args.common.json, slowdown::run(args).await),
     };
     match report {
         Ok(report) => {

@@ -1,12 +1,12 @@
 //! Applies the records of a Batch, in their order, in the caller's transaction, and moves replay_lsn.
 //! Must never pass over a change: each one is applied or the whole call fails.
 
-use crate::lookup::Key;
-use crate::relation::{Attribute, Table, resolve};
+use crate::relation::{Table, resolve};
 use crate::report::{Watch, fail, raise};
-use crate::shape::{Bound, Shape};
+use crate::row::{Row, Scratch, refuse};
+use crate::shape::Shape;
 use crate::value::Encoding;
-use crate::wire::{Malformed, Reader, Record, Value};
+use crate::wire::{Malformed, Reader, Record};
 use pgrx::pg_sys;
 use pgrx::pg_sys::errcodes::PgSqlErrorCode;
 use pgrx::pg_sys::panic::ErrorReport;
@@ -26,7 +26,7 @@ pub struct Applier<'a> {
     tables: HashMap<pg_sys::Oid, Box<Table>>,
     /// The table of the change before this one: it may still hold pages.
     last: pg_sys::Oid,
-    key: Key,
+    scratch: Scratch<'a>,
     rows: i64,
 }
 
@@ -53,7 +53,7 @@ impl<'a> Applier<'a> {
             shapes: Vec::new(),
             tables: HashMap::new(),
             last: pg_sys::InvalidOid,
-            key: Key::default(),
+            scratch: Scratch::default(),
             rows: 0,
         }
     }
@@ -100,8 +100,8 @@ impl<'a> Applier<'a> {
             let shape = self.shapes[usize::from(id)].as_ref().expect("bind has found it");
             let bound = shape.bound.as_ref().expect("bind has bound it");
             let table = self.tables.get_mut(&oid).expect("bind has opened it");
-            let (reader, key) = (&mut self.reader, &mut self.key);
-            let mut row = Row { watch: self.watch, encoding: self.encoding, reader, key, shape, bound };
+            let (reader, scratch) = (&mut self.reader, &mut self.scratch);
+            let mut row = Row { watch: self.watch, encoding: self.encoding, reader, scratch, shape, bound };
             // What the row before needed goes now: some of it was still in `found` and `new`.
             pg_sys::MemoryContextReset(table.row_memory);
             let caller = pg_sys::MemoryContextSwitchTo(table.row_memory);
@@ -196,99 +196,6 @@ unsafe fn spi(sql: &CStr, types: &mut [pg_sys::Oid], values: &mut [pg_sys::Datum
     }
 }
 
-fn refuse(error: Malformed) -> ! {
-    fail(PgSqlErrorCode::ERRCODE_PROTOCOL_VIOLATION, format!("malformed batch: {error}"))
-}
-
-/// A change whose values are read next.
-struct Row<'r, 'a> {
-    watch: &'a Watch,
-    encoding: Encoding,
-    reader: &'r mut Reader<'a>,
-    key: &'r mut Key,
-    shape: &'r Shape<'a>,
-    bound: &'r Bound,
-}
-
-impl Row<'_, '_> {
-    /// Reads a value into the memory of the row. None: it is unchanged.
-    #[inline]
-    unsafe fn value(&mut self, table: &mut Table, column: usize, attribute: usize) -> Option<(pg_sys::Datum, bool)> {
-        let value = self.reader.value().unwrap_or_else(|error| refuse(error));
-        let Attribute { input, name, .. } = &mut table.attributes[attribute];
-        let input = input.as_mut().expect("no dropped column is bound");
-        self.watch.column(Some(name));
-        unsafe {
-            match value {
-                Value::Unchanged => None,
-                Value::Null => {
-                    input.read_null();
-                    Some((pg_sys::Datum::null(), true))
-                }
-                Value::Text(text) => {
-                    let text = self.encoding.text(text);
-                    Some((input.read(text), false))
-                }
-                Value::Binary(bytes) => Some((table.receive(self.bound.receivers[column], bytes), false)),
-            }
-        }
-    }
-
-    unsafe fn read_key(&mut self, table: &mut Table) {
-        if self.bound.key.is_empty() {
-            let message = format!("changes of {} have no key to find a row by", table.label);
-            fail(PgSqlErrorCode::ERRCODE_PROTOCOL_VIOLATION, message);
-        }
-        self.key.values.clear();
-        self.key.nulls.clear();
-        for key in &self.bound.key {
-            let value = unsafe { self.value(table, key.column, key.attribute) };
-            let (datum, is_null) = value.unwrap_or_else(|| {
-                refuse(Malformed { at: self.reader.at(), what: "before this byte: an unchanged value in a key" })
-            });
-            self.key.values.push(datum);
-            self.key.nulls.push(is_null);
-        }
-        self.watch.column(None);
-    }
-
-    /// Reads the new row into `slot`; returns the attributes that are unchanged.
-    unsafe fn read_new(&mut self, table: &mut Table, slot: *mut pg_sys::TupleTableSlot) -> Vec<usize> {
-        // Allocates only for rows that have an unchanged value.
-        let mut unchanged = Vec::new();
-        unsafe {
-            pg_sys::ExecClearTuple(slot);
-            let count = table.attributes.len();
-            let values = std::slice::from_raw_parts_mut((*slot).tts_values, count);
-            let nulls = std::slice::from_raw_parts_mut((*slot).tts_isnull, count);
-            // Dropped and generated columns, above all.
-            nulls.fill(true);
-            values.fill(pg_sys::Datum::null());
-            for (column, target) in self.bound.targets.iter().enumerate() {
-                let Some(at) = *target else {
-                    self.reader.value().unwrap_or_else(|error| refuse(error));
-                    continue;
-                };
-                match self.value(table, column, at) {
-                    Some((datum, is_null)) => (values[at], nulls[at]) = (datum, is_null),
-                    None => unchanged.push(at),
-                }
-            }
-        }
-        self.watch.column(None);
-        unchanged
-    }
-
-    unsafe fn find(&mut self, table: &mut Table, what: &str, lock: pg_sys::LockTupleMode::Type) {
-        unsafe {
-            if !table.find(self.bound, self.key, lock) {
-                let message = format!("{what} of {} finds no row with key ({})", table.label, self.shape.key_names());
-                self.watch.fail(PgSqlErrorCode::ERRCODE_NO_DATA_FOUND, message);
-            }
-        }
-    }
-}
-
 impl Table {
     unsafe fn insert_next(&mut self, row: &mut Row<'_, '_>) {
         unsafe {
@@ -296,10 +203,10 @@ impl Table {
             row.watch.change(c"insert into", &self.label_c);
             row.bound.require_whole_row(self);
             let slot = if self.gathers { self.slot_to_gather(row.reader.at()) } else { self.new };
-            if !row.read_new(self, slot).is_empty() {
+            row.read_new(self, slot);
+            if !row.scratch.unchanged.is_empty() {
                 refuse(Malformed { at: row.reader.at(), what: "before this byte: an unchanged value in an insert" });
             }
-            pg_sys::ExecStoreVirtualTuple(slot);
             if self.gathers {
                 self.gather(slot, row.reader.at(), row.watch);
             } else {
@@ -313,20 +220,19 @@ impl Table {
             self.require(pg_sys::ACL_UPDATE | pg_sys::ACL_SELECT);
             self.flush(row.watch);
             row.watch.change(c"update of", &self.label_c);
-            row.read_key(self);
-            let unchanged = row.read_new(self, self.new);
+            row.read_key_and_new(self, self.new);
             // NoKeyExclusive leaves foreign key checks of other sessions alone, and yet keeps every
             // writer out.
             row.find(self, "update", pg_sys::LockTupleMode::LockTupleNoKeyExclusive);
-            if !(unchanged.is_empty() && row.bound.kept.is_empty()) {
+            let (unchanged, kept) = (&row.scratch.unchanged, &row.bound.kept);
+            if !(unchanged.is_empty() && kept.is_empty()) {
                 pg_sys::slot_getallattrs(self.found);
                 // A TOAST pointer that is the same in the old row and the new is left where it is.
-                for at in unchanged.into_iter().chain(row.bound.kept.iter().copied()) {
+                for &at in unchanged.iter().chain(kept) {
                     *(*self.new).tts_values.add(at) = *(*self.found).tts_values.add(at);
                     *(*self.new).tts_isnull.add(at) = *(*self.found).tts_isnull.add(at);
                 }
             }
-            pg_sys::ExecStoreVirtualTuple(self.new);
             self.update();
         }
     }

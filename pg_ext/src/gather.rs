@@ -2,9 +2,11 @@
 //! copyfrom.c): one visit and one WAL record a page instead of one a row. Must never hold a row back
 //! from a change that could meet it: every other change of the table, and every other table, flushes.
 
+use crate::bare;
 use crate::relation::Table;
 use crate::report::Watch;
 use pgrx::pg_sys;
+use pgrx::pg_sys::ffi::pg_guard_ffi_boundary;
 use std::ffi::c_int;
 use std::ptr;
 
@@ -45,14 +47,19 @@ impl Table {
         unsafe {
             // A constraint may name tableoid.
             (*slot).tts_tableOid = self.oid;
-            if !(*(*self.relation).rd_att).constr.is_null() {
-                pg_sys::ExecConstraints(self.result, slot, self.estate);
-            }
-            if (*(*self.relation).rd_rel).relispartition {
-                pg_sys::ExecPartitionCheck(self.result, slot, self.estate, true);
-            }
-            // Into memory of its own: that of the row is gone with the next.
-            pg_sys::ExecMaterializeSlot(slot);
+            let is_constrained = !(*(*self.relation).rd_att).constr.is_null();
+            let is_partition = (*(*self.relation).rd_rel).relispartition;
+            let (result, estate) = (self.result, self.estate);
+            pg_guard_ffi_boundary(|| {
+                if is_constrained {
+                    bare::ExecConstraints(result, slot, estate);
+                }
+                if is_partition {
+                    bare::ExecPartitionCheck(result, slot, estate, true);
+                }
+                // Into memory of its own: that of the row is gone with the next.
+                bare::ExecMaterializeSlot(slot);
+            });
             self.gathered.rows += 1;
             if self.gathered.rows == MOST_ROWS || at - self.gathered.begin > MOST_BYTES {
                 self.flush(watch);
@@ -78,29 +85,19 @@ impl Table {
             let command = pg_sys::GetCurrentCommandId(true);
             pg_sys::table_multi_insert(self.relation, slots.as_mut_ptr(), rows as c_int, command, 0, ptr::null_mut());
             pg_sys::MemoryContextSwitchTo((*self.estate).es_query_cxt);
-            for (at, &slot) in slots.iter().enumerate() {
-                pg_sys::MemoryContextReset(self.row_memory);
-                if (*self.result).ri_NumIndices > 0 {
-                    watch.again(last - (rows - 1 - at) as u64, c"insert into", &self.label_c);
-                    // A deferred constraint is checked by a trigger, and none fires here.
-                    pg_sys::list_free(insert_index_tuples(self.result, slot, self.estate));
+            let (row_memory, result, estate, label) = (self.row_memory, self.result, self.estate, &self.label_c);
+            let is_indexed = (*result).ri_NumIndices > 0;
+            pg_guard_ffi_boundary(|| {
+                for (&slot, behind) in slots.iter().zip((0..rows as u64).rev()) {
+                    bare::MemoryContextReset(row_memory);
+                    if is_indexed {
+                        watch.again(last - behind, c"insert into", label);
+                        bare::insert_index_tuples(result, slot, estate);
+                    }
+                    bare::ExecClearTuple(slot);
                 }
-                pg_sys::ExecClearTuple(slot);
-            }
+            });
             pg_sys::MemoryContextSwitchTo(caller);
         }
-    }
-}
-
-unsafe fn insert_index_tuples(
-    result: *mut pg_sys::ResultRelInfo,
-    slot: *mut pg_sys::TupleTableSlot,
-    estate: *mut pg_sys::EState,
-) -> *mut pg_sys::List {
-    unsafe {
-        #[cfg(feature = "pg15")]
-        return pg_sys::ExecInsertIndexTuples(result, slot, estate, false, false, ptr::null_mut(), ptr::null_mut());
-        #[cfg(not(feature = "pg15"))]
-        pg_sys::ExecInsertIndexTuples(result, slot, estate, false, false, ptr::null_mut(), ptr::null_mut(), false)
     }
 }

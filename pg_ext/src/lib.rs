@@ -3,10 +3,12 @@
 //! whatever the bytes, the answer is rows or an error, not a crash.
 
 mod apply;
+mod bare;
 mod gather;
 mod lookup;
 mod relation;
 mod report;
+mod row;
 mod shape;
 mod value;
 mod wire;

@@ -2,11 +2,13 @@
 //! Follows RelationFindReplTupleByIndex and RelationFindReplTupleSeq of execReplication.c, but keeps
 //! its scans open. Must never settle for a row that another transaction is still changing.
 
+use crate::bare;
 use crate::relation::Table;
 use crate::report::{Watch, fail};
 use crate::shape::{Bound, KeyColumn};
 use pgrx::pg_sys;
 use pgrx::pg_sys::errcodes::PgSqlErrorCode;
+use pgrx::pg_sys::ffi::pg_guard_ffi_boundary;
 use std::ffi::c_int;
 use std::ptr;
 
@@ -174,12 +176,17 @@ impl Table {
             for (scan_key, &at) in index.keys.iter_mut().zip(&lookup.positions) {
                 scan_key.sk_argument = key.values[at];
             }
-            let scan = index.scan;
-            pg_sys::index_rescan(scan, index.keys.as_mut_ptr(), count, ptr::null_mut(), 0);
-            while pg_sys::index_getnext_slot(scan, pg_sys::ScanDirection::ForwardScanDirection, self.found) {
+            let (scan, keys, found) = (index.scan, index.keys.as_mut_ptr(), self.found);
+            let forward = pg_sys::ScanDirection::ForwardScanDirection;
+            let mut more = pg_guard_ffi_boundary(|| {
+                bare::index_rescan(scan, keys, count, ptr::null_mut(), 0);
+                bare::index_getnext_slot(scan, forward, found)
+            });
+            while more {
                 if lookup.exact || self.has_key(bound, key) {
                     return self.seen();
                 }
+                more = pg_sys::index_getnext_slot(scan, forward, found);
             }
             Look::Nothing
         }
@@ -217,7 +224,10 @@ impl Table {
 
     /// A dirty snapshot shows what others are about to commit, and says whose it is.
     unsafe fn seen(&mut self) -> Look {
-        unsafe { pg_sys::ExecMaterializeSlot(self.found) };
+        // A heap tuple stays in its page, which the slot holds a pin on: nothing moves it meanwhile.
+        if !self.is_heap {
+            unsafe { pg_sys::ExecMaterializeSlot(self.found) };
+        }
         let invalid = pg_sys::TransactionId::INVALID;
         match (self.dirty.xmin, self.dirty.xmax) {
             (writer, _) if writer != invalid => Look::Busy(writer),
@@ -307,8 +317,8 @@ impl Table {
 /// more often than that: a command each row would leave the server a combo command id each row.
 unsafe fn is_of_this_command(header: &pg_sys::HeapTupleHeaderData) -> bool {
     unsafe {
-        pg_sys::TransactionIdIsCurrentTransactionId(header.t_choice.t_heap.t_xmin)
+        bare::TransactionIdIsCurrentTransactionId(header.t_choice.t_heap.t_xmin)
             && (u32::from(header.t_infomask) & pg_sys::HEAP_COMBOCID != 0
-                || header.t_choice.t_heap.t_field3.t_cid >= pg_sys::GetCurrentCommandId(false))
+                || header.t_choice.t_heap.t_field3.t_cid >= bare::current_command())
     }
 }

@@ -39,7 +39,7 @@ pub struct Table {
     /// For values in binary: attribute, type on the source, and what reads it once the first has come.
     pub receivers: Vec<(usize, pg_sys::Oid, Option<Receive>)>,
     /// For the bytes of one value.
-    buffer: pg_sys::StringInfoData,
+    pub buffer: pg_sys::StringInfoData,
     pub unique: Vec<UniqueIndex>,
     pub(crate) relation: pg_sys::Relation,
     pub(crate) estate: *mut pg_sys::EState,
@@ -221,16 +221,19 @@ impl Table {
         })
     }
 
-    /// Reads a value in binary into the current memory context.
+    /// What reads the values in binary; of use as long as the table is open.
     #[inline]
-    pub unsafe fn receive(&mut self, receiver: usize, bytes: &[u8]) -> pg_sys::Datum {
+    pub unsafe fn receive(&mut self, receiver: usize) -> *mut Receive {
+        let (attribute, source_type, receive) = &mut self.receivers[receiver];
+        if let Some(receive) = receive {
+            return receive;
+        }
+        let input = self.attributes[*attribute].input.as_ref().expect("no dropped column is bound");
         unsafe {
-            let caller = self.enter();
-            let (attribute, source_type, receive) = &mut self.receivers[receiver];
-            let input = self.attributes[*attribute].input.as_mut().expect("no dropped column is bound");
-            let receive = receive.get_or_insert_with(|| Receive::of(*source_type, input));
+            let caller = pg_sys::MemoryContextSwitchTo((*self.estate).es_query_cxt);
+            let made = Receive::of(*source_type, input);
             pg_sys::MemoryContextSwitchTo(caller);
-            receive.read(bytes, &mut self.buffer, input)
+            receive.insert(made)
         }
     }
 

@@ -3,10 +3,9 @@
 //! Text is brought into the server's encoding here, since bytea is past the check of the protocol.
 //! Must never put a value into a message.
 
-use crate::report::fail;
+use crate::bare;
 use pgrx::pg_sys;
-use pgrx::pg_sys::errcodes::PgSqlErrorCode;
-use std::ffi::{CStr, CString, c_int};
+use std::ffi::{CStr, CString, c_char, c_int};
 use std::ptr;
 
 /// The encoding of this database.
@@ -70,19 +69,20 @@ impl Input {
         }
     }
 
-    /// The Datum lives in the current memory context.
+    /// The Datum lives in the current memory context. To be called under a guard.
     #[inline]
-    pub unsafe fn read(&mut self, text: &CStr) -> pg_sys::Datum {
+    pub unsafe fn read(&mut self, text: *const c_char) -> pg_sys::Datum {
         // The pointer is *mut only because C has it so: input functions do not write to their input.
-        unsafe { pg_sys::InputFunctionCall(&mut self.function, text.as_ptr().cast_mut(), self.io_param, self.typmod) }
+        unsafe { bare::InputFunctionCall(&mut self.function, text.cast_mut(), self.io_param, self.typmod) }
     }
 
-    /// A domain may refuse null, so its input function is asked.
+    /// A domain may refuse null, so its input function is asked. To be called under a guard.
     #[inline]
-    pub unsafe fn read_null(&mut self) {
+    pub unsafe fn read_null(&mut self) -> pg_sys::Datum {
         if !self.function.fn_strict {
-            unsafe { pg_sys::InputFunctionCall(&mut self.function, ptr::null_mut(), self.io_param, self.typmod) };
+            unsafe { bare::InputFunctionCall(&mut self.function, ptr::null_mut(), self.io_param, self.typmod) };
         }
+        pg_sys::Datum::null()
     }
 }
 
@@ -115,37 +115,36 @@ impl Receive {
         }
     }
 
-    /// The Datum lives in the current memory context. `buffer` is for the bytes alone, and shared: receive
-    /// functions of arrays write into what they read. Raises 22P03 for bytes that are not all read.
+    /// The Datum, in the current memory context, and whether all bytes were read. `buffer` is for the bytes
+    /// alone, and shared: receive functions of arrays write into what they read. To be called under a guard.
     #[inline]
     pub unsafe fn read(
         &mut self,
         bytes: &[u8],
-        buffer: &mut pg_sys::StringInfoData,
+        buffer: *mut pg_sys::StringInfoData,
         input: &mut Input,
-    ) -> pg_sys::Datum {
+    ) -> (pg_sys::Datum, bool) {
         unsafe {
-            fill(buffer, bytes);
-            let datum = pg_sys::ReceiveFunctionCall(&mut self.function, buffer, self.io_param, self.typmod);
-            if buffer.cursor != buffer.len {
-                let code = PgSqlErrorCode::ERRCODE_INVALID_BINARY_REPRESENTATION;
-                fail(code, "incorrect binary data format".to_owned());
+            fill(&mut *buffer, bytes);
+            let datum = bare::ReceiveFunctionCall(&mut self.function, buffer, self.io_param, self.typmod);
+            if (*buffer).cursor != (*buffer).len {
+                return (pg_sys::Datum::null(), false);
             }
             match &mut self.output {
-                None => datum,
-                Some(output) => input.read(CStr::from_ptr(pg_sys::OutputFunctionCall(output, datum))),
+                None => (datum, true),
+                Some(output) => (input.read(bare::OutputFunctionCall(output, datum)), true),
             }
         }
     }
 }
 
-/// As resetStringInfo and appendBinaryStringInfo, without the cost of a guarded call for each value.
+/// As resetStringInfo and appendBinaryStringInfo.
 #[inline]
 unsafe fn fill(buffer: &mut pg_sys::StringInfoData, bytes: &[u8]) {
     unsafe {
         (buffer.len, buffer.cursor) = (0, 0);
         if bytes.len() >= buffer.maxlen as usize {
-            pg_sys::enlargeStringInfo(buffer, bytes.len() as c_int);
+            bare::enlargeStringInfo(buffer, bytes.len() as c_int);
         }
         ptr::copy_nonoverlapping(bytes.as_ptr(), buffer.data.cast(), bytes.len());
         *buffer.data.add(bytes.len()) = 0;

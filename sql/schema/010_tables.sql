@@ -17,7 +17,13 @@ create table pgmig.sentinel
     stop               text        check (stop in ('border', 'now')),
     max_rate           bigint      check (max_rate > 0),
     max_source_connections int     check (max_source_connections > 0),
+    max_slowdown       int         check (max_slowdown > 0),
+    max_standby_lag    interval    check (max_standby_lag > interval '0'),
+    probe              text        check (probe <> ''),
     wal_max_rate       bigint      check (wal_max_rate > 0),
+    load_max_rate      bigint      check (load_max_rate > 0),
+    load_max_workers   int         check (load_max_workers > 0),
+    gives_way          text,
     plugin             text        not null,
     slot_name          text        not null,
     source_identity    text        not null,
@@ -59,7 +65,13 @@ comment on column pgmig.sentinel.apply is 'the apply switch: false holds apply b
 comment on column pgmig.sentinel.stop is 'border: the run that is alive ends once the Parts and the Batch in hand are committed, now: at once; null: it goes on. A run that begins clears it';
 comment on column pgmig.sentinel.max_rate is 'bytes a second that the copy may read from the source, all workers together; null sets no limit';
 comment on column pgmig.sentinel.max_source_connections is 'sessions with the source that a run may have, those that are not for the copy included; null sets no limit';
+comment on column pgmig.sentinel.max_slowdown is 'the copy gives way when the probe on the source takes by so many percent longer than without the copy, its 95th percentile; null: however long it takes';
+comment on column pgmig.sentinel.max_standby_lag is 'the copy gives way when a physical standby of the source is further behind; null: however far it is';
+comment on column pgmig.sentinel.probe is 'the query whose time on the source is measured for max_slowdown; null: a cheap one of pgmig''s own';
 comment on column pgmig.sentinel.wal_max_rate is 'the same as max_rate, set by the run that is alive while the source keeps more than three quarters of the budget of WAL; null otherwise';
+comment on column pgmig.sentinel.load_max_rate is 'the same as max_rate, set by the run that is alive while the copy gives way to the work of the source; null otherwise';
+comment on column pgmig.sentinel.load_max_workers is 'how many workers may copy meanwhile, those of all processes together; null otherwise';
+comment on column pgmig.sentinel.gives_way is 'why the copy gives way, as the run that is alive last said; null otherwise';
 comment on column pgmig.sentinel.plugin is 'output plugin of the slot: wal2json or pgoutput; none without follow';
 comment on column pgmig.sentinel.slot_name is 'logical replication slot on the source';
 comment on column pgmig.sentinel.source_identity is 'system identifier and database oid of the source';

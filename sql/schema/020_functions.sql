@@ -171,7 +171,9 @@ end
 $$;
 comment on function pgmig.stop(boolean, text) is 'asks the run of a migration, of the only one if none is named, to end: once the Parts and the Batch in hand are committed, or with now => true at once; pgmig run goes on from there';
 
-create function pgmig.throttle(max_rate bigint default null, max_source_connections int default null, migration text default null)
+create function pgmig.throttle(max_rate bigint default null, max_source_connections int default null,
+                               max_slowdown int default null, max_standby_lag interval default null,
+                               probe text default null, migration text default null)
 returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -179,27 +181,31 @@ as $$
 declare
     name text := coalesce(migration, pgmig.only_migration());
 begin
-    if max_rate < 0 or max_source_connections < 0 then
+    if max_rate < 0 or max_source_connections < 0 or max_slowdown < 0 or max_standby_lag < interval '0' then
         raise exception 'a limit cannot be negative'
               using errcode = 'invalid_parameter_value', hint = '0 lifts a limit, null leaves it as it is';
     end if;
     update pgmig.sentinel t
        set max_rate = nullif(coalesce(throttle.max_rate, t.max_rate), 0),
-           max_source_connections = nullif(coalesce(throttle.max_source_connections, t.max_source_connections), 0)
+           max_source_connections = nullif(coalesce(throttle.max_source_connections, t.max_source_connections), 0),
+           max_slowdown = nullif(coalesce(throttle.max_slowdown, t.max_slowdown), 0),
+           max_standby_lag = nullif(coalesce(throttle.max_standby_lag, t.max_standby_lag), interval '0'),
+           probe = nullif(coalesce(throttle.probe, t.probe), '')
      where t.migration = name;
     if not found then
         raise exception 'no migration named %', quote_literal(name)
               using errcode = 'no_data_found', hint = 'see: select migration from pgmig.progress';
     end if;
     insert into pgmig.event (migration, level, message)
-    select name, 'info', format('throttled: %s bytes a second, %s connections with the source',
-                                coalesce(t.max_rate::text, 'any'), coalesce(t.max_source_connections::text, 'any'))
+    select name, 'info', format('throttled: %s bytes a second, %s connections with the source, %s slower, standbys %s behind',
+                                coalesce(t.max_rate::text, 'any'), coalesce(t.max_source_connections::text, 'any'),
+                                coalesce(t.max_slowdown || ' %', 'any'), coalesce(t.max_standby_lag::text, 'any time'))
       from pgmig.sentinel t
      where t.migration = name;
     perform pg_notify('pgmig', name);
 end
 $$;
-comment on function pgmig.throttle(bigint, int, text) is 'limits what the copy asks of the source: bytes a second, and sessions at once; 0 lifts a limit, null leaves it as it is; works while a run is alive';
+comment on function pgmig.throttle(bigint, int, int, interval, text, text) is 'limits what the copy asks of the source: bytes a second, sessions at once, how many percent slower the probe may become, how far its standbys may be behind; 0 lifts a limit, an empty probe is pgmig''s own, null leaves it as it is; works while a run is alive';
 
 create function pgmig.request_cutover(migration text)
 returns void

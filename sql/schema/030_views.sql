@@ -250,6 +250,10 @@ select k.migration,
        end as catch_up,
        k.max_rate,
        k.max_source_connections,
+       k.max_slowdown,
+       k.max_standby_lag,
+       -- Left by a run that died, it is nobody's.
+       case when pgmig.is_running(k.migration) then k.gives_way end as gives_way,
        k.stop,
        k.way_back,
        k.is_way_back,
@@ -294,6 +298,9 @@ comment on column pgmig.progress.source_bytes_per_second is 'WAL that the source
 comment on column pgmig.progress.catch_up is 'time until nothing waits, at the rates of the last minute; null where nothing waits, or where the source writes faster than is applied';
 comment on column pgmig.progress.max_rate is 'bytes a second that the copy may read from the source; null sets no limit';
 comment on column pgmig.progress.max_source_connections is 'sessions with the source that a run may have; null sets no limit';
+comment on column pgmig.progress.max_slowdown is 'by how many percent the probe on the source may become slower; null sets no limit';
+comment on column pgmig.progress.max_standby_lag is 'how far a physical standby of the source may be behind; null sets no limit';
+comment on column pgmig.progress.gives_way is 'why the copy gives way to the work of the source, and to what rate; null if it does not';
 comment on column pgmig.progress.stop is 'how the run that is alive was asked to stop: border, now; null if it was not';
 comment on column pgmig.progress.way_back is 'open: since the cutover every change of this database is carried back to the old source, whose pgmig.progress says how far; taken: the cutover was gone back; null: there is no way back';
 comment on column pgmig.progress.is_way_back is 'true: this is the way back of a migration that was cut over, into its old source';

@@ -42,6 +42,11 @@ impl Bench {
         self.folder.path().join("dir").display().to_string()
     }
 
+    /// Something was changed on purpose.
+    pub fn forget(&mut self) {
+        self.known = None;
+    }
+
     pub async fn on_source(&mut self, sql: &str) -> pgmig::error::Result<Rows> {
         self.known = None;
         self.pair.on_source(sql).await

@@ -13,6 +13,7 @@ mod ends;
 mod everything;
 mod failover;
 mod forecast;
+mod giving_way;
 mod load;
 mod loss;
 mod lost;

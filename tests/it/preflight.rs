@@ -2,7 +2,7 @@
 //! nothing behind. What it prints is in `expected/`, whole.
 
 use harness::{Outcome, Pgmig};
-use pgmig::embedded::{Cluster, Lends, PgBouncer};
+use pgmig::embedded::{Cluster, Lends, PgBouncer, Stop};
 use serde_json::Value;
 
 use crate::bench::{Bench, to_the_end};
@@ -82,38 +82,109 @@ async fn preflight_finds_what_is_wrong_and_its_statements_mend_it() -> Outcome {
     bench.answers("everything is wrong", 1, &args).await?;
     bench.on_source("rollback prepared 'left over'").await?;
 
-    // Each statement is run where it says; then nothing is left that refuses a run.
-    let json = [&args[..], &["--json"]].concat();
-    for round in 0.. {
-        let answer = Pgmig::start(&json, &[]).finish(&[]).await;
-        let findings: Value = serde_json::from_str(&answer.stdout)?;
-        let failed = failed(&findings);
-        if failed.is_empty() {
-            break;
-        }
-        assert!(round < 4, "its statements do not mend: {failed:#?}");
-        for finding in failed {
-            let statements = finding["mend"].as_str().unwrap_or_default().lines().filter(|line| line.ends_with(';'));
-            for statement in statements {
-                let ran = match finding["place"].as_str() {
-                    Some("source") => bench.on_source(statement).await,
-                    _ => bench.on_target(statement).await,
-                };
-                ran.map_err(|error| format!("{statement}: {}", error.chain()))?;
-            }
-        }
-    }
+    // Nobody is there to say yes. Then one command mends it, round by round.
+    let fix = [&args[..], &["--fix", "--admin-source", &source, "--admin-target", &target]].concat();
+    bench.answers("nobody says yes", 1, &fix).await?;
+    let fix = [&fix[..], &["--yes"]].concat();
+    let mended = Pgmig::start(&fix, &[("COLUMNS", "100")]).finish(&[]).await.expect_code(0);
+    bench.transcript.add("its statements mend it", &fix, &mended);
+    // What it gave tables is remembered as if pgmig replica-identity had given it.
+    let revert = ["replica-identity", "--source", &source, "--target", &into, "--dir", &dir, "--revert"];
+    let revert = Pgmig::start(&revert, &[]).finish(&[]).await.expect_code(1);
+    assert_eq!(revert.stdout.lines().count(), 3, "{}", revert.stdout);
+    std::fs::remove_dir_all(&dir)?;
+    bench.forget();
     bench.answers("what failed is mended", 0, &args).await?;
     bench.transcript.check();
 
     // And so it is: with these rights the same line runs to the end.
     bench.on_source("drop publication everything").await?;
-    bench.on_target("create role reader").await?;
     let run = ["run", "--source", &mover, "--target", &into, "--dir", &dir, "--skip-large-objects"];
     let run = Pgmig::start(&run, &[]);
     let ran = to_the_end(run, &bench.pair.source, (&bench.pair.target, "app"), &[]).await?;
     ran.finish(&["public.cache is unlogged", "large objects are left behind"]).expect_code(0);
     bench.on_source("select lo_unlink(4711)").await?;
+    Ok(())
+}
+
+/// What `--fix` did, as `outcome side statement`, and the checks that fail after it.
+fn mended(answer: &str) -> (Vec<String>, Vec<String>) {
+    let all: Value = serde_json::from_str(answer).expect("an object");
+    let word = |fix: &Value, key: &str| fix[key].as_str().unwrap_or_default().to_string();
+    let line = |fix: &Value| format!("{} {} {}", word(fix, "outcome"), word(fix, "side"), word(fix, "statement"));
+    let fixed = all["fixed"].as_array().expect("what was done").iter().map(line).collect();
+    (fixed, failed(&all).iter().map(|found| word(found, "check")).collect())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_administrator_mends_what_the_roles_lack_and_is_told_what_no_statement_does() -> Outcome {
+    let source = Cluster::builder().setting("wal_level", "replica");
+    let pair = harness::Pair::start_with(source, Cluster::builder()).await?;
+    pair.on_source(
+        "create role mover login; create role owner in role pg_monitor; create role chief login superuser;
+         create schema tools; create extension pageinspect with schema tools; alter schema tools owner to owner;
+         create table mine (id int, note text); alter table mine owner to mover;
+         create table hers (id serial primary key, note text); alter table hers owner to owner;
+         insert into mine values (1, 'a'), (1, 'a'); insert into hers (note) values ('b')",
+    )
+    .await?;
+    pair.on_target("create role mover login; create role owner; create role chief login superuser").await?;
+    let folder = tempfile::tempdir()?;
+    let dir = folder.path().join("dir").display().to_string();
+    let (mover, into) = (role(&pair.source_uri(), "mover"), role(&pair.target_uri(), "mover"));
+    let at = ["--source", &mover, "--target", &into, "--dir", &dir, "--plugin", "wal2json", "--skip-ext-comments"];
+    let preflight = |more: &[&str]| Pgmig::start(&[&["preflight"], &at[..], more].concat(), &[]);
+
+    // What the role may not do fails, in the server's words; the rest goes on.
+    let alone = preflight(&["--fix", "--yes", "--json"]).finish(&[]).await.expect_code(1);
+    let (fixed, _) = mended(&alone.stdout);
+    let done: Vec<&String> = fixed.iter().filter(|line| line.starts_with("done ")).collect();
+    assert_eq!(done, ["done source alter table public.mine replica identity full;"], "{fixed:#?}");
+    for failed in [
+        "failed source alter system set wal_level = logical;",
+        "failed source alter role \"mover\" replication;",
+        "failed target create extension \"pageinspect\" with schema \"tools\" cascade;",
+        // The server only warns that it granted nothing.
+        "failed target grant create on database \"app\" to \"mover\";",
+    ] {
+        assert!(fixed.iter().any(|line| line == failed), "{failed}: {fixed:#?}");
+    }
+    assert!(alone.stderr.contains("permission denied"), "{}", alone.stderr);
+    assert!(alone.stderr.contains("give a role that may: --admin-source (this takes"), "{}", alone.stderr);
+
+    // Another server than the migration's is refused before anything is changed.
+    let chief = (role(&pair.source_uri(), "chief"), role(&pair.target_uri(), "chief"));
+    let swapped = preflight(&["--fix", "--yes", "--admin-source", &chief.1]).finish(&["error: "]).await.expect_code(2);
+    assert!(swapped.stderr.contains("--admin-source is another server than --source"), "{}", swapped.stderr);
+
+    // The database is that of the migration, whatever the string says.
+    let other = chief.0.replace("/app", "/postgres");
+    let fix = ["--fix", "--yes", "--json", "--admin-source", &other, "--admin-target", &chief.1];
+    let fixed = preflight(&fix).finish(&[]).await.expect_code(1);
+    let (fixed, failed) = mended(&fixed.stdout);
+    assert_eq!(failed, ["wal_level"], "{fixed:#?}");
+    assert!(fixed.iter().all(|line| !line.starts_with("failed ")), "{fixed:#?}");
+    let left: Vec<&String> = fixed.iter().filter(|line| line.starts_with("left ")).collect();
+    assert_eq!(left, ["left source -- then restart the server"]);
+    let again = preflight(&["--json"]).finish(&[]).await.expect_code(1);
+    let again: Value = serde_json::from_str(&again.stdout)?;
+    let waits = found(&again, "source", "wal_level");
+    assert!(
+        waits["message"].as_str().is_some_and(|text| text.contains("holds once the server is restarted")),
+        "{waits}"
+    );
+    assert_eq!(waits["steps"][0]["kind"], "restart", "{waits}");
+    pair.source.restart(Stop::Fast).await?;
+    preflight(&[]).finish(&[]).await.expect_code(0);
+
+    let run = Pgmig::start(&[&["run"], &at[..]].concat(), &[]);
+    pair.on_source("insert into mine values (2, 'c'); update mine set note = 'd' where id = 1; delete from hers")
+        .await?;
+    to_the_end(run, &pair.source, (&pair.target, "app"), &[]).await?.finish(&[]).expect_code(0);
+    pair.on_target("comment on extension pageinspect is 'inspect the contents of database pages at a low level'")
+        .await?;
+    pair.on_target("revoke create on schema public from mover, owner").await?;
+    harness::assert_same(&pair).await;
     Ok(())
 }
 
@@ -307,7 +378,7 @@ async fn a_server_that_runs_out_of_transaction_numbers_is_told_before_a_long_cop
     pair.on_source("create table t (id int primary key)").await?;
     // (page of pg_xact that is made, its first transaction, verdict)
     for (segment, verdict) in [(950_u32, "WARN"), (1930, "FAIL")] {
-        pair.source.stop(pgmig::embedded::Stop::Fast).await?;
+        pair.source.stop(Stop::Fast).await?;
         let data = pair.source.data_dir();
         let path = data.join(format!("pg_xact/{segment:04X}"));
         std::fs::write(&path, vec![0_u8; 256 * 1024])?;

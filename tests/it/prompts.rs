@@ -43,6 +43,19 @@ async fn only_the_right_answer_on_a_terminal_changes_a_source_or_empties_a_targe
         assert_eq!(identity().await?, [[Some(if changes { "i" } else { "d" }.to_string())]], "{answer:?}: {said}");
     }
 
+    // What it says before it asks names side, role and statement.
+    pair.on_source("create table log (line text)").await?;
+    let full = async || pair.on_source("select relreplident from pg_class where relname = 'log'").await;
+    for (answer, changes) in [("n\n", false), ("", false), ("y\n", true)] {
+        let (said, code) = typed(&["preflight", "--fix"], &env, answer).await;
+        assert!(said.contains("to be run on the source, as postgres, a superuser:"), "{answer:?}: {said}");
+        assert!(said.contains("writes the whole old row to the WAL"), "{answer:?}: {said}");
+        assert!(said.contains("run 1 statement? [y/N]"), "{answer:?}: {said}");
+        assert_eq!(said.contains("nothing was changed"), !changes, "{answer:?}: {said}");
+        assert_eq!(code, Some(if changes { 0 } else { 1 }), "{answer:?}: {said}");
+        assert_eq!(full().await?, [[Some(if changes { "f" } else { "d" }.to_string())]], "{answer:?}: {said}");
+    }
+
     let run = Pgmig::start(&["run"], &env);
     let follows = async || phase(&pair.target, "app").await.is_ok_and(|phase| phase.as_deref() == Some("follow"));
     wait_until(Duration::from_secs(60), "the run follows", follows).await;

@@ -261,6 +261,7 @@ async fn every_example_of_the_help_does_what_it_says() -> Outcome {
         let given = |word: String| match word.as_str() {
             "host=old dbname=app" => source.clone(),
             "host=new dbname=app" => target.clone(),
+            "host=old user=postgres" => source.clone(),
             _ => word,
         };
         let mut command = std::process::Command::new(harness::binary::path());
@@ -275,6 +276,8 @@ async fn every_example_of_the_help_does_what_it_says() -> Outcome {
         ("params", 0),
         ("params --json", 0),
         ("preflight", 1),
+        ("preflight --fix --yes --admin-source 'host=old user=postgres'", 0),
+        ("replica-identity --revert --yes", 0),
         ("replica-identity --yes", 0),
         ("preflight --filters filters.ini --no-owner --json", 0),
         ("plan --filters filters.ini", 0),
@@ -302,6 +305,7 @@ async fn every_example_of_the_help_does_what_it_says() -> Outcome {
         "stalls",
         "stalls --for 1s --json",
         "throttle --max-rate 20MB --max-source-connections 8",
+        "throttle --max-slowdown 20 --max-standby-lag 30s",
         "throttle --max-rate 0",
         "table add public.audit",
         "table resync public.orders",

@@ -127,22 +127,20 @@ impl Move<'_> {
         Pgmig::start(&[&at[..], flags].concat(), &[("PGMIG_PG_BIN", &bin)])
     }
 
-    /// What preflight fails for; each statement that mends it was run as `who`.
-    async fn mended(&self, who: &str) -> Result<Vec<String>, Failure> {
-        let mut failed = Vec::new();
-        let answer = self.pgmig("preflight", &[self.flags, &["--json"]].concat()).finish(&[]).await;
-        let findings: Value = serde_json::from_str(&answer.stdout)?;
-        for finding in findings["findings"].as_array().into_iter().flatten().filter(|found| found["verdict"] == "FAIL")
-        {
-            failed.push(finding["check"].as_str().unwrap_or_default().to_string());
-            let mend = finding["mend"].as_str().unwrap_or_default();
-            let uri = self.pair.target.uri(self.name).replace("//postgres@", &format!("//{who}@"));
-            let client = crate::life::session(&uri).await;
-            for statement in mend.lines().filter(|line| line.ends_with(';')) {
-                client.batch_execute(statement).await.map_err(|err| format!("{statement}: {err:?}"))?;
-            }
+    /// The checks that failed on the target, mended by one command: as another role, or as itself.
+    async fn mended(&self, admin: Option<&str>) -> Result<Vec<String>, Failure> {
+        let admin = admin.map(|role| self.pair.target.uri(self.name).replace("//postgres@", &format!("//{role}@")));
+        let admin: Vec<&str> = admin.iter().flat_map(|uri| ["--admin-target", uri.as_str()]).collect();
+        let answer = self.pgmig("preflight", &[self.flags, &["--fix", "--yes", "--json"], &admin].concat());
+        let answer = answer.finish(&[]).await.expect_code(0);
+        let all: Value = serde_json::from_str(&answer.stdout)?;
+        let mut checks = Vec::new();
+        for fix in all["fixed"].as_array().into_iter().flatten() {
+            assert_eq!(fix["outcome"], "done", "{fix}");
+            checks.push(fix["check"].as_str().unwrap_or_default().to_string());
         }
-        Ok(failed)
+        checks.dedup();
+        Ok(checks)
     }
 
     /// From preflight to cleanup; what could not be made is listed, and made by a superuser at the end.
@@ -220,7 +218,7 @@ async fn a_role_like_a_managed_services_moves_all_that_it_may_and_lists_the_rest
                 let this = Move { pair: &pair, name: group, mover: &mover, flags: &flags, dir: tempfile::tempdir()? };
                 if *flavour == "extension" {
                     // Somebody who may makes it and grants it, by the statements that preflight gives.
-                    assert_eq!(this.mended("postgres").await?, ["flavour"], "{group}");
+                    assert_eq!(this.mended(Some("postgres")).await?, ["flavour"], "{group}");
                 }
                 this.whole_life().await?;
                 tell(&format!("{group}, {flavour}: PostgreSQL {} to {}", source.version(), target.version()));
@@ -266,7 +264,7 @@ async fn a_role_that_makes_the_owners_itself_gives_them_what_is_theirs() -> Outc
                 .await?;
             let flags = ["--flavour", "plain"];
             let this = Move { pair: &pair, name: "by_hand", mover: "master", flags: &flags, dir: tempfile::tempdir()? };
-            assert_eq!(this.mended("master").await?, ["owners"]);
+            assert_eq!(this.mended(None).await?, ["owners"]);
             this.whole_life().await?;
             tell(&format!("its own roles: PostgreSQL {} to {}", versions()[0].version(), target.version()));
             Ok::<_, Failure>(())

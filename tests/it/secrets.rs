@@ -164,6 +164,19 @@ async fn a_password_is_seen_nowhere_however_it_was_given() -> Outcome {
         // Part of it would be too much as well.
         assert!(!said.contains("friend"), "{env:?} is repeated in part in:\n{said}");
     }
+    // Nor the administrator's, right or wrong.
+    source.sql("app", "create table log (line text)").await?;
+    for (password, code) in [("Speak%2Ffriend%208", 3), (secrets[1].as_str(), 1)] {
+        let admin = address(&source, "app", &format!(":{password}"));
+        let env = with("PGMIG_ADMIN_SOURCE", admin, uris("uri", &format!(":{}", secrets[1])));
+        let env: Vec<(&str, &str)> = env.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        let dir = folder.path().join("fixed").display().to_string();
+        let args = ["preflight", "-vv", "--fix", "--yes", "--dir", &dir];
+        let finished = Pgmig::start(&args, &env).wait(Duration::from_secs(30)).await.expect_code(code);
+        let said = format!("{}{}", finished.stdout, finished.stderr);
+        assert!(!said.contains("friend"), "{said}");
+        assert_eq!(said.contains("done on the source: alter table public.log"), code == 1, "{said}");
+    }
     // Nor does a mistyped flag print what the environment holds.
     for args in [["run", "--help"], ["run", "--souce"]] {
         let finished = Pgmig::start(&args, &[("PGMIG_SOURCE", "postgresql://a:friend@h/d"), ("PGMIG_DIR", "/friend")])

@@ -171,6 +171,17 @@ async fn the_functions_that_people_call_refuse_what_cannot_be() -> Outcome {
         let limits = "select concat_ws(' ', max_rate, max_source_connections) from pgmig.progress";
         client.batch_execute("select pgmig.throttle(1000, 8); select pgmig.throttle(max_rate => 0)").await?;
         assert_eq!(lines(client, limits).await, ["8"]);
+        let negative = "select pgmig.throttle(max_standby_lag => '-1s')";
+        refused(client, negative, "22023", "a limit cannot be negative", "0 lifts").await;
+        let tolerated = "select concat_ws(' ', max_slowdown, max_standby_lag, probe) from pgmig.sentinel";
+        for (call, then) in [
+            ("max_slowdown => 20, max_standby_lag => '5s', probe => 'select 1'", "20 00:00:05 select 1"),
+            ("max_slowdown => 0, probe => ''", "00:00:05"),
+            ("max_standby_lag => '0'", ""),
+        ] {
+            client.batch_execute(&format!("select pgmig.throttle({call})")).await?;
+            assert_eq!(lines(client, tolerated).await, [then], "{call}");
+        }
 
         let switch = "select concat_ws(' ', phase, interrupted_phase, apply) from pgmig.sentinel";
         client.batch_execute("select pgmig.pause(); select pgmig.pause()").await?;

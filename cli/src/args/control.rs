@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::{TargetArg, size};
+use super::{LimitArgs, TargetArg};
 
 #[derive(Debug, Args)]
 pub struct StopArgs {
@@ -21,16 +21,12 @@ pub struct SwitchArgs {
 }
 
 #[derive(Debug, Args)]
-#[command(group(clap::ArgGroup::new("what").required(true).multiple(true).args(["max_rate", "max_source_connections"])))]
+#[command(group(clap::ArgGroup::new("what").required(true).multiple(true)
+    .args(["max_rate", "max_source_connections", "max_slowdown", "probe", "max_standby_lag"])))]
 pub struct ThrottleArgs {
     #[command(flatten)]
     pub target: TargetArg,
 
-    /// Bytes a second that the copy may read from the source, all workers together; 0 lifts the limit
-    #[arg(long, value_name = "SIZE", value_parser = size, help_heading = "Speed")]
-    pub max_rate: Option<u64>,
-
-    /// Sessions with the source that the run may have; 0 lifts the limit
-    #[arg(long, value_name = "N", help_heading = "Speed")]
-    pub max_source_connections: Option<u16>,
+    #[command(flatten)]
+    pub limits: LimitArgs,
 }

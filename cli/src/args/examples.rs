@@ -11,7 +11,8 @@ The same command goes on with a migration that was interrupted.";
 pub const PREFLIGHT: &str = "\
 Examples:
   pgmig preflight
-  pgmig preflight --filters filters.ini --no-owner --json";
+  pgmig preflight --filters filters.ini --no-owner --json
+  pgmig preflight --fix --yes --admin-source 'host=old user=postgres'";
 
 pub const PARAMS: &str = "\
 Examples:
@@ -46,6 +47,7 @@ Examples:
 pub const THROTTLE: &str = "\
 Examples:
   pgmig throttle --max-rate 20MB --max-source-connections 8
+  pgmig throttle --max-slowdown 20 --max-standby-lag 30s
   pgmig throttle --max-rate 0";
 
 pub const STOP: &str = "\

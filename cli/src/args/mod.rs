@@ -4,6 +4,7 @@ mod control;
 mod cutover;
 mod demo;
 mod examples;
+mod limits;
 mod ready;
 mod report;
 mod run;
@@ -18,7 +19,8 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 pub use control::{StopArgs, SwitchArgs, ThrottleArgs};
 pub use cutover::{CutoverArgs, CutoverHow};
 pub use demo::DemoArgs;
-pub use ready::{CompletionsArgs, ManArgs, ParamsArgs, PreflightArgs, ReplicaIdentityArgs};
+pub use limits::LimitArgs;
+pub use ready::{CompletionsArgs, FixArgs, ManArgs, ParamsArgs, PreflightArgs, ReplicaIdentityArgs};
 pub use report::ReportArgs;
 pub use run::{
     DdlArg, FlavourArg, OnConflictArg, PlanArgs, PluginArg, RunArgs, SplitArgs, SplitByArg, StreamFormatArg,
@@ -75,7 +77,7 @@ pub enum Verb {
     /// Copy the source and follow its changes until endpos; run again to go on
     #[command(after_help = examples::RUN)]
     Run(Box<RunArgs>),
-    /// Check both servers for all that run needs, each with the statement that mends it; changes nothing
+    /// Check both servers for all that run needs, each with the statement that mends it; --fix runs those
     #[command(after_help = examples::PREFLIGHT)]
     Preflight(Box<PreflightArgs>),
     /// Show the settings of both servers side by side, and what a difference may do to the application

@@ -11,6 +11,29 @@ use super::{RunArgs, SourceArg, TargetArg};
 pub struct PreflightArgs {
     #[command(flatten)]
     pub run: RunArgs,
+    #[command(flatten)]
+    pub fix: FixArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct FixArgs {
+    /// Run the statements that mend what was found, and check again: shows each with what else it does, and asks.
+    /// Drops no slot and ends no session
+    #[arg(long, help_heading = "How")]
+    pub fix: bool,
+
+    /// Do not ask
+    #[arg(short, long, requires = "fix", help_heading = "How")]
+    pub yes: bool,
+
+    /// For --fix: connection string of a role of the source that may grant what the migration's own role lacks; the
+    /// database is that of --source
+    #[arg(long, env = "PGMIG_ADMIN_SOURCE", hide_env_values = true, value_name = "URI", help_heading = "Databases")]
+    pub admin_source: Option<String>,
+
+    /// For --fix: the same for the target
+    #[arg(long, env = "PGMIG_ADMIN_TARGET", hide_env_values = true, value_name = "URI", help_heading = "Databases")]
+    pub admin_target: Option<String>,
 }
 
 #[derive(Debug, Args)]

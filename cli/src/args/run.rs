@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::{Args, Command, FromArgMatches, ValueEnum};
 
 use super::cutover::CutoverHow;
-use super::{LogArgs, SourceArg, TargetArg, WatchedArgs, duration, lsn, migration, size, slot};
+use super::{LimitArgs, LogArgs, SourceArg, TargetArg, WatchedArgs, duration, lsn, migration, size, slot};
 use crate::error::{Error, Result};
 use crate::model::Lsn;
 
@@ -251,14 +251,8 @@ pub struct RunArgs {
     #[command(flatten)]
     pub split: SplitArgs,
 
-    /// Bytes a second that the copy may read from the source, all workers together; 0 lifts the limit. It holds until
-    /// pgmig throttle changes it
-    #[arg(long, value_name = "SIZE", value_parser = size, help_heading = "Speed")]
-    pub max_rate: Option<u64>,
-
-    /// Sessions with the source that the run may have: about 6 and one for each copy worker; 0 lifts the limit
-    #[arg(long, value_name = "N", help_heading = "Speed")]
-    pub max_source_connections: Option<u16>,
+    #[command(flatten)]
+    pub limits: LimitArgs,
 
     /// Receive no more while changes of this size wait in --dir
     #[arg(long, default_value = "100GB", value_name = "SIZE", value_parser = size, help_heading = "Speed")]

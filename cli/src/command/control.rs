@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 use tokio_postgres::Client;
 
 use crate::args::{StopArgs, SwitchArgs, ThrottleArgs};
-use crate::command::conninfo;
+use crate::command::{conninfo, run};
 use crate::connect::{self, Side};
 use crate::error::{Error, Exit, Result};
 use crate::report::units;
-use crate::target::sentinel::{self, Asked, Stop};
+use crate::target::limits::{self, Asked};
+use crate::target::sentinel::{self, Stop};
 use crate::target::{install, progress};
 
 /// How long a run may take to end after it was asked to: its own ten seconds, and what the network takes.
@@ -98,11 +99,18 @@ pub async fn switch(args: SwitchArgs, on: bool) -> Result<Exit> {
 pub async fn throttle(args: ThrottleArgs) -> Result<Exit> {
     let name = &args.target.name;
     let client = target(&args.target.target, "pgmig throttle").await?;
-    let Asked { max_rate, max_source_connections, .. } =
-        sentinel::throttle(&client, name, args.max_rate, args.max_source_connections).await?;
+    let Asked { max_rate, max_source_connections, tolerance, .. } =
+        limits::throttle(&client, name, &run::limits(args.limits)).await?;
     let rate = max_rate.map_or("as fast as it goes".into(), |rate| format!("at most {}/s", units::bytes(rate)));
     let sessions = max_source_connections.map_or("as many as it needs".into(), |most| format!("at most {most}"));
     eprintln!("the copy of migration `{name}` reads {rate}; sessions with the source: {sessions}");
+    if let Some(percent) = tolerance.slowdown {
+        let probe = tolerance.probe.map_or("pgmig's own probe", |_| "the probe");
+        eprintln!("it gives way when {probe} takes more than {percent} % longer than without the copy");
+    }
+    if let Some(lag) = tolerance.standby_lag {
+        eprintln!("it gives way when a standby of the source is more than {} behind", units::duration(lag));
+    }
     eprintln!("next: see what that does with `pgmig status --watch`");
     Ok(Exit::Done)
 }

@@ -77,6 +77,19 @@ fn terminal() -> bool {
     std::io::stderr().is_terminal() && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
 }
 
+/// Asks where somebody can answer; elsewhere only `--yes` is a yes.
+fn agreed(yes: bool, question: &str) -> bool {
+    if yes {
+        return true;
+    }
+    if !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
+        return false;
+    }
+    eprint!("{question} [y/N] ");
+    let mut answer = String::new();
+    std::io::stdin().read_line(&mut answer).is_ok() && matches!(answer.trim(), "y" | "Y" | "yes")
+}
+
 /// Waits for SIGINT or SIGTERM; `hint` says what that leaves behind.
 async fn interrupted(hint: &str) -> Error {
     use tokio::signal::unix::{SignalKind, signal};

@@ -7,6 +7,7 @@ use crate::args::ParamsArgs;
 use crate::command::conninfo;
 use crate::connect::{self, Side};
 use crate::error::{Context, Exit, Result};
+use crate::model::Place;
 use crate::report::json;
 use crate::report::params::{self, ForRole, Param, Params};
 use crate::server::{self, settings};
@@ -34,9 +35,9 @@ pub async fn params(args: ParamsArgs) -> Result<Exit> {
         // What is set for the database or a role is listed as that, and comes with the migration.
         let set_there = for_roles.iter().any(|set| set.name.eq_ignore_ascii_case(parameter.name));
         let statement = one.filter(|_| !same && other.is_some() && !set_there).map(|one| {
-            let set = into.service.set(parameter.name, &one.shown, restart);
             // What makes all of them hold comes once, at the end.
-            set.lines().next().unwrap_or_default().to_string()
+            let set = into.service.set(Place::Target, parameter.name, &one.shown, restart);
+            set.lines().first().cloned().unwrap_or_default()
         });
         parameters.push(Param {
             group: parameter.group,

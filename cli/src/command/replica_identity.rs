@@ -1,17 +1,17 @@
 //! `pgmig replica-identity`: gives tables that lack one a replica identity, and takes back what it gave.
 //! The one verb that changes tables of the source: it shows every statement first, and asks.
 
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 
 use tokio_postgres::Client;
 
 use crate::args::ReplicaIdentityArgs;
-use crate::command::conninfo;
 use crate::command::run::{default_dir, identity};
+use crate::command::{agreed, conninfo};
 use crate::config::filters::Filters;
 use crate::connect::{self, Side};
-use crate::error::{Context, Error, Exit, Result};
-use crate::plan_db::{Given, PlanDb};
+use crate::error::{Error, Exit, Result};
+use crate::plan_db::PlanDb;
 use crate::selection::select;
 use crate::source::catalog::Sizes;
 use crate::source::identity::{self as identities, Mend, Missing};
@@ -49,7 +49,7 @@ pub async fn replica_identity(args: ReplicaIdentityArgs) -> Result<Exit> {
     for table in &able {
         let statement = table.statement().unwrap_or_default();
         // First the record: what is recorded and was not changed is put back to what it is.
-        plan.give(&Given { table: table.name.clone(), oid: table.oid, made: table.made(), revert: table.revert() })?;
+        plan.give(&table.given())?;
         identities::alter(&client, &table.name, &statement).await?;
         eprintln!("changed {}", table.name);
     }
@@ -111,18 +111,4 @@ async fn revert(client: &Client, plan: &PlanDb, name: &str, yes: bool) -> Result
 fn show(statements: &str) {
     // A reader that went away is no error.
     let _ = std::io::stdout().write_all(statements.as_bytes());
-}
-
-/// Asks where somebody can answer; elsewhere only `--yes` is a yes.
-fn agreed(yes: bool, question: &str) -> bool {
-    if yes {
-        return true;
-    }
-    if !std::io::stdin().is_terminal() || !std::io::stderr().is_terminal() {
-        return false;
-    }
-    eprint!("{question} [y/N] ");
-    let mut answer = String::new();
-    let read = std::io::stdin().read_line(&mut answer).during(Exit::Usage, || "read the answer".into());
-    read.is_ok() && matches!(answer.trim(), "y" | "Y" | "yes")
 }

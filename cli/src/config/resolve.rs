@@ -18,12 +18,20 @@ impl Conninfo {
     /// Exit `Usage`: malformed, an unknown or refused keyword, a value out of range, an unknown
     /// service. The message never repeats the string.
     pub fn parse(text: &str, env: &Environment) -> Result<Conninfo> {
+        Conninfo::parse_for(text, None, env)
+    }
+
+    /// The same, for this database whatever the string says.
+    ///
+    /// # Errors
+    /// As of [`Conninfo::parse`].
+    pub fn parse_for(text: &str, database: Option<&str>, env: &Environment) -> Result<Conninfo> {
         let values = Values::gather(syntax::pairs(text)?, env)?;
         let user = match values.text("user").or(env.os_user.as_deref()) {
             Some(user) => user.to_string(),
             None => return Err(Error::usage("the connection string has no user, and this account has no name")),
         };
-        let dbname = values.text("dbname").unwrap_or(&user).to_string();
+        let dbname = database.or(values.text("dbname")).unwrap_or(&user).to_string();
         let passfile = values.path("passfile").or_else(|| env.in_home(".pgpass"));
         let password = values.text("password").map(Secret::new);
         let mut endpoints = endpoints(&values, env)?;

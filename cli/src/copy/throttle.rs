@@ -1,16 +1,16 @@
-//! Holds the copy back: one rate for all workers, turned by whoever watches the source's WAL and by
-//! people; and how many sessions with the source there may be. Processes that copy for one migration have
-//! equal shares of both.
+//! Holds the copy back: one rate for all workers, turned by whoever watches the source and its WAL and by
+//! people; and how many workers may have a session with the source. Processes that copy for one migration
+//! have equal shares of both.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::target::sentinel::Asked;
+use crate::target::limits::{Asked, Share, Tolerance};
 
 /// Sessions with the source that a run has beside its copy workers: for itself, the snapshot, the
-/// stream and what watches it.
+/// stream and what watches it; and one more while a probe is asked for.
 pub const OTHER_SESSIONS: usize = 6;
 
 /// Cheap to clone; all clones share one rate. Without one nothing waits.
@@ -21,30 +21,40 @@ pub struct Throttle(Arc<Mutex<State>>);
 struct State {
     /// While the source keeps too much WAL.
     for_wal: Option<u64>,
+    /// While the source is slower than is tolerated.
+    for_load: Option<Share>,
     /// What people allow.
     max_rate: Option<u64>,
-    max_connections: Option<usize>,
+    max_workers: Option<usize>,
+    tolerance: Tolerance,
     /// Processes that copy beside this one.
     others: u64,
     /// When what was let through so far is paid for.
     paid: Option<Instant>,
     /// Counts the rates that there were.
     rates: u64,
-    /// Bytes that were let through.
-    passed: u64,
+    /// Bytes that were asked for.
+    asked: u64,
 }
 
 impl State {
     fn bytes_per_second(&self) -> Option<u64> {
-        let all = self.for_wal.into_iter().chain(self.max_rate).min()?;
+        let for_load = self.for_load.map(|share| share.max_rate);
+        let all = [self.for_wal, for_load, self.max_rate].into_iter().flatten().min()?;
         Some((all / (self.others + 1)).max(1))
     }
 
     fn limit(&mut self, asked: &Asked) {
         let processes = asked.joined + 1;
-        let workers = |most: usize| most.saturating_sub(OTHER_SESSIONS) / processes;
-        self.max_connections = asked.max_source_connections.map(|most| OTHER_SESSIONS + workers(most));
+        let others = OTHER_SESSIONS + usize::from(asked.tolerance.is_set());
+        self.max_workers = asked.max_source_connections.map(|most| most.saturating_sub(others) / processes);
         (self.max_rate, self.others) = (asked.max_rate, asked.joined as u64);
+        self.tolerance.clone_from(&asked.tolerance);
+    }
+
+    fn workers(&self) -> Option<usize> {
+        let for_load = self.for_load.map(|share| share.workers / (self.others as usize + 1));
+        [for_load, self.max_workers].into_iter().flatten().min()
     }
 }
 
@@ -64,17 +74,22 @@ impl Throttle {
         self.state().for_wal
     }
 
-    /// What people allow: a rate of all that copy, and sessions with the source.
+    /// What all that copy keep to while the source is slower than is tolerated; None lifts it.
+    pub fn give_way(&self, share: Option<Share>) {
+        self.change(|state| state.for_load = share);
+    }
+
+    /// What people allow: a rate of all that copy, sessions with the source, and how slow it may become.
     pub fn limit(&self, asked: &Asked) {
         self.change(|state| state.limit(asked));
     }
 
-    /// That, and in a process that joined the rate of the run while the source keeps too much WAL: at once, so
+    /// That, and in a process that joined what the run holds the copy to for the source's sake: at once, so
     /// that there is no moment without either.
     pub fn heed(&self, asked: &Asked) {
         self.change(|state| {
             state.limit(asked);
-            state.for_wal = asked.wal_max_rate;
+            (state.for_wal, state.for_load) = (asked.wal_max_rate, asked.share);
         });
     }
 
@@ -90,27 +105,31 @@ impl Throttle {
         }
     }
 
-    /// Bytes that were let through so far, of all workers of this process.
-    pub fn passed(&self) -> u64 {
-        self.state().passed
-    }
-
     /// Whether a worker, counted from 0, may have a session with the source. One always may.
     pub fn admits(&self, worker: usize) -> bool {
-        let most = self.state().max_connections;
-        worker == 0 || most.is_none_or(|most| OTHER_SESSIONS + worker < most)
+        worker == 0 || self.state().workers().is_none_or(|most| worker < most)
+    }
+
+    /// How slow the source may become.
+    pub fn tolerance(&self) -> Tolerance {
+        self.state().tolerance.clone()
+    }
+
+    /// Bytes that this process was asked to let through, and an estimate of what all have: they have equal
+    /// shares.
+    pub fn asked_of_all(&self) -> u64 {
+        let state = self.state();
+        state.asked * (state.others + 1)
     }
 
     /// Waits until these bytes may be sent: each worker for what was asked before it, at one rate.
     pub async fn wait(&self, bytes: u64) {
+        self.state().asked += bytes;
         let mut turn: Option<(u64, Instant)> = None;
         loop {
             let nap = {
                 let mut state = self.state();
-                let Some(rate) = state.bytes_per_second() else {
-                    state.passed += bytes;
-                    return;
-                };
+                let Some(rate) = state.bytes_per_second() else { return };
                 let now = Instant::now();
                 let at = match turn {
                     Some((rates, at)) if rates == state.rates => at,
@@ -122,7 +141,6 @@ impl Throttle {
                     }
                 };
                 if at <= now {
-                    state.passed += bytes;
                     return;
                 }
                 (at - now).min(NAP)
@@ -170,6 +188,13 @@ mod tests {
         assert_eq!((rate(), throttle.for_wal()), (Some(300), Some(900)));
         throttle.set(None);
         assert_eq!(rate(), Some(400));
+        throttle.give_way(Some(Share { max_rate: 600, workers: 7 }));
+        assert_eq!(rate(), Some(200));
+        assert_eq!([0, 1, 2, 3].map(|worker| throttle.admits(worker)), [true, true, false, false]);
+        throttle.give_way(Some(Share { max_rate: 600, workers: 1 }));
+        assert_eq!([0, 1].map(|worker| throttle.admits(worker)), [true, false]);
+        throttle.give_way(None);
+        assert_eq!((rate(), throttle.admits(250)), (Some(400), true));
         throttle.limit(&Asked { max_rate: Some(1), joined: 2, ..Asked::default() });
         assert_eq!(rate(), Some(1));
     }

@@ -56,6 +56,21 @@ const FIGURES: &[Figure] = &[
     ("write_lsn_bytes", "Position up to which WAL is received", |t| t.stream.write_lsn.0 as f64),
     ("flush_lsn_bytes", "Position up to which WAL is durable on our side", |t| t.stream.flush_lsn.0 as f64),
     ("replay_lsn_bytes", "End of the last source transaction that is applied", |t| t.stream.replay_lsn.0 as f64),
+    ("probe_p95_seconds", "95th percentile of what the probe of --max-slowdown takes on the source", |t| {
+        seconds(t.load.probe_p95_ms)
+    }),
+    ("probe_baseline_seconds", "The same without the copy", |t| seconds(t.load.probe_baseline_ms)),
+    (
+        "standby_lag_seconds",
+        "How far the source's physical standby that is furthest behind is, with --max-standby-lag",
+        |t| known(t.load.standby_lag_seconds),
+    ),
+    ("gives_way", "1 while the copy gives way to the work of the source", |t| {
+        f64::from(u8::from(t.load.gives_way.is_some()))
+    }),
+    ("gives_way_rate_bytes", "Bytes a second that the copy keeps to while it gives way", |t| {
+        known_bytes(t.load.max_rate)
+    }),
     ("slot_active", "1 while somebody reads the slot", |t| {
         known(t.slot.as_ref().map(|slot| f64::from(u8::from(slot.active))))
     }),
@@ -99,6 +114,10 @@ const OF_TABLES: [OfTable; 6] = [
 
 fn known(figure: Option<f64>) -> f64 {
     figure.unwrap_or(f64::NAN)
+}
+
+fn seconds(ms: Option<f64>) -> f64 {
+    known(ms.map(|ms| ms / 1e3))
 }
 
 fn known_bytes(figure: Option<u64>) -> f64 {

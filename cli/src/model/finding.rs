@@ -1,9 +1,11 @@
-//! What a check found: the word, the fact, and the statement that mends it.
+//! What a check found: the word, the fact, and what mends it.
 
 use serde::Serialize;
 
+use super::Mend;
+
 /// Where something was found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Place {
     Source,
@@ -29,6 +31,7 @@ pub struct Finding {
     pub check: &'static str,
     pub verdict: Verdict,
     pub message: String,
-    /// What to run or to do, a line each; null where there is nothing.
-    pub mend: Option<String>,
+    /// What to run or to do.
+    #[serde(flatten)]
+    pub mend: Mend,
 }

@@ -5,7 +5,9 @@ use std::fmt;
 
 use serde::Serialize;
 
+use super::mend::{self, SUPERUSER, Step};
 use super::name::{identifier, literal};
+use super::{Mend, Place};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -46,80 +48,119 @@ impl Service {
         found.map_or(Service::SelfManaged, |(_, service)| *service)
     }
 
-    /// How a setting of the server is changed, and made to hold.
-    pub fn set(self, name: &str, value: &str, restart: bool) -> String {
-        let apply = if restart { "pending-reboot" } else { "immediate" };
+    /// Who may do there what elsewhere a superuser may.
+    fn administrator(self) -> &'static str {
         match self {
-            Service::SelfManaged => {
-                let then = if restart { "-- then restart the server" } else { "select pg_reload_conf();" };
-                format!("alter system set {name} = {};\n{then}", quoted(value))
-            }
-            Service::Rds => {
-                let change = format!(
-                    "aws rds modify-db-parameter-group --db-parameter-group-name GROUP --parameters ParameterName={name},ParameterValue={value},ApplyMethod={apply}"
-                );
-                let reboot = "\naws rds reboot-db-instance --db-instance-identifier INSTANCE";
-                format!("{change}{}", if restart { reboot } else { "" })
-            }
-            Service::Aurora => {
-                let change = format!(
-                    "aws rds modify-db-cluster-parameter-group --db-cluster-parameter-group-name GROUP --parameters ParameterName={name},ParameterValue={value},ApplyMethod={apply}"
-                );
-                let reboot = "\naws rds reboot-db-instance --db-instance-identifier WRITER";
-                format!("{change}{}", if restart { reboot } else { "" })
-            }
-            Service::CloudSql => format!(
-                "gcloud sql instances patch INSTANCE --database-flags={name}={value}\nname the flags that are set already too: the command replaces all of them"
-            ),
-            Service::AlloyDb => format!(
-                "gcloud alloydb instances update INSTANCE --cluster=CLUSTER --region=REGION --database-flags={name}={value}\nname the flags that are set already too: the command replaces all of them"
-            ),
-            Service::Azure => {
-                let change = format!(
-                    "az postgres flexible-server parameter set --resource-group GROUP --server-name SERVER --name {name} --value {value}"
-                );
-                let reboot = "\naz postgres flexible-server restart --resource-group GROUP --name SERVER";
-                format!("{change}{}", if restart { reboot } else { "" })
-            }
-            Service::Supabase => {
-                format!("npx supabase --experimental --project-ref REF postgres-config update --config {name}={value}")
-            }
-            Service::PlanetScale => format!(
-                "in the dashboard: Clusters, Parameters, {name} = {value}{}",
-                if restart { " (it restarts the server)" } else { "" }
-            ),
+            Service::SelfManaged => SUPERUSER,
+            _ => "the administrator that the service gives",
         }
     }
 
+    /// How a setting of the server is changed, and made to hold.
+    pub fn set(self, side: Place, name: &str, value: &str, restart: bool) -> Mend {
+        let apply = if restart { "pending-reboot" } else { "immediate" };
+        const REPLACES: &str = "name the flags that are set already too: the command replaces all of them";
+        let change = match self {
+            Service::SelfManaged => {
+                let change = format!("alter system set {name} = {};", quoted(value));
+                let change = Step::sql(side, SUPERUSER, change).caution("changes a setting of the whole server");
+                let reload = || Step::sql(side, SUPERUSER, mend::RELOAD);
+                return Mend::from(vec![change, if restart { self.restart(side) } else { reload() }]);
+            }
+            Service::Rds => format!(
+                "aws rds modify-db-parameter-group --db-parameter-group-name GROUP --parameters ParameterName={name},ParameterValue={value},ApplyMethod={apply}"
+            ),
+            Service::Aurora => format!(
+                "aws rds modify-db-cluster-parameter-group --db-cluster-parameter-group-name GROUP --parameters ParameterName={name},ParameterValue={value},ApplyMethod={apply}"
+            ),
+            // These restart where the flag needs it.
+            Service::CloudSql => {
+                let change = format!("gcloud sql instances patch INSTANCE --database-flags={name}={value}");
+                return Mend::new(REPLACES, [Step::outside(side, change)]);
+            }
+            Service::AlloyDb => {
+                let change = format!(
+                    "gcloud alloydb instances update INSTANCE --cluster=CLUSTER --region=REGION --database-flags={name}={value}"
+                );
+                return Mend::new(REPLACES, [Step::outside(side, change)]);
+            }
+            Service::Azure => format!(
+                "az postgres flexible-server parameter set --resource-group GROUP --server-name SERVER --name {name} --value {value}"
+            ),
+            Service::Supabase => {
+                let change = format!(
+                    "npx supabase --experimental --project-ref REF postgres-config update --config {name}={value}"
+                );
+                return Step::outside(side, change).into();
+            }
+            Service::PlanetScale => {
+                let restarts = if restart { " (it restarts the server)" } else { "" };
+                let change = format!("in the dashboard: Clusters, Parameters, {name} = {value}{restarts}");
+                return Step::outside(side, change).into();
+            }
+        };
+        let mut steps = vec![Step::outside(side, change)];
+        steps.extend(restart.then(|| self.restart(side)));
+        steps.into()
+    }
+
+    /// How the server is made to begin anew.
+    pub fn restart(self, side: Place) -> Step {
+        let command = match self {
+            Service::SelfManaged => "-- then restart the server",
+            Service::Rds => "aws rds reboot-db-instance --db-instance-identifier INSTANCE",
+            Service::Aurora => "aws rds reboot-db-instance --db-instance-identifier WRITER",
+            Service::CloudSql => "gcloud sql instances restart INSTANCE",
+            Service::AlloyDb => "gcloud alloydb instances restart INSTANCE --cluster=CLUSTER --region=REGION",
+            Service::Azure => "az postgres flexible-server restart --resource-group GROUP --name SERVER",
+            Service::Supabase | Service::PlanetScale => "in the dashboard: restart the database",
+        };
+        Step::restart(side, command)
+    }
+
     /// How logical decoding is switched on.
-    pub fn logical_decoding(self) -> String {
+    pub fn logical_decoding(self, side: Place) -> Mend {
         match self {
-            Service::Rds | Service::Aurora => self.set("rds.logical_replication", "1", true),
-            Service::CloudSql => self.set("cloudsql.logical_decoding", "on", true),
-            Service::AlloyDb => self.set("alloydb.logical_decoding", "on", true),
-            _ => self.set("wal_level", "logical", true),
+            Service::Rds | Service::Aurora => self.set(side, "rds.logical_replication", "1", true),
+            Service::CloudSql => self.set(side, "cloudsql.logical_decoding", "on", true),
+            Service::AlloyDb => self.set(side, "alloydb.logical_decoding", "on", true),
+            _ => self.set(side, "wal_level", "logical", true),
         }
     }
 
     /// How a role may replicate.
-    pub fn replication(self, user: &str) -> String {
-        match self {
+    pub fn replication(self, side: Place, user: &str) -> Step {
+        let statement = match self {
             Service::Rds | Service::Aurora => format!("grant rds_replication to {};", identifier(user)),
             _ => format!("alter role {} replication;", identifier(user)),
-        }
+        };
+        let caution = "it may then read every change of the whole server";
+        Step::sql(side, self.administrator(), statement).caution(caution)
+    }
+
+    /// How a role sees rows that policies hide.
+    pub fn bypass_row_security(self, side: Place, user: &str) -> Step {
+        let statement = format!("alter role {} bypassrls;", identifier(user));
+        let caution = "no policy of any database of the server hides a row from it then";
+        Step::sql(side, self.administrator(), statement).caution(caution)
     }
 
     /// How a role may turn triggers and foreign keys off for its own session.
-    pub fn session_replication_role(self, user: &str) -> String {
-        let user = identifier(user);
-        match self {
-            Service::Rds | Service::Aurora => format!("grant rds_superuser to {user};"),
-            Service::CloudSql => format!("grant cloudsqlsuperuser to {user};"),
-            Service::AlloyDb => format!("grant alloydbsuperuser to {user};"),
-            Service::Azure => format!("grant azure_pg_admin to {user};"),
-            Service::Supabase | Service::PlanetScale => format!("grant postgres to {user};"),
-            Service::SelfManaged => format!("grant set on parameter session_replication_role to {user};"),
-        }
+    pub fn session_replication_role(self, side: Place, user: &str) -> Step {
+        let administrators = match self {
+            Service::Rds | Service::Aurora => "rds_superuser",
+            Service::CloudSql => "cloudsqlsuperuser",
+            Service::AlloyDb => "alloydbsuperuser",
+            Service::Azure => "azure_pg_admin",
+            Service::Supabase | Service::PlanetScale => "postgres",
+            Service::SelfManaged => {
+                let grant = format!("grant set on parameter session_replication_role to {};", identifier(user));
+                let caution = "it may then keep triggers and foreign keys from firing in its sessions";
+                return Step::sql(side, SUPERUSER, grant).caution(caution);
+            }
+        };
+        let grant = format!("grant {administrators} to {};", identifier(user));
+        Step::sql(side, self.administrator(), grant).caution("makes it an administrator of the server")
     }
 }
 
@@ -147,7 +188,7 @@ impl fmt::Display for Service {
 
 #[cfg(test)]
 mod tests {
-    use super::{Service, quoted};
+    use super::{Place, Service, quoted};
 
     #[test]
     fn a_service_is_told_by_what_only_it_has() {
@@ -170,7 +211,7 @@ mod tests {
     #[test]
     fn a_setting_is_changed_in_the_words_of_its_service() {
         assert_eq!(
-            Service::SelfManaged.logical_decoding(),
+            Service::SelfManaged.logical_decoding(Place::Source).to_string(),
             "alter system set wal_level = logical;\n-- then restart the server"
         );
         let values = [
@@ -183,8 +224,11 @@ mod tests {
         for (value, expected) in values {
             assert_eq!(quoted(value), expected);
         }
-        assert!(Service::Rds.logical_decoding().contains("ParameterName=rds.logical_replication,ParameterValue=1"));
-        assert!(Service::CloudSql.logical_decoding().contains("cloudsql.logical_decoding=on"));
-        assert_eq!(Service::Aurora.replication("a\"b"), "grant rds_replication to \"a\"\"b\";");
+        let decoding = |service: Service| service.logical_decoding(Place::Source).to_string();
+        assert!(decoding(Service::Rds).contains("ParameterName=rds.logical_replication,ParameterValue=1"));
+        assert!(decoding(Service::CloudSql).contains("cloudsql.logical_decoding=on"));
+        let step = Service::Aurora.replication(Place::Source, "a\"b");
+        assert_eq!(step.statement, "grant rds_replication to \"a\"\"b\";");
+        assert!(Service::Azure.restart(Place::Source).statement.starts_with("az postgres flexible-server restart"));
     }
 }

@@ -7,25 +7,14 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OptionalExtension, params};
-use serde::{Deserialize, Serialize};
 
 use crate::config::filters::Filters;
 use crate::error::{Context, Error, Exit, Result};
-use crate::model::TableName;
+use crate::model::Given;
 pub use crate::selection::Selection;
 
 /// Number of the file's layout. A file with a higher one is of a later pgmig and is refused.
 const FORMAT: i64 = 1;
-
-/// A replica identity that pgmig gave a table of the source, and what puts back the one before.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Given {
-    pub table: TableName,
-    pub oid: u32,
-    /// As in ALTER TABLE.
-    pub made: String,
-    pub revert: String,
-}
 
 pub struct PlanDb {
     connection: Connection,
@@ -180,6 +169,7 @@ impl PlanDb {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::TableName;
 
     #[test]
     fn a_folder_of_another_migration_is_refused() {

@@ -1,7 +1,7 @@
 //! What the checks have found so far: every finding for people, and an error for each that refuses a run.
 
 use crate::error::{Error, Exit};
-use crate::model::{Finding, Place, Verdict};
+use crate::model::{Finding, Mend, Place, Verdict};
 
 #[derive(Debug, Default)]
 pub struct Checks {
@@ -13,20 +13,20 @@ pub struct Checks {
 }
 
 impl Checks {
-    fn push(&mut self, place: Place, check: &'static str, verdict: Verdict, message: String, mend: Option<String>) {
+    fn push(&mut self, place: Place, check: &'static str, verdict: Verdict, message: String, mend: Mend) {
         self.findings.push(Finding { place, check, verdict, message, mend });
     }
     pub(super) fn pass(&mut self, place: Place, check: &'static str, message: impl Into<String>) {
-        self.push(place, check, Verdict::Pass, message.into(), None);
+        self.push(place, check, Verdict::Pass, message.into(), Mend::default());
     }
     pub(super) fn warn(
         &mut self,
         place: Place,
         check: &'static str,
         message: impl Into<String>,
-        mend: impl Into<String>,
+        mend: impl Into<Mend>,
     ) {
-        self.push(place, check, Verdict::Warn, message.into(), Some(mend.into()).filter(|mend| !mend.is_empty()));
+        self.push(place, check, Verdict::Warn, message.into(), mend.into());
     }
     /// A warning that `run` says too.
     pub(super) fn warn_aloud(
@@ -34,7 +34,7 @@ impl Checks {
         place: Place,
         check: &'static str,
         message: impl Into<String>,
-        mend: impl Into<String>,
+        mend: impl Into<Mend>,
     ) {
         let message = message.into();
         self.warnings.push(message.clone());
@@ -45,18 +45,24 @@ impl Checks {
         place: Place,
         check: &'static str,
         message: impl Into<String>,
-        mend: impl Into<String>,
+        mend: impl Into<Mend>,
     ) {
         let exit = match place {
             Place::Source => Exit::Source,
             Place::Target => Exit::Target,
             Place::Here => Exit::Usage,
         };
-        self.refuse(place, check, Error::new(exit, message).hint(mend));
+        self.refuse_mended(place, check, Error::new(exit, message), mend.into());
     }
     /// A failure that is an error already, with its exit code, causes and hint.
     pub fn refuse(&mut self, place: Place, check: &'static str, error: Error) {
-        let mend = error.hint_text().map(str::to_string);
+        let mend = error.hint_text().unwrap_or_default().into();
+        self.push(place, check, Verdict::Fail, error.chain(), mend);
+        self.wrong.push(error);
+    }
+    /// The same, with what mends it.
+    pub(super) fn refuse_mended(&mut self, place: Place, check: &'static str, error: Error, mend: Mend) {
+        let error = if mend.is_empty() { error } else { error.hint(mend.to_string()) };
         self.push(place, check, Verdict::Fail, error.chain(), mend);
         self.wrong.push(error);
     }

@@ -1,10 +1,14 @@
 //! Whether the target can have the source's extensions.
 
+use std::collections::BTreeSet;
+
 use super::Scope;
 use super::checks::{Checks, count};
 use crate::error::Result;
-use crate::model::Place;
-use crate::model::name::identifier;
+use crate::model::mend::{OWNER, SUPERUSER};
+use crate::model::name::{identifier, literal};
+use crate::model::{Mend, Place, Step};
+use crate::source::extensions::Extension;
 use crate::source::inventory::class;
 use crate::{source, target};
 
@@ -32,18 +36,24 @@ pub(super) async fn check(scope: &Scope<'_>, checks: &mut Checks) -> Result<()> 
                 if installed != expected {
                     let message = format!("extension {} is {installed} on the target, not {expected}", there.name);
                     let update = format!("alter extension {} update to '{expected}';", identifier(&there.name));
+                    let update = Step::sql(Place::Target, OWNER, update)
+                        .by_hand()
+                        .caution("changes what the extension's objects do");
                     checks.warn_aloud(
                         Place::Target,
                         CHECK,
                         message,
-                        format!("if the difference matters, on the target:\n{update}"),
+                        Mend::new("if the difference matters, on the target:", [update]),
                     );
                 }
             }
             None if !there.available => {
                 absent.push(asked_for.map_or(there.name.clone(), |version| format!("{} {version}", there.name)));
             }
-            None if !there.allowed => refused.push(format!("create extension {} cascade;", identifier(&there.name))),
+            None if !there.allowed => {
+                let extension = here.iter().find(|extension| extension.name == there.name);
+                refused.extend(extension.map(|extension| (extension, asked_for)));
+            }
             None => {}
         }
     }
@@ -54,7 +64,22 @@ pub(super) async fn check(scope: &Scope<'_>, checks: &mut Checks) -> Result<()> 
     }
     if !refused.is_empty() {
         let what = format!("the target's role may not create {}", count(refused.len(), "extension"));
-        let mend = format!("as a superuser in the target database, {leave}:\n{}", refused.join("\n"));
+        let create = |(extension, version): &(&Extension, Option<String>)| {
+            let (name, schema) = (identifier(&extension.name), identifier(&extension.schema));
+            let version = version.as_ref().map_or(String::new(), |version| format!(" version {}", literal(version)));
+            format!("create extension {name} with schema {schema}{version} cascade;")
+        };
+        // A role that may make no extension owns the schema that it makes for it all the same.
+        let schemas: BTreeSet<&str> = refused.iter().map(|(extension, _)| extension.schema.as_str()).collect();
+        let schemas: Vec<String> = schemas.into_iter().map(str::to_string).collect();
+        let owner = identifier(&scope.on_target.user);
+        let schemas = target::checks::missing_schemas(target, &schemas).await?.into_iter();
+        let schemas = schemas.map(|name| format!("create schema {} authorization {owner};", identifier(&name)));
+        let statements = schemas.chain(refused.iter().map(create));
+        let mend = Mend::new(
+            format!("as a superuser in the target database, {leave}:"),
+            statements.map(|statement| Step::sql(Place::Target, SUPERUSER, statement)),
+        );
         checks.fail(Place::Target, CHECK, what, mend);
     }
     if checks.findings.len() == before {

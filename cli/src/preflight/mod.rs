@@ -75,11 +75,7 @@ pub struct Facts {
 
 /// Refuses to migrate a database into itself, whatever names and addresses it was given by.
 pub async fn two_databases(source: &Client, target: &Client) -> Result<()> {
-    let key = fastrand::i64(1..i64::MAX);
-    source::checks::take_lock(source, key).await?;
-    let same = target::checks::sees_lock(target, key).await;
-    source::checks::release_lock(source, key).await?;
-    if same? {
+    if server::one_database((source, Side::Source), (target, Side::Target)).await? {
         return Err(Error::usage("source and target are the same database").hint("give two databases"));
     }
     Ok(())

@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use super::Scope;
 use super::checks::{Checks, some};
+use super::stream::{by_hand, or};
 use crate::error::{Error, Exit, Result};
-use crate::model::Place;
+use crate::model::mend::{OWNER, ROLE_MAKER, SUPERUSER};
 use crate::model::name::identifier;
+use crate::model::{Mend, Place, Service, Step};
 use crate::report::units;
 use crate::source::checks::stream::{Surroundings, not_owned};
 use crate::source::checks::transactions::oldest_transaction;
@@ -36,11 +38,11 @@ pub(super) async fn choose(
                 }
                 return Ok("wal2json");
             }
-            Err(error) if asked.is_some() => {
-                checks.refuse(Place::Source, CHECK, error);
+            Err((error, mend)) if asked.is_some() => {
+                checks.refuse_mended(Place::Source, CHECK, error, mend);
                 return Ok("wal2json");
             }
-            Err(error) if may_try => {
+            Err((error, _)) if may_try => {
                 tracing::debug!(error = %error.chain(), "wal2json is not to be had");
                 checks.pass(Place::Source, "wal2json", format!("not taken: {}", error.chain()));
             }
@@ -58,10 +60,13 @@ pub(super) async fn choose(
     Ok("pgoutput")
 }
 
+/// Why a plugin is not taken, and what would change that.
+type Refused = (Error, Mend);
+
 /// Whether it was tried; or why it is not taken.
-async fn wal2json(scope: &Scope<'_>, may_try: bool, checks: &mut Checks) -> Result<Result<bool>> {
+async fn wal2json(scope: &Scope<'_>, may_try: bool, checks: &mut Checks) -> Result<Result<bool, Refused>> {
     let tables = &scope.selected.tables;
-    let refuse = |what: String| Ok(Err(Error::new(Exit::Source, what).hint("use --plugin pgoutput")));
+    let refuse = |what: String| Ok(Err((Error::new(Exit::Source, what), "use --plugin pgoutput".into())));
     if scope.on_source.encoding != "UTF8" {
         // wal2json prints in the database's encoding, which is not JSON then.
         return refuse(format!("wal2json cannot be used on a database in {}", scope.on_source.encoding));
@@ -72,10 +77,10 @@ async fn wal2json(scope: &Scope<'_>, may_try: bool, checks: &mut Checks) -> Resu
     if let Some(list) = &scope.on_source.plugins
         && !list.split(',').any(|name| name.trim() == "wal2json")
     {
-        let allow = scope.from.service.set("output_plugin_libraries", &format!("{list}, wal2json"), false);
-        let hint =
-            format!("on the source, as superuser (no quotes round the whole list); or use --plugin pgoutput:\n{allow}");
-        return Ok(Err(Error::new(Exit::Source, "the source does not allow the output plugin wal2json").hint(hint)));
+        let list = format!("{list}, wal2json");
+        let allow = scope.from.service.set(Place::Source, "output_plugin_libraries", &list, false);
+        let allow = or("on the source, as superuser (no quotes round the whole list); or use --plugin pgoutput", allow);
+        return Ok(Err((Error::new(Exit::Source, "the source does not allow the output plugin wal2json"), allow)));
     }
     if !may_try || scope.asked.tries.is_none() {
         return Ok(Ok(false));
@@ -128,7 +133,8 @@ async fn not_tried(scope: &Scope<'_>, checks: &mut Checks) -> Result<()> {
     match oldest_transaction(scope.source).await? {
         Some(oldest) => {
             let message = format!("{message}, now for {}", oldest.who);
-            checks.warn(Place::Source, CHECK, message, format!("let it end, or:\n{}", oldest.end));
+            let end = Step::sql(Place::Source, SUPERUSER, oldest.end).by_hand().caution("what it was doing is lost");
+            checks.warn(Place::Source, CHECK, message, Mend::new("let it end, or:", [end]));
         }
         None => checks.warn(Place::Source, CHECK, message, "a run waits, and says for whom"),
     }
@@ -136,19 +142,24 @@ async fn not_tried(scope: &Scope<'_>, checks: &mut Checks) -> Result<()> {
 }
 
 /// Why wal2json could not be tried, and what to do about it.
-fn no_wal2json(err: Error) -> Error {
-    let hint = match err.sqlstate() {
+fn no_wal2json(err: Error) -> Refused {
+    let mend = match err.sqlstate() {
         Some("58P01" | "42704") => {
-            "install the package postgresql-NN-wal2json of the source's version, or use --plugin pgoutput"
+            "install the package postgresql-NN-wal2json of the source's version, or use --plugin pgoutput".into()
         }
-        Some("42501") => {
-            "on the source, as superuser (no quotes round the whole list), then reload; or use --plugin pgoutput:\n\
-             alter system set output_plugin_libraries = pgoutput, test_decoding, wal2json;\n\
-             select pg_reload_conf();"
-        }
-        _ => "use --plugin pgoutput, which every server has",
+        // The role may not read the list, so nobody here knows what else is in it.
+        Some("42501") => by_hand(
+            Mend::new(
+                "on the source, as superuser (no quotes round the whole list), then reload; or use --plugin pgoutput:",
+                Service::SelfManaged
+                    .set(Place::Source, "output_plugin_libraries", "pgoutput, test_decoding, wal2json", false)
+                    .steps,
+            ),
+            "replaces the list: add to what the server has now",
+        ),
+        _ => "use --plugin pgoutput, which every server has".into(),
     };
-    Error::new(Exit::Source, "the source cannot decode with wal2json").hint(hint).cause(err)
+    (Error::new(Exit::Source, "the source cannot decode with wal2json").cause(err), mend)
 }
 
 /// pgoutput sends what a publication names, and only an owner may name a table there.
@@ -158,7 +169,8 @@ async fn publications(scope: &Scope<'_>, around: &Surroundings, checks: &mut Che
     let mut lacks = Vec::new();
     if !around.may_publish {
         lacks.push("CREATE on the database".to_string());
-        mend.push(format!("grant create on database {} to {user};", identifier(&scope.from.database)));
+        let grant = format!("grant create on database {} to {user};", identifier(&scope.from.database));
+        mend.push(Step::sql(Place::Source, OWNER, grant));
     }
     let oids: Vec<u32> = scope.selected.tables.iter().filter(|table| table.logged).map(|table| table.oid).collect();
     let foreign = not_owned(scope.source, &oids).await?;
@@ -168,17 +180,22 @@ async fn publications(scope: &Scope<'_>, around: &Surroundings, checks: &mut Che
         let mut owners: Vec<&String> = foreign.iter().map(|(_, owner)| owner).collect();
         owners.sort();
         owners.dedup();
-        mend.extend(owners.iter().map(|owner| format!("grant {} to {user};", identifier(owner))));
+        mend.extend(owners.iter().map(|owner| member(Place::Source, owner, &user)));
     }
     if lacks.is_empty() {
         checks.pass(Place::Source, "publications", "the role may make them");
     } else {
         let message =
             format!("to publish for pgoutput the role {} lacks {}", scope.on_source.user, lacks.join(" and "));
-        let hint = format!("on the source, or let it use wal2json:\n{}", mend.join("\n"));
-        checks.fail(Place::Source, "publications", message, hint);
+        checks.fail(Place::Source, "publications", message, Mend::new("on the source, or let it use wal2json:", mend));
     }
     Ok(())
+}
+
+/// Makes a role, named as in SQL, a member of an owner.
+pub(super) fn member(side: Place, owner: &str, role: &str) -> Step {
+    let caution = format!("it may then do all that {owner} may");
+    Step::sql(side, ROLE_MAKER, format!("grant {} to {role};", identifier(owner))).caution(caution)
 }
 
 #[cfg(test)]
@@ -196,9 +213,9 @@ mod tests {
         for (sqlstate, message, expected) in cases {
             let answer = ServerError { sqlstate: sqlstate.into(), message: message.into(), hint: None };
             let tried = Error::new(Exit::Source, "try wal2json with a temporary slot").cause(answer);
-            let error = no_wal2json(tried);
+            let (error, mend) = no_wal2json(tried);
             assert_eq!(error.exit(), Exit::Source);
-            assert!(error.hint_text().is_some_and(|hint| hint.contains(expected)), "{error:?}");
+            assert!(mend.to_string().contains(expected), "{error:?}");
             assert!(error.chain().contains(message), "{error:?}");
         }
     }

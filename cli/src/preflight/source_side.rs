@@ -3,10 +3,12 @@
 use std::collections::{BTreeSet, HashSet};
 
 use super::checks::{Checks, count, some};
+use super::stream::{by_hand, or};
 use super::{Scope, encodings, introduced};
 use crate::error::Exit;
+use crate::model::mend::{OWNER, SUPERUSER};
 use crate::model::name::{identifier, identifiers};
-use crate::model::{Place, TableName};
+use crate::model::{Mend, Place, Step, TableName};
 use crate::server::{Locale, Oldest, Room, Server};
 
 impl Scope<'_> {
@@ -94,7 +96,7 @@ impl Scope<'_> {
         } else {
             let message = format!("the role {user} may not use the schema {}", some(&closed));
             let mend = format!("grant usage on schema {} to {role};", identifiers(&closed));
-            checks.fail(Place::Source, "schemas", message, mend);
+            checks.fail(Place::Source, "schemas", message, Step::sql(Place::Source, OWNER, mend));
         }
         let ignored: HashSet<&TableName> = selection.ignored.iter().collect();
         let mut unreadable: Vec<&TableName> = can.unreadable.iter().filter(|name| moved.contains(name)).collect();
@@ -112,7 +114,12 @@ impl Scope<'_> {
             checks.pass(Place::Source, "row security", "hides no row");
         } else {
             let message = format!("row security hides rows of {} from the role {user}", some(&hidden));
-            checks.fail(Place::Source, "row security", message, format!("alter role {role} bypassrls;"));
+            checks.fail(
+                Place::Source,
+                "row security",
+                message,
+                self.from.service.bypass_row_security(Place::Source, user),
+            );
         }
         let hashed: Vec<&TableName> = can.hashed_by_enum.iter().filter(|name| moved.contains(name)).collect();
         if !hashed.is_empty() {
@@ -128,20 +135,16 @@ impl Scope<'_> {
 }
 
 /// One statement where relations are few; where they are many, one for each schema.
-fn grants(unreadable: &[&TableName], role: &str) -> String {
+fn grants(unreadable: &[&TableName], role: &str) -> Vec<Step> {
     const FEW: usize = 8;
+    let grant = |what: String| Step::sql(Place::Source, OWNER, format!("grant select on {what} to {role};"));
     if unreadable.len() <= FEW {
         let names: Vec<String> = unreadable.iter().map(ToString::to_string).collect();
-        return format!("grant select on {} to {role};", names.join(", "));
+        return vec![grant(names.join(", "))];
     }
-    let schemas: BTreeSet<&str> = unreadable.iter().map(|name| name.schema.as_str()).collect();
-    let grant = |schema: &&str| {
-        let schema = identifier(schema);
-        format!(
-            "grant select on all tables in schema {schema} to {role};\ngrant select on all sequences in schema {schema} to {role};"
-        )
-    };
-    schemas.iter().map(grant).collect::<Vec<_>>().join("\n")
+    let schemas: BTreeSet<String> = unreadable.iter().map(|name| identifier(&name.schema)).collect();
+    let kinds = |schema: &String| ["tables", "sequences"].map(|kind| grant(format!("all {kind} in schema {schema}")));
+    schemas.iter().flat_map(kinds).collect()
 }
 
 /// Where the numbers of transactions run out a server takes no more writes; a long copy keeps its source from
@@ -150,7 +153,9 @@ fn wraparound(checks: &mut Checks, place: Place, server: &Server) {
     const ALL: i64 = 1 << 31;
     let Oldest { database, transactions, freeze_max_age } = &server.oldest;
     let millions = |transactions: i64| format!("{} million", transactions / 1_000_000);
-    let mend = format!("in database {}, until it is through:\nvacuum (freeze, verbose);", identifier(database));
+    let vacuum = Step::sql(place, SUPERUSER, "vacuum (freeze, verbose);").by_hand();
+    let words = format!("in database {}, until it is through:", identifier(database));
+    let mend = Mend::new(words, [vacuum.caution("reads all of the database and writes much of it anew")]);
     let left = ALL - transactions;
     let old =
         format!("database {database} has rows that are {} transactions old and not frozen", millions(*transactions));
@@ -186,8 +191,10 @@ fn room(checks: &mut Checks, place: Place, server: &Server, needed: i64) {
             "max_connections"
         };
         let message = format!("{limit} allows {most} sessions; pgmig opens up to {needed}");
-        let raise = server.service.set("max_connections", &(needed + used + 10).to_string(), true);
-        let mend = if limit == "max_connections" { format!("{fewer}, or:\n{raise}") } else { fewer.to_string() };
+        let raise = server.service.set(place, "max_connections", &(needed + used + 10).to_string(), true);
+        let costs = "every session that may be takes memory of the server";
+        let mend =
+            if limit == "max_connections" { by_hand(or(&format!("{fewer}, or"), raise), costs) } else { fewer.into() };
         checks.fail(place, "connections", message, mend);
     } else if free < needed {
         let message = format!("{free} of {most} sessions are free now; pgmig opens up to {needed}");

@@ -5,16 +5,15 @@ use super::checks::{Checks, age, count, some};
 use super::plugin;
 use crate::connect::Side;
 use crate::error::Result;
+use crate::model::mend::{OWNER, RELOAD, SUPERUSER};
 use crate::model::name::{identifier, literal};
-use crate::model::{Place, TableName};
+use crate::model::{Mend, Place, Step, TableName};
 use crate::report::units;
 use crate::source;
 use crate::source::checks::stream::{Surroundings, published_without_identity, surroundings};
-use crate::source::identity::{self, Mend, Missing};
+use crate::source::identity::{self, Missing};
 use crate::source::replication::ReplicationClient;
 
-/// How many statements of one kind are shown; the rest are one command away.
-const SHOWN: usize = 8;
 /// WAL of this size kept for a slot that nobody reads is told, in bytes.
 const MUCH: i64 = 1 << 30;
 
@@ -37,20 +36,32 @@ impl Scope<'_> {
     async fn decoding(&self, around: &Surroundings, checks: &mut Checks) -> Result<()> {
         let (can, service) = (self.on_source, self.from.service);
         let user = &can.user;
+        let set = |name: &str| around.pending.iter().any(|pending| pending == name);
+        let waiting = |name: &str, message: String| match set(name) {
+            true => format!("{message}; {name} is set, and holds once the server is restarted"),
+            false => message,
+        };
+        let unless_set = |name: &str, mend: Mend| if set(name) { service.restart(Place::Source).into() } else { mend };
         if can.wal_level == "logical" {
             checks.pass(Place::Source, "wal_level", "logical");
         } else {
             let message = format!("wal_level of the source is {}: logical decoding is off", can.wal_level);
-            checks.fail(Place::Source, "wal_level", message, service.logical_decoding());
+            checks.fail(
+                Place::Source,
+                "wal_level",
+                waiting("wal_level", message),
+                unless_set("wal_level", service.logical_decoding(Place::Source)),
+            );
         }
-        let more = |name: &str, now: i64| service.set(name, &(now + 4).to_string(), true);
+        let more =
+            |name: &str, now: i64| unless_set(name, service.set(Place::Source, name, &(now + 4).to_string(), true));
         if can.slots_free > 0 {
             let message = format!("{} of {} are free", can.slots_free, around.max_slots);
             checks.pass(Place::Source, "replication slots", message);
         } else {
-            let mend =
-                format!("drop a slot that is not needed, or:\n{}", more("max_replication_slots", around.max_slots));
-            checks.fail(Place::Source, "replication slots", "every replication slot of the source is in use", mend);
+            let mend = or("drop a slot that is not needed, or", more("max_replication_slots", around.max_slots));
+            let message = waiting("max_replication_slots", "every replication slot of the source is in use".into());
+            checks.fail(Place::Source, "replication slots", message, mend);
         }
         if can.senders_free > 0 {
             checks.pass(
@@ -60,11 +71,12 @@ impl Scope<'_> {
             );
         } else {
             let mend = more("max_wal_senders", around.max_senders);
-            checks.fail(Place::Source, "WAL senders", "every WAL sender of the source is in use", mend);
+            let message = waiting("max_wal_senders", "every WAL sender of the source is in use".into());
+            checks.fail(Place::Source, "WAL senders", message, mend);
         }
         if !can.may_replicate {
             let message = format!("the role {user} may not replicate");
-            checks.fail(Place::Source, "replication", message, service.replication(user));
+            checks.fail(Place::Source, "replication", message, service.replication(Place::Source, user));
             return Ok(());
         }
         let Some(tries) = self.asked.tries.as_ref().filter(|_| can.senders_free > 0) else { return Ok(()) };
@@ -81,10 +93,8 @@ impl Scope<'_> {
             None => checks.pass(Place::Source, "slot name", format!("{name} is free")),
             Some(slot) => {
                 let active = if slot.active_pid.is_some() { ", in use" } else { "" };
-                let mend = format!(
-                    "give another --slot-name, or, if nobody needs it, on the source:\nselect pg_drop_replication_slot({});",
-                    literal(name)
-                );
+                let mend =
+                    Mend::new("give another --slot-name, or, if nobody needs it, on the source:", [drop_slot(name)]);
                 let message = format!("slot `{name}` is there already ({}{active})", slot.plugin);
                 checks.fail(Place::Source, "slot name", message, mend);
             }
@@ -130,13 +140,11 @@ impl Scope<'_> {
                 .map(|(gid, database, old)| format!("{gid} ({database}, {})", age(*old)))
                 .collect();
             let message = format!("the slot waits until they end: {}", some(&shown));
-            let mend: Vec<String> = around
-                .prepared
-                .iter()
-                .take(SHOWN)
-                .map(|(gid, ..)| format!("rollback prepared {};", literal(gid)))
-                .collect();
-            let mend = format!("commit or roll back, each in its database:\n{}", mend.join("\n"));
+            let rollback = |(gid, ..): &(String, String, f64)| {
+                let step = Step::sql(Place::Source, OWNER, format!("rollback prepared {};", literal(gid)));
+                step.by_hand().caution("what it has written is lost")
+            };
+            let mend = Mend::new("commit or roll back, each in its database:", around.prepared.iter().map(rollback));
             checks.warn(Place::Source, "prepared transactions", message, mend);
         }
         if around.long.is_empty() {
@@ -147,13 +155,7 @@ impl Scope<'_> {
                 .iter()
                 .map(|(pid, user, application, old)| format!("pid {pid} of {user} \"{application}\", {}", age(*old)))
                 .collect();
-            let mend: Vec<String> = around
-                .long
-                .iter()
-                .take(SHOWN)
-                .map(|(pid, ..)| format!("select pg_terminate_backend({pid});"))
-                .collect();
-            let mend = format!("let them end, or:\n{}", mend.join("\n"));
+            let mend = Mend::new("let them end, or:", around.long.iter().map(|(pid, ..)| end_session(*pid)));
             checks.warn(
                 Place::Source,
                 "long transactions",
@@ -177,7 +179,10 @@ impl Scope<'_> {
                     Place::Source,
                     "WAL for slots",
                     message,
-                    service.set("max_slot_wal_keep_size", "-1", false),
+                    by_hand(
+                        service.set(Place::Source, "max_slot_wal_keep_size", "-1", false),
+                        "WAL of a slot that nobody reads then fills the disk",
+                    ),
                 );
             }
             Some(keep) => checks.pass(
@@ -190,13 +195,9 @@ impl Scope<'_> {
         if !idle.is_empty() {
             let shown: Vec<String> =
                 idle.iter().map(|(name, bytes)| format!("{name} ({})", units::bytes((*bytes).max(0) as u64))).collect();
-            let mend: Vec<String> = idle
-                .iter()
-                .take(SHOWN)
-                .map(|(name, _)| format!("select pg_drop_replication_slot({});", literal(name)))
-                .collect();
+            let mend = Mend::new("if nobody needs them:", idle.iter().map(|(name, _)| drop_slot(name)));
             let message = format!("WAL is kept for slots that nobody reads: {}", some(&shown));
-            checks.warn(Place::Source, "idle slots", message, format!("if nobody needs them:\n{}", mend.join("\n")));
+            checks.warn(Place::Source, "idle slots", message, mend);
         }
         // Its startup packet set it to 0 for the connection that was tried.
         checks.pass(Place::Source, "timeouts", "every session of pgmig sets its own");
@@ -215,12 +216,12 @@ impl Scope<'_> {
         let unlogged: Vec<&TableName> = self.selected.tables.iter().filter(|t| !t.logged).map(|t| &t.name).collect();
         if !unlogged.is_empty() {
             let message = format!("copied, and their changes are not followed: {}", some(&unlogged));
-            let set: Vec<String> =
-                unlogged.iter().take(SHOWN).map(|name| format!("alter table {name} set logged;")).collect();
-            let mend = format!(
-                "set them logged (it writes them anew), or stop their writers before the copy:\n{}",
-                set.join("\n")
-            );
+            let set = |name: &&TableName| {
+                let step = Step::sql(Place::Source, OWNER, format!("alter table {name} set logged;"));
+                step.by_hand().caution("writes the whole table anew, and locks it meanwhile")
+            };
+            let words = "set them logged (it writes them anew), or stop their writers before the copy:";
+            let mend = Mend::new(words, unlogged.iter().map(set));
             checks.warn(Place::Source, "unlogged tables", message, mend);
         }
         if around.large_objects > 0 && self.asked.large_objects {
@@ -236,11 +237,12 @@ impl Scope<'_> {
         if around.unreadable_large_objects > 0 && self.asked.large_objects {
             let user = &self.on_source.user;
             let objects = count(around.unreadable_large_objects as usize, "large object");
-            let mend = format!(
-                "as their owner, or leave them behind with --skip-large-objects:\n\
-                 do $$ declare o oid; begin for o in select oid from pg_largeobject_metadata loop execute format('grant select on large object %s to {}', o); end loop; end $$;",
+            let grant = format!(
+                "do $$ declare o oid; begin for o in select oid from pg_catalog.pg_largeobject_metadata loop execute pg_catalog.format('grant select on large object %s to {}', o); end loop; end $$;",
                 identifier(user)
             );
+            let words = "as their owner, or leave them behind with --skip-large-objects:";
+            let mend = Mend::new(words, [Step::sql(Place::Source, OWNER, grant)]);
             checks.fail(Place::Source, "large objects", format!("the role {user} may not read {objects}"), mend);
         }
         let foreign = self.selected.selection.left_out.iter().filter(|left| left.kind == "foreign table").count();
@@ -258,13 +260,40 @@ impl Scope<'_> {
     }
 }
 
+/// Somebody else's slot.
+fn drop_slot(name: &str) -> Step {
+    let step = Step::sql(Place::Source, SUPERUSER, format!("select pg_drop_replication_slot({});", literal(name)));
+    step.by_hand().caution("whoever reads it loses what it has not read")
+}
+
+/// Somebody else's session.
+pub(super) fn end_session(pid: i32) -> Step {
+    let step = Step::sql(Place::Source, SUPERUSER, format!("select pg_terminate_backend({pid});"));
+    step.by_hand().caution("what it was doing is rolled back")
+}
+
+/// Left to people, who know whether it is worth it.
+pub(super) fn by_hand(mend: Mend, caution: &'static str) -> Mend {
+    let steps = mend
+        .steps
+        .into_iter()
+        .map(|step| if step.statement == RELOAD { step.by_hand() } else { step.by_hand().caution(caution) });
+    Mend { steps: steps.collect(), ..mend }
+}
+
+/// The other way first.
+pub(super) fn or(words: &str, mend: Mend) -> Mend {
+    let words = if mend.words.is_empty() { format!("{words}:") } else { format!("{words}, and {}:", mend.words) };
+    Mend { words, ..mend }
+}
+
 /// Statement by statement, the best for each table.
-fn mends(missing: &[Missing]) -> String {
-    let mut lines = vec!["on the source, all of them at once: pgmig replica-identity; or, if they only ever get inserts: --allow-insert-only".to_string()];
-    lines.extend(missing.iter().filter_map(Missing::statement).take(SHOWN));
-    let keyless: Vec<&TableName> = missing.iter().filter(|table| table.mend == Mend::None).map(|t| &t.name).collect();
+fn mends(missing: &[Missing]) -> Mend {
+    let mut words = vec!["on the source, all of them at once: pgmig replica-identity; or, if they only ever get inserts: --allow-insert-only".to_string()];
+    let keyless: Vec<&TableName> =
+        missing.iter().filter(|table| table.mend == identity::Mend::None).map(|t| &t.name).collect();
     if !keyless.is_empty() {
-        lines.push(format!("only a primary key does (a virtual generated column): {}", some(&keyless)));
+        words.push(format!("only a primary key does (a virtual generated column): {}", some(&keyless)));
     }
-    lines.join("\n")
+    Mend::new(words.join("\n"), missing.iter().filter_map(Missing::step))
 }

@@ -5,8 +5,9 @@ use std::collections::BTreeSet;
 use super::Scope;
 use super::checks::{Checks, some};
 use crate::error::{Error, Exit, Result};
+use crate::model::mend::OWNER;
 use crate::model::name::{identifier, identifiers};
-use crate::model::{Place, TableName};
+use crate::model::{Place, Step, TableName};
 use crate::report::units;
 use crate::target;
 use crate::target::install::{self, Flavour};
@@ -18,7 +19,7 @@ impl Scope<'_> {
         if !can.may_create {
             let message = format!("the role {user} may not create schemas on the target");
             let mend = format!("grant create on database {} to {role};", identifier(&self.into.database));
-            checks.fail(Place::Target, "create", message, mend);
+            checks.fail(Place::Target, "create", message, Step::sql(Place::Target, OWNER, mend));
         } else if asked.tries.is_some() {
             let objects = target::checks_tried::objects(self.target).await?;
             let settings = target::checks_tried::settings(self.target).await?;
@@ -39,11 +40,11 @@ impl Scope<'_> {
         if !closed.is_empty() {
             let message = format!("the role {user} may not create in the schema {} of the target", some(&closed));
             let mend = format!("grant create on schema {} to {role};", identifiers(&closed));
-            checks.fail(Place::Target, "create", message, mend);
+            checks.fail(Place::Target, "create", message, Step::sql(Place::Target, OWNER, mend));
         }
         if asked.follow && !can.may_replica {
             let message = format!("the role {user} may not set session_replication_role on the target");
-            let mend = self.into.service.session_replication_role(user);
+            let mend = self.into.service.session_replication_role(Place::Target, user);
             checks.fail(Place::Target, "replica role", message, mend);
         } else if asked.follow {
             checks.pass(Place::Target, "replica role", "session_replication_role can be set: tried and undone");
@@ -52,15 +53,20 @@ impl Scope<'_> {
     }
 
     async fn flavour(&self, checks: &mut Checks) -> Result<()> {
+        let opened = || install::opened(&self.on_target.user);
         match install::installed(self.target).await {
             Ok(Some(flavour)) => {
                 match install::usable(self.target).await {
                     Ok(()) => checks.pass(Place::Target, "schema pgmig", format!("is there: the {flavour} flavour")),
-                    Err(error) => checks.refuse(Place::Target, "schema pgmig", error),
+                    Err(error) => checks.refuse_mended(Place::Target, "schema pgmig", error, opened()),
                 }
                 return Ok(());
             }
             Ok(None) => {}
+            Err(error) if error.sqlstate() == Some("42501") => {
+                checks.refuse_mended(Place::Target, "schema pgmig", error, opened());
+                return Ok(());
+            }
             Err(error) => {
                 checks.refuse(Place::Target, "schema pgmig", error);
                 return Ok(());
@@ -89,7 +95,8 @@ impl Scope<'_> {
                 checks.pass(Place::Target, "flavour", "plain SQL: the role may not make the extension pgmig_sentinel");
             }
             Some(error) if error.sqlstate() == Some("42501") => {
-                checks.refuse(Place::Target, "flavour", install::refused(error, &self.on_target.user));
+                let error = Error::new(Exit::Target, "cannot create the extension pgmig_sentinel").cause(error);
+                checks.refuse_mended(Place::Target, "flavour", error, install::made_for(&self.on_target.user));
             }
             Some(error) => {
                 checks.refuse(Place::Target, "flavour", error.hint("make install-extension, or use --flavour plain"))

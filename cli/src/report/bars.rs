@@ -62,11 +62,12 @@ impl Bars {
             format!("   {}/s   {} left", units::bytes(rate as u64), units::duration(left))
         });
         total.set_message(format!(
-            "{} of {}   {} of {} Parts{rate}",
+            "{} of {}   {} of {} Parts{rate}{}",
             units::bytes(tally.bytes_now()),
             units::bytes(tally.bytes),
             tally.parts_done,
-            tally.parts
+            tally.parts,
+            if tally.load.gives_way.is_some() { "   gives way to the source" } else { "" }
         ));
         let gone: Vec<i64> = self.parts.keys().filter(|id| !tally.in_flight.contains_key(id)).copied().collect();
         for bar in gone.iter().filter_map(|id| self.parts.remove(id)) {

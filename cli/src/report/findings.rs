@@ -2,6 +2,8 @@
 
 use serde::Serialize;
 
+use crate::model::fix::Fixed;
+use crate::model::mend::Kind;
 use crate::model::{Finding, Place, Verdict};
 
 #[derive(Debug, Serialize)]
@@ -11,6 +13,9 @@ pub struct Findings {
     pub warned: usize,
     pub failed: usize,
     pub findings: Vec<Finding>,
+    /// With --fix, what was run in its order, and what is left to people.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fixed: Option<Vec<Fixed>>,
 }
 
 impl Findings {
@@ -19,14 +24,14 @@ impl Findings {
         findings.sort_by_key(|found| found.place);
         let count = |verdict| findings.iter().filter(|found| found.verdict == verdict).count();
         let (passed, warned, failed) = (count(Verdict::Pass), count(Verdict::Warn), count(Verdict::Fail));
-        Findings { format, passed, warned, failed, findings }
+        Findings { format, passed, warned, failed, findings, fixed: None }
     }
 }
 
 const WIDTH: usize = 100;
 
-/// Side by side what was looked at and found; below it what mends it. Ends with the next step.
-pub fn text(all: &Findings) -> String {
+/// Side by side what was looked at and found; below it what mends it.
+pub fn table(all: &Findings) -> String {
     let mut text = String::new();
     let width = all.findings.iter().map(|found| found.check.chars().count()).max().unwrap_or(0);
     let indent = 8 + width + 2;
@@ -52,38 +57,35 @@ pub fn text(all: &Findings) -> String {
                     _ => text.push_str(&format!("{:indent$}{line}\n", "")),
                 }
             }
-            for line in found.mend.iter().flat_map(|mend| mend.lines()) {
-                // A line that is to be typed stays in one piece, at the edge.
-                match typed(line) {
-                    true => text.push_str(&format!("        {line}\n")),
-                    false => {
-                        wrapped(line, WIDTH - 8).iter().for_each(|line| text.push_str(&format!("        {line}\n")))
-                    }
-                }
+            let words = found.mend.words.lines().flat_map(|line| wrapped(line, WIDTH - 8));
+            // What is to be typed stays in one piece.
+            for line in words.chain(found.mend.lines()) {
+                text.push_str(&format!("        {line}\n"));
             }
         }
     }
     let (warned, failed) = (all.warned, all.failed);
-    text.push_str(&format!(
-        "{} passed, {warned} {}, {failed} failed\n",
-        all.passed,
-        if warned == 1 { "warning" } else { "warnings" }
-    ));
-    text.push_str(match (failed, warned) {
-        (0, 0) => "next: `pgmig run`, with the same flags\n",
-        (0, _) => "next: read the warnings, then `pgmig run` with the same flags\n",
-        _ => "next: mend what failed, then `pgmig preflight` again\n",
-    });
+    let warnings = if warned == 1 { "warning" } else { "warnings" };
+    text.push_str(&format!("{} passed, {warned} {warnings}, {failed} failed\n", all.passed));
     text
 }
 
-/// Whether it is a statement or a command, and not words about one.
-fn typed(line: &str) -> bool {
-    line.ends_with(';') || ["aws ", "gcloud ", "az ", "npx "].iter().any(|command| line.starts_with(command))
+/// The table, and the next step.
+pub fn text(all: &Findings) -> String {
+    let sql = |found: &Finding| found.mend.steps.iter().any(|step| step.kind == Kind::Sql);
+    let next = match (all.failed, all.warned) {
+        (0, 0) => "next: `pgmig run`, with the same flags\n",
+        (0, _) => "next: read the warnings, then `pgmig run` with the same flags\n",
+        _ if all.fixed.is_none() && all.findings.iter().any(sql) => {
+            "next: mend what failed, then `pgmig preflight` again; --fix runs what SQL can mend\n"
+        }
+        _ => "next: mend what failed, then `pgmig preflight` again\n",
+    };
+    table(all) + next
 }
 
 /// Cut at spaces; a longer word stays whole.
-fn wrapped(line: &str, width: usize) -> Vec<String> {
+pub(super) fn wrapped(line: &str, width: usize) -> Vec<String> {
     let mut lines = vec![String::new()];
     for word in line.split(' ') {
         let last = lines.len() - 1;
@@ -103,22 +105,21 @@ fn wrapped(line: &str, width: usize) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::mend::SUPERUSER;
+    use crate::model::{Mend, Step};
 
     #[test]
     fn a_table_of_findings_says_what_mends_and_what_comes_next() {
-        let found = |place, check, verdict, message: &str, mend: Option<&str>| Finding {
-            place,
-            check,
-            verdict,
-            message: message.into(),
-            mend: mend.map(str::to_string),
+        let found = |place, check, verdict, message: &str, words: &str, statement: &str| {
+            let step = (!statement.is_empty()).then(|| Step::sql(place, SUPERUSER, statement));
+            Finding { place, check, verdict, message: message.into(), mend: Mend::new(words, step) }
         };
         let long =
             "objects belong to roles that the target does not have: alfa, bravo, charlie, delta, echo and 9 more";
         let findings = vec![
-            found(Place::Target, "owners", Verdict::Fail, long, Some("run with --roles, or:\ncreate role \"alfa\";")),
-            found(Place::Source, "wal_level", Verdict::Pass, "logical", None),
-            found(Place::Source, "prepared transactions", Verdict::Warn, "x", Some("rollback prepared 'x';")),
+            found(Place::Target, "owners", Verdict::Fail, long, "run with --roles, or:", "create role \"alfa\";"),
+            found(Place::Source, "wal_level", Verdict::Pass, "logical", "", ""),
+            found(Place::Source, "prepared transactions", Verdict::Warn, "x", "", "rollback prepared 'x';"),
         ];
         let all = Findings::new(1, findings);
         let expected = "\
@@ -132,7 +133,7 @@ target
         run with --roles, or:
         create role \"alfa\";
 1 passed, 1 warning, 1 failed
-next: mend what failed, then `pgmig preflight` again
+next: mend what failed, then `pgmig preflight` again; --fix runs what SQL can mend
 ";
         assert_eq!(text(&all), expected);
         assert!(text(&all).lines().all(|line| line.chars().count() <= WIDTH));

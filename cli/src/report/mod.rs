@@ -4,6 +4,7 @@
 pub mod bars;
 pub mod compared;
 pub mod findings;
+pub mod fixes;
 pub mod json;
 pub mod log;
 pub mod page;
@@ -105,6 +106,8 @@ pub enum Event {
     },
     /// What the source says of the slot, every second.
     Slot(Slot),
+    /// How the source bears the copy, every second while that is watched.
+    Load(Load),
     Info {
         message: String,
     },
@@ -155,6 +158,21 @@ pub struct Slot {
     pub budget_bytes: Option<u64>,
     /// How many transactions ago the oldest began that vacuum of the source still has to reckon with.
     pub oldest_xmin_age: Option<i64>,
+}
+
+/// What the copy does to the source, and what it keeps to for that. None where it is not watched, or not known.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Load {
+    pub probe_p95_ms: Option<f64>,
+    /// The same without the copy.
+    pub probe_baseline_ms: Option<f64>,
+    /// Of the standby that is furthest behind.
+    pub standby_lag_seconds: Option<f64>,
+    /// Bytes a second; None while the copy does not give way.
+    pub max_rate: Option<u64>,
+    pub workers: Option<usize>,
+    /// Why, in words.
+    pub gives_way: Option<String>,
 }
 
 impl Slot {

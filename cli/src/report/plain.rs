@@ -99,8 +99,9 @@ pub fn state(tally: &Tally) -> Option<String> {
             let rate = tally.pace().filter(|_| phase == Phase::Copy).map_or(String::new(), |(rate, left)| {
                 format!(", {}/s, {} left", units::bytes(rate as u64), units::duration(left))
             });
+            let gives_way = tally.load.gives_way.as_ref().map_or(String::new(), |why| format!("; gives way: {why}"));
             Some(format!(
-                "{phase}: {} of {} Parts, {} of {}{rate}; {} of {} objects made",
+                "{phase}: {} of {} Parts, {} of {}{rate}; {} of {} objects made{gives_way}",
                 tally.parts_done,
                 tally.parts,
                 units::bytes(tally.bytes_now()),

@@ -83,6 +83,7 @@ pub fn table(status: &Status) -> String {
         }
     }
     text.extend(limits(p).map(|limits| format!("limits   {limits}\n")));
+    text.extend(p.gives_way.as_ref().map(|why| format!("gives way: {why}\n")));
     if let Some(way_back) = &p.way_back {
         text.push_str(&format!("way back {way_back}; how far it is says `pgmig status --target SOURCE`\n"));
     }
@@ -143,7 +144,10 @@ pub fn verified(status: &Status) -> Option<String> {
 pub fn limits(p: &Progress) -> Option<String> {
     let rate = p.max_rate.map(|rate| format!("at most {}/s", units::bytes(rate.max(0) as u64)));
     let sessions = p.max_source_connections.map(|most| format!("at most {most} sessions with the source"));
-    let limits: Vec<String> = rate.into_iter().chain(sessions).collect();
+    let slower = p.max_slowdown.map(|percent| format!("at most {percent} % slower"));
+    let lag = p.max_standby_lag_seconds.and_then(|lag| Duration::try_from_secs_f64(lag).ok());
+    let standbys = lag.map(|lag| format!("standbys at most {} behind", units::duration(lag)));
+    let limits: Vec<String> = [rate, sessions, slower, standbys].into_iter().flatten().collect();
     (!limits.is_empty()).then(|| limits.join(", "))
 }
 
@@ -248,6 +252,9 @@ mod tests {
             catch_up_seconds: Some(1.2),
             max_rate: None,
             max_source_connections: None,
+            max_slowdown: None,
+            max_standby_lag_seconds: None,
+            gives_way: None,
             stop: None,
             way_back: None,
             is_way_back: false,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use super::{Event, Slot, Stream};
+use super::{Event, Load, Slot, Stream};
 use crate::model::Phase;
 use crate::model::status::TableLeft;
 
@@ -47,6 +47,7 @@ pub struct Tally {
     pub stream: Stream,
     /// None before the source was asked.
     pub slot: Option<Slot>,
+    pub load: Load,
     pub copy_since: Option<Instant>,
     /// How long this run's part of the copy took.
     pub copy_took: Option<Duration>,
@@ -124,6 +125,7 @@ impl Tally {
             }
             Event::Stream(stream) => self.stream = *stream,
             Event::Slot(slot) => self.slot = Some(slot.clone()),
+            Event::Load(load) => self.load = load.clone(),
             Event::Warning { .. } => self.warnings += 1,
             Event::Done => self.phase = Some(Phase::Done),
             Event::Info { .. } | Event::Error { .. } => {}

@@ -158,6 +158,9 @@ impl Screen<'_> {
         if let Some(limits) = status::limits(p) {
             lines.push(self.line(Tone::Warn, format!(" {limits}")));
         }
+        if let Some(why) = &p.gives_way {
+            lines.push(self.line(Tone::Warn, format!(" gives way: {why}")));
+        }
         let longest = self.status.copying.iter().map(|part| part.table.chars().count()).max().unwrap_or(0).min(40);
         for part in &self.status.copying {
             let share = self::share(part.bytes_done, part.bytes);

@@ -103,6 +103,25 @@ pub async fn server(client: &Client, side: Side) -> Result<Server> {
     })
 }
 
+/// Whether two sessions are in one database, whatever names and addresses they were given by: one sees the
+/// advisory lock that the other one takes.
+pub async fn one_database((one, side): (&Client, Side), (other, its): (&Client, Side)) -> Result<bool> {
+    let doing = || "compare two databases".to_string();
+    let key = fastrand::i64(1..i64::MAX);
+    one.query("select pg_catalog.pg_advisory_lock($1)", &[&key]).await.during(side.exit(), doing)?;
+    let sees = other
+        .query_one(
+            "select exists (select from pg_catalog.pg_locks
+                             where locktype = 'advisory' and objsubid = 1
+                               and database = (select oid from pg_catalog.pg_database where datname = current_database())
+                               and (classid::bigint << 32 | objid::bigint) = $1)",
+            &[&key],
+        )
+        .await;
+    one.query("select pg_catalog.pg_advisory_unlock($1)", &[&key]).await.during(side.exit(), doing)?;
+    Ok(sees.during(its.exit(), doing)?.get(0))
+}
+
 /// Settings that are hidden from `pg_settings`, one for each service: whoever may not read one is told
 /// that it is there all the same.
 const HIDDEN: [&str; 8] = [

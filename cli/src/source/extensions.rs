@@ -11,14 +11,18 @@ pub struct Extension {
     pub oid: u32,
     pub name: String,
     pub version: String,
+    pub schema: String,
 }
 
 /// Extensions that a dump would make again.
 pub async fn list(client: &Client) -> Result<Vec<Extension>> {
-    let query = "select oid, extname::text, extversion from pg_catalog.pg_extension
+    let query = "select e.oid, extname::text, extversion, nspname::text
+                   from pg_catalog.pg_extension e join pg_catalog.pg_namespace n on n.oid = extnamespace
                   where extname not in ('plpgsql', 'pgmig_sentinel') order by 2";
     let rows = client.query(query, &[]).await.on_source(|| "read the extensions of the source".into())?;
-    Ok(rows.iter().map(|row| Extension { oid: row.get(0), name: row.get(1), version: row.get(2) }).collect())
+    let extension =
+        |row: &Row| Extension { oid: row.get(0), name: row.get(1), version: row.get(2), schema: row.get(3) };
+    Ok(rows.iter().map(extension).collect())
 }
 
 /// A configuration table of an extension.

@@ -6,8 +6,8 @@ use tokio_postgres::Client;
 
 use super::catalog::Table;
 use crate::error::{Context, Error, Exit, Result};
-use crate::model::TableName;
 use crate::model::name::identifier;
+use crate::model::{Given, Place, Step, TableName};
 
 /// The best mend of a table.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,6 +40,19 @@ impl Missing {
     pub fn statement(&self) -> Option<String> {
         let made = self.made();
         (!made.is_empty()).then(|| format!("alter table {} replica identity {made};", self.name))
+    }
+    /// What becomes of it when that is run.
+    pub fn given(&self) -> Given {
+        Given { table: self.name.clone(), oid: self.oid, made: self.made(), revert: self.revert() }
+    }
+    /// The same as a step, which says what it costs.
+    pub fn step(&self) -> Option<Step> {
+        let by = format!("{}, its owner, or a superuser", self.owner);
+        let step = Step { gives: Some(self.given()), ..Step::sql(Place::Source, by, self.statement()?) };
+        Some(match self.mend {
+            Mend::Full => step.caution("every UPDATE and DELETE writes the whole old row to the WAL from then on"),
+            _ => step,
+        })
     }
     /// What its replica identity will be, as in ALTER TABLE.
     pub fn made(&self) -> String {

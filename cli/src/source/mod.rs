@@ -13,6 +13,7 @@ pub mod health;
 pub mod identity;
 pub mod inventory;
 pub mod large_objects;
+pub mod load;
 pub mod replication;
 pub mod roles;
 pub mod sample;

@@ -125,7 +125,12 @@ fn mend(holder: &Holder) -> String {
 
 /// The copy goes as fast as it may.
 fn limit(watched: &Watched) -> Option<Diagnosis> {
-    let (p, limit) = (&watched.after, watched.after.max_rate?);
+    let p = &watched.after;
+    if let Some(why) = p.gives_way.as_ref().filter(|_| p.phase == "copy") {
+        let lift = Some((Place::Here, "pgmig throttle --max-slowdown 0 --max-standby-lag 0".to_string()));
+        return Some(found(Cause::Limit, false, format!("the copy gives way: {why}"), lift));
+    }
+    let limit = p.max_rate?;
     let lift = Some((Place::Here, "pgmig throttle --max-rate 0".to_string()));
     let waits = watched.target.of(Work::Copy)?;
     (p.phase == "copy" && waits.share(&["Client: ClientRead", "idle"]) > MOSTLY).then(|| {

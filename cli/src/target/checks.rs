@@ -81,6 +81,19 @@ pub async fn closed_schemas(client: &Client, schemas: &[String]) -> Result<Vec<S
     Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
+/// Of these schemas those that are not there.
+pub async fn missing_schemas(client: &Client, schemas: &[String]) -> Result<Vec<String>> {
+    let rows = client
+        .query(
+            "select w.name from unnest($1::text[]) w (name)
+              where not exists (select from pg_catalog.pg_namespace n where n.nspname = w.name) order by 1",
+            &[&schemas],
+        )
+        .await
+        .on_target(|| "look for schemas of the target".into())?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
 /// Of these roles those to which the target's role cannot give an object, and whether it is a superuser.
 pub async fn not_member(client: &Client, roles: &[String]) -> Result<Vec<(String, bool)>> {
     let rows = client
@@ -188,21 +201,6 @@ pub async fn extensions(client: &Client, wanted: &[(String, Option<String>)]) ->
         allowed: row.get(3),
     };
     Ok(rows.iter().map(extension).collect())
-}
-
-/// Whether this session sees the advisory lock `key` of another one: then both are in one database.
-pub async fn sees_lock(client: &Client, key: i64) -> Result<bool> {
-    let row = client
-        .query_one(
-            "select exists (select from pg_catalog.pg_locks
-                             where locktype = 'advisory' and objsubid = 1
-                               and database = (select oid from pg_catalog.pg_database where datname = current_database())
-                               and (classid::bigint << 32 | objid::bigint) = $1)",
-            &[&key],
-        )
-        .await
-        .on_target(|| "compare source and target".into())?;
-    Ok(row.get(0))
 }
 
 /// Relations whose changes may be in the stream and are nobody's to apply: rows of materialized views,

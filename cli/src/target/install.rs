@@ -6,7 +6,9 @@ use std::fmt;
 use tokio_postgres::Client;
 
 use crate::error::{Context, Error, Exit, Result};
+use crate::model::mend::{OWNER, SUPERUSER};
 use crate::model::name::identifier;
+use crate::model::{Mend, Place, Step};
 
 /// Files of the schema, in the order in which both flavours run them.
 const PLAIN: [&str; 5] = [
@@ -19,13 +21,11 @@ const PLAIN: [&str; 5] = [
 const EXTENSION: &str = "pgmig_sentinel";
 
 /// What a role needs that did not install the schema.
-fn grants(role: &str) -> String {
+fn grants(by: &'static str, role: &str) -> impl Iterator<Item = Step> {
     let role = identifier(role);
-    format!(
-        "grant usage on schema pgmig to {role};
-grant all on all tables in schema pgmig to {role};
-grant execute on all functions in schema pgmig to {role};"
-    )
+    ["usage on schema pgmig", "all on all tables in schema pgmig", "execute on all functions in schema pgmig"]
+        .into_iter()
+        .map(move |what| Step::sql(Place::Target, by, format!("grant {what} to {role};")))
 }
 
 /// Why the schema does not answer; for a role that may not use it, with the grants that let it.
@@ -35,10 +35,15 @@ async fn unusable(client: &Client, err: tokio_postgres::Error) -> Error {
     if refused { closed(client, error).await } else { error }
 }
 
+/// How a role gets to use a schema that is another role's.
+pub fn opened(role: &str) -> Mend {
+    Mend::new("on the target, as the owner of the schema pgmig:", grants(OWNER, role))
+}
+
 async fn closed(client: &Client, error: Error) -> Error {
     let role = client.query_one("select current_user::text", &[]).await;
     let role = role.map_or_else(|_| "…".to_string(), |row| row.get(0));
-    error.hint(format!("on the target, as the owner of the schema pgmig:\n{}", grants(&role)))
+    error.hint(opened(&role).to_string())
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
@@ -136,12 +141,13 @@ pub fn not_offered() -> Error {
         .hint("on the target's machine: make install-extension PG_CONFIG=…; or use --flavour plain")
 }
 
-/// The extension, where it was refused for want of rights.
-pub fn refused(refused: Error, role: &str) -> Error {
-    Error::new(Exit::Target, "cannot create the extension pgmig_sentinel").cause(refused).hint(format!(
-        "use --flavour plain, or have it made on the target by a superuser:\ncreate extension pgmig_sentinel with schema pg_catalog;\n{}",
-        grants(role)
-    ))
+/// How a role gets the extension that may not make it.
+pub fn made_for(role: &str) -> Mend {
+    let create = Step::sql(Place::Target, SUPERUSER, "create extension pgmig_sentinel with schema pg_catalog;");
+    Mend::new(
+        "use --flavour plain, or have it made on the target by a superuser:",
+        std::iter::once(create).chain(grants(SUPERUSER, role)),
+    )
 }
 
 /// Installs what is not there, in one transaction. `wanted` None takes the extension where it can

@@ -11,6 +11,7 @@ pub mod history;
 pub mod install;
 pub mod keys;
 pub mod large_objects;
+pub mod limits;
 pub mod objects;
 pub mod progress;
 pub mod queue;

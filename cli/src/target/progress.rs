@@ -16,7 +16,8 @@ pub async fn progress(client: &Client, migration: Option<&str>) -> Result<Vec<Pr
                     applied_transactions, applied_rows, endpos, apply, extract(epoch from eta)::float8,
                     last_error, plugin, slot_name, conflicts, plugin <> 'none', running, replay_bytes_per_second,
                     source_bytes_per_second, extract(epoch from catch_up)::float8, max_rate, max_source_connections,
-                    stop, started_at, done_at, way_back, is_way_back, retries
+                    stop, started_at, done_at, way_back, is_way_back, max_slowdown,
+                    extract(epoch from max_standby_lag)::float8, gives_way, retries
                from pgmig.progress
               where migration = coalesce($1, migration)
               order by migration",
@@ -67,7 +68,10 @@ pub async fn progress(client: &Client, migration: Option<&str>) -> Result<Vec<Pr
             done_at: row.get(37),
             way_back: row.get(38),
             is_way_back: row.get(39),
-            retries: row.get(40),
+            max_slowdown: row.get(40),
+            max_standby_lag_seconds: row.get(41),
+            gives_way: row.get(42),
+            retries: row.get(43),
         })
         .collect())
 }

@@ -327,67 +327,6 @@ pub enum Stop {
     Now,
 }
 
-/// What is asked of those that copy: by people, and by the run that watches the source's WAL.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct Asked {
-    pub stop: Option<Stop>,
-    /// Bytes a second.
-    pub max_rate: Option<u64>,
-    pub max_source_connections: Option<usize>,
-    /// Bytes a second while the source keeps too much WAL.
-    pub wal_max_rate: Option<u64>,
-    /// Processes that copy beside the run, and share with it what it is allowed.
-    pub joined: usize,
-}
-
-pub async fn asked(client: &Client, migration: &str) -> Result<Asked> {
-    let row = client
-        .query_opt(
-            "select stop, max_rate, max_source_connections, wal_max_rate,
-                    (select count(*)
-                       from pg_catalog.pg_locks l, pg_catalog.hashtextextended('pgmig join ' || $1, 0) as k (key)
-                      where l.locktype = 'advisory' and l.granted and l.objsubid = 1
-                        and l.database = (select oid from pg_catalog.pg_database where datname = current_database())
-                        and (l.classid::int8 << 32 | l.objid::int8) = k.key)
-               from pgmig.sentinel where migration = $1",
-            &[&migration],
-        )
-        .await
-        .on_target(|| "read what is asked of the run".into())?;
-    Ok(row.map_or_else(Asked::default, |row| Asked {
-        stop: row.get::<_, Option<&str>>(0).map(|stop| if stop == "now" { Stop::Now } else { Stop::Border }),
-        max_rate: rate(&row, 1),
-        max_source_connections: row.get::<_, Option<i32>>(2).map(|most| most.max(1) as usize),
-        wal_max_rate: rate(&row, 3),
-        joined: row.get::<_, i64>(4) as usize,
-    }))
-}
-
-fn rate(row: &tokio_postgres::Row, at: usize) -> Option<u64> {
-    row.get::<_, Option<i64>>(at).map(|rate| rate.max(1) as u64)
-}
-
-/// Makes the switches those of a run that begins: nobody has asked it to stop, and it may be given limits.
-pub async fn take_over(
-    client: &Client,
-    migration: &str,
-    max_rate: Option<u64>,
-    connections: Option<u16>,
-) -> Result<()> {
-    client
-        .execute(
-            "update pgmig.sentinel
-                set stop = null, wal_max_rate = null, copy_seen_at = null, retries = 0,
-                    max_rate = nullif(coalesce($2, max_rate), 0),
-                    max_source_connections = nullif(coalesce($3, max_source_connections), 0)
-              where migration = $1",
-            &[&migration, &max_rate.map(|rate| rate as i64), &connections.map(i32::from)],
-        )
-        .await
-        .on_target(|| "take over the switches".into())?;
-    Ok(())
-}
-
 /// Records that the run was stopped, and ends those of its sessions that are at a Part or a step.
 pub async fn stopped(client: &Client, migration: &str) -> Result<()> {
     let doing = || "record that the run was stopped".to_string();
@@ -409,7 +348,7 @@ pub async fn stopped(client: &Client, migration: &str) -> Result<()> {
 }
 
 /// Calls one of the functions that people call, and says no as it does.
-async fn call(
+pub(super) async fn call(
     client: &Client,
     sql: &str,
     values: &[&(dyn tokio_postgres::types::ToSql + Sync)],
@@ -432,13 +371,6 @@ pub async fn switch_apply(client: &Client, migration: &str, on: bool) -> Result<
 pub async fn stop(client: &Client, migration: &str, stop: Stop) -> Result<()> {
     let sql = "select pgmig.stop(now => $1, migration => $2)";
     call(client, sql, &[&(stop == Stop::Now), &migration], &format!("stop migration `{migration}`")).await
-}
-
-pub async fn throttle(client: &Client, migration: &str, rate: Option<u64>, connections: Option<u16>) -> Result<Asked> {
-    let sql = "select pgmig.throttle($1, $2, $3)";
-    let (rate, connections) = (rate.map(|rate| rate.min(i64::MAX as u64) as i64), connections.map(i32::from));
-    call(client, sql, &[&rate, &connections, &migration], &format!("throttle migration `{migration}`")).await?;
-    asked(client, migration).await
 }
 
 /// The session that holds the lock of a run, and where it comes from; None if no run is alive.

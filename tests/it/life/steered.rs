@@ -129,7 +129,7 @@ async fn a_run_that_does_not_answer_loses_its_sessions() -> Outcome {
 }
 
 /// The steepness of the line that fits these points best.
-fn slope(points: &[(f64, f64)]) -> f64 {
+pub fn slope(points: &[(f64, f64)]) -> f64 {
     let count = points.len() as f64;
     let mean = |of: fn(&(f64, f64)) -> f64| points.iter().map(of).sum::<f64>() / count;
     let (x, y) = (mean(|point| point.0), mean(|point| point.1));

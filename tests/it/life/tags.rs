@@ -429,11 +429,15 @@ async fn a_process_that_joined_keeps_to_the_limits_and_waits_for_the_next_run_wh
     life.on_target("select pgmig.throttle(max_rate => 0)").await;
     movers.write_more(30).await;
     assert_eq!(life.on_target(done).await, before);
+    // And with what it sets while the copy gives way.
+    life.on_target("update pgmig.sentinel set wal_max_rate = null, load_max_rate = 1, load_max_workers = 1").await;
+    movers.write_more(30).await;
+    assert_eq!(life.on_target(done).await, before);
     // Asked to end, it finishes what it has in hand.
     joined.interrupt();
     let asked = async || joined.stderr().contains("once more stops at once");
     wait_until(Duration::from_secs(10), "it to hear", asked).await;
-    life.on_target("update pgmig.sentinel set wal_max_rate = null").await;
+    life.on_target("update pgmig.sentinel set load_max_rate = null").await;
     let stopped = joined.finish(&["error: stopped"]).await.expect_code(130);
     assert!(stopped.stderr.contains("the run goes on without this process"), "{}", stopped.stderr);
     let after = life.on_target(done).await;

@@ -9,8 +9,8 @@ use super::budget::Policy;
 use crate::apply::conflict::OnConflict;
 use crate::apply::ddl::Mode;
 use crate::args::{
-    CutoverHow, DdlArg, FlavourArg, OnConflictArg, PluginArg, RunArgs, SplitArgs, SplitByArg, StreamFormatArg,
-    WalBudgetPolicyArg, WhatArgs,
+    CutoverHow, DdlArg, FlavourArg, LimitArgs, OnConflictArg, PluginArg, RunArgs, SplitArgs, SplitByArg,
+    StreamFormatArg, WalBudgetPolicyArg, WhatArgs,
 };
 use crate::command::conninfo;
 use crate::config::Conninfo;
@@ -25,6 +25,7 @@ use crate::preflight::{Asked, Tries};
 use crate::report::units;
 use crate::source::catalog::Sizes;
 use crate::target::install::Flavour;
+use crate::target::limits::Limits;
 
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -57,8 +58,7 @@ pub struct Config {
     pub leave_new_tables: bool,
     pub on_conflict: OnConflict,
     /// Limits of what is asked of the source, where they are given; 0 lifts one.
-    pub max_rate: Option<u64>,
-    pub max_source_connections: Option<u16>,
+    pub limits: Limits,
     /// Whether values may come in binary.
     pub binary_stream: bool,
     pub wal_budget: Option<u64>,
@@ -108,8 +108,7 @@ impl Config {
             allow_insert_only: args.what.allow_insert_only,
             filters: args.what.filters.as_deref().map(Filters::read).transpose()?,
             leave_new_tables: args.leave_new_tables,
-            max_rate: args.max_rate,
-            max_source_connections: args.max_source_connections,
+            limits: limits(args.limits),
             reconnect_for: Duration::from_secs(args.reconnect_for),
             slot_wait: args.slot_wait,
             stalled_after: args.watched.stalled_after,
@@ -160,6 +159,7 @@ impl Config {
 
     /// What preflight looks at, tried where that says more than reading.
     pub fn asked(&self) -> Asked {
+        let probes = self.limits.max_slowdown.is_some() || self.limits.max_standby_lag.is_some();
         Asked {
             follow: self.follow,
             slot_name: self.slot_name.clone(),
@@ -173,8 +173,8 @@ impl Config {
             drop_if_exists: self.drop_if_exists,
             roles: self.roles,
             large_objects: self.large_object_parts > 0,
-            // Beside the workers: catalog, snapshot, receiver, dump, watch.
-            sessions: (self.table_jobs.max(self.index_jobs) + self.large_object_parts + 5) as i64,
+            // Beside the workers: catalog, snapshot, receiver, dump, watch; and the probe.
+            sessions: (self.table_jobs.max(self.index_jobs) + self.large_object_parts + 5 + usize::from(probes)) as i64,
             tries: Some(Tries { source: self.source.clone(), dir: self.dir.clone() }),
         }
     }
@@ -185,6 +185,10 @@ impl Config {
     pub fn settings(&self) -> Vec<(String, String)> {
         let size = |bytes: u64| units::bytes(bytes);
         let limit = |bytes: Option<u64>| bytes.map_or("none".to_string(), size);
+        let number = |number: Option<u16>, of: &str| {
+            number.filter(|number| *number > 0).map_or("none".into(), |number| format!("{number}{of}"))
+        };
+        let given = &self.limits;
         let leave: Vec<&str> = self.leave.of_all().into_iter().map(|(flag, _)| flag).collect();
         let told = [
             ("source", self.source.to_string()),
@@ -201,10 +205,13 @@ impl Config {
             ("--resume-parts-larger-than", limit(self.cut.keep_parts_of)),
             ("--snapshot-per-part", self.cut.snapshot_per_part.to_string()),
             ("--maintenance-work-mem", size(self.maintenance_work_mem)),
-            ("--max-rate", limit(self.max_rate.filter(|rate| *rate > 0))),
+            ("--max-rate", limit(given.max_rate.filter(|rate| *rate > 0))),
+            ("--max-source-connections", number(given.max_source_connections, "")),
+            ("--max-slowdown", number(given.max_slowdown, " %")),
+            ("--probe", given.probe.as_deref().filter(|sql| !sql.is_empty()).map_or("pgmig's own", |_| "given").into()),
             (
-                "--max-source-connections",
-                self.max_source_connections.filter(|most| *most > 0).map_or("none".into(), |most| most.to_string()),
+                "--max-standby-lag",
+                given.max_standby_lag.filter(|lag| !lag.is_zero()).map_or("none".into(), units::duration),
             ),
             ("--spool-limit", size(self.spool_limit)),
             ("--wal-budget", limit(self.wal_budget)),
@@ -212,6 +219,17 @@ impl Config {
             ("--reconnect-for", units::duration(self.reconnect_for)),
         ];
         told.into_iter().map(|(name, value)| (name.to_string(), value)).collect()
+    }
+}
+
+/// What people allow the copy.
+pub fn limits(args: LimitArgs) -> Limits {
+    Limits {
+        max_rate: args.max_rate,
+        max_source_connections: args.max_source_connections,
+        max_slowdown: args.max_slowdown,
+        max_standby_lag: args.max_standby_lag,
+        probe: args.probe,
     }
 }
 

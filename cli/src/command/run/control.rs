@@ -13,6 +13,7 @@ use crate::connect::{self, Side};
 use crate::copy::throttle::Throttle;
 use crate::error::{Error, Result};
 use crate::report::Reporter;
+use crate::target::limits;
 use crate::target::sentinel::{self, Stop};
 
 /// How often the sentinel is asked.
@@ -139,7 +140,7 @@ impl Listener {
             Some(session) => session,
             None => connect::client(&self.config.target, Side::Target, "pgmig control", &[]).await?,
         };
-        let asked = sentinel::asked(&session, &self.config.name).await?;
+        let asked = limits::asked(&session, &self.config.name).await?;
         *client = Some(session);
         self.throttle.limit(&asked);
         Ok(asked.stop)

@@ -125,6 +125,8 @@ impl Run {
         let mut shared =
             shared(&self.config, (exported, holder.lsn), board, &self.report, &self.patience, &self.control);
         (shared.follow, shared.late, shared.published) = (follow, late, published);
+        let shared = Arc::new(shared);
+        self.give_way(&shared);
         workers(&self.config, shared).await
     }
 
@@ -187,8 +189,7 @@ pub(super) fn shared(
     }
 }
 
-pub(super) async fn workers(config: &Config, shared: Shared) -> Result<Vec<Hand>> {
-    let shared = Arc::new(shared);
+pub(super) async fn workers(config: &Config, shared: Arc<Shared>) -> Result<Vec<Hand>> {
     tokio::spawn(watchdog::watch(Arc::downgrade(&shared), config.stalled_after));
     let mut workers = Vec::new();
     for number in 0..config.table_jobs {

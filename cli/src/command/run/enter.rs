@@ -14,7 +14,7 @@ use crate::report::Reporter;
 use crate::selection::select;
 use crate::source::catalog::Sizes;
 use crate::target::install::{self, Flavour};
-use crate::target::{cutover as record, queue, sentinel};
+use crate::target::{cutover as record, limits, queue, sentinel};
 use crate::{preflight, source};
 
 pub(super) enum Entered {
@@ -117,8 +117,8 @@ async fn begin_or_go_on(
     };
     run.note_begun().await?;
     run.retire_the_way_forth().await;
-    sentinel::take_over(&run.target, &config.name, config.max_rate, config.max_source_connections).await?;
-    control.throttle.limit(&sentinel::asked(&run.target, &config.name).await?);
+    limits::take_over(&run.target, &config.name, &config.limits).await?;
+    control.throttle.limit(&limits::asked(&run.target, &config.name).await?);
     Ok(Entered::Run(Box::new(run)))
 }
 

@@ -13,7 +13,7 @@ use crate::model::forecast::Meter;
 use crate::model::status;
 use crate::patience::Patience;
 use crate::report::{Event, Reporter};
-use crate::target::{forecast, sentinel};
+use crate::target::{forecast, limits};
 
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// A look at very many Parts takes a while: it has so many times as long before the next.
@@ -53,11 +53,11 @@ impl Forecaster {
         if left.is_nothing() {
             return Ok(None);
         }
-        let asked = sentinel::asked(&client, &self.migration).await?;
+        let asked = limits::asked(&client, &self.migration).await?;
         let limit = asked.max_rate.into_iter().chain(asked.wal_max_rate).min();
         // What others copy the target knows, but small Parts only once they are committed.
-        let copied = if asked.joined > 0 { left.copied.max(0) as u64 } else { self.throttle.passed() };
-        let pace = meter.add(Instant::now(), copied, (limit, asked.joined));
+        let copied = if asked.joined > 0 { left.copied.max(0) as u64 } else { self.throttle.asked_of_all() };
+        let pace = meter.add(Instant::now(), copied, (asked.max_rate, asked.joined), limit);
         let ahead = pace.map(|pace| left.forecast(pace));
         let (rate, seconds) = (pace.map(|pace| pace.rate), ahead.as_ref().map(|ahead| ahead.all));
         forecast::store(&client, &self.migration, rate, seconds, self.patience.retries()).await?;

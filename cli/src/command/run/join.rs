@@ -20,7 +20,7 @@ use crate::patience::{Losses, Patience};
 use crate::preflight;
 use crate::report::Reporter;
 use crate::source::{self, snapshot};
-use crate::target::{install, queue, sentinel};
+use crate::target::{install, limits, queue, sentinel};
 
 const LOOK_EVERY: Duration = Duration::from_millis(300);
 
@@ -85,7 +85,7 @@ async fn help(
     let exported = Some(joined.exported).filter(|exported| !exported.is_empty());
     let mut shared = shared(config, (exported, joined.lsn), &board, report, patience, control);
     shared.follow = joined.follow;
-    let workers = workers(config, shared).await?;
+    let workers = workers(config, Arc::new(shared)).await?;
     let builders = builders(config, &board, report, patience).await?;
     let copying = pool::run(workers, builders, &board, &control.stopping, async || Ok(()));
     let heeding = async {
@@ -102,9 +102,9 @@ async fn help(
     }
 }
 
-/// Keeps to what people allow the copy, and to what the run does while the source keeps too much WAL.
+/// Keeps to what people allow the copy, and to what the run does for the sake of the source.
 async fn heed(target: &Client, migration: &str, throttle: &Throttle) -> Result<()> {
-    throttle.heed(&sentinel::asked(target, migration).await?);
+    throttle.heed(&limits::asked(target, migration).await?);
     Ok(())
 }
 

@@ -12,6 +12,7 @@ mod enter;
 mod finish;
 mod follow;
 mod forecast;
+mod give_way;
 mod hold;
 mod join;
 mod origin;
@@ -48,7 +49,7 @@ use crate::target::install::{self, Flavour};
 use crate::target::rounds::{self, Failed};
 use crate::target::{progress, queue, sentinel};
 pub use config::{
-    Config, cutover_settings, cutting, default_dir, flavour, large_object_parts, leave, named, slot_back,
+    Config, cutover_settings, cutting, default_dir, flavour, large_object_parts, leave, limits, named, slot_back,
 };
 pub use control::Control;
 use control::{again, control, tell_stopped};

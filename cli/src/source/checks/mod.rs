@@ -167,21 +167,3 @@ async fn closed_schemas(client: &Client) -> Result<Vec<String>> {
         .on_source(|| "look for schemas that cannot be used".into())?;
     Ok(rows.iter().map(|row| row.get(0)).collect())
 }
-
-/// Whether source and target speak of one database is asked with an advisory lock: taken here,
-/// looked for there.
-pub async fn take_lock(client: &Client, key: i64) -> Result<()> {
-    client
-        .query("select pg_catalog.pg_advisory_lock($1)", &[&key])
-        .await
-        .on_source(|| "compare source and target".into())?;
-    Ok(())
-}
-
-pub async fn release_lock(client: &Client, key: i64) -> Result<()> {
-    client
-        .query("select pg_catalog.pg_advisory_unlock($1)", &[&key])
-        .await
-        .on_source(|| "compare source and target".into())?;
-    Ok(())
-}

@@ -23,6 +23,8 @@ pub struct Surroundings {
     /// Slots that nobody reads: name, and bytes of WAL kept for it.
     pub idle_slots: Vec<(String, i64)>,
     pub event_triggers: Vec<String>,
+    /// Settings that are changed, and hold once the server is restarted.
+    pub pending: Vec<String>,
     pub large_objects: i64,
     /// Large objects that the role may not read.
     pub unreadable_large_objects: i64,
@@ -49,7 +51,8 @@ pub async fn surroundings(client: &Client) -> Result<Surroundings> {
                         and not pg_catalog.pg_has_role(l.lomowner, 'usage')
                         and not exists (select from pg_catalog.aclexplode(l.lomacl) a
                                          where a.privilege_type = 'SELECT'
-                                           and (a.grantee = 0 or pg_catalog.pg_has_role(a.grantee, 'usage'))))",
+                                           and (a.grantee = 0 or pg_catalog.pg_has_role(a.grantee, 'usage')))),
+                    array(select name from pg_catalog.pg_settings where pending_restart order by 1)",
             &[],
         )
         .await
@@ -96,6 +99,7 @@ pub async fn surroundings(client: &Client) -> Result<Surroundings> {
         event_triggers: row.get(5),
         large_objects: row.get(6),
         unreadable_large_objects: row.get(7),
+        pending: row.get(8),
         prepared: prepared.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect(),
         long: long.iter().map(|row| (row.get(0), row.get(1), row.get(2), row.get(3))).collect(),
         idle_slots: idle_slots.iter().map(|row| (row.get(0), row.get(1))).collect(),

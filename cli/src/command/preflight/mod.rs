@@ -1,4 +1,7 @@
-//! `pgmig preflight`: every check of `run`, shown whether it passes or not. What it tries it undoes.
+//! `pgmig preflight`: every check of `run`, shown whether it passes or not. What it tries it undoes; only with
+//! `--fix` does it change anything.
+
+mod fix;
 
 use std::io::Write;
 
@@ -9,14 +12,43 @@ use crate::command::run::Config;
 use crate::config::Conninfo;
 use crate::connect::{self, Side};
 use crate::error::{Context, Exit, Result};
-use crate::model::Place;
+use crate::model::fix::Outcome;
+use crate::model::{Finding, Place};
 use crate::preflight::{self, Checks};
 use crate::report::findings::{self, Findings};
 use crate::report::json;
 
 pub async fn preflight(args: PreflightArgs) -> Result<Exit> {
-    let as_json = args.run.json;
+    let (fix, as_json) = (args.fix, args.run.json);
     let config = Config::new(args.run)?;
+    let found = check(&config).await?;
+    let mut all = Findings::new(json::FORMAT, found.clone());
+    let mut changed = true;
+    if fix.fix {
+        if !as_json {
+            show(&findings::table(&all));
+        }
+        let (fixed, now) = fix::fix(&config, &fix, found).await?;
+        changed = fixed.iter().any(|fixed| matches!(fixed.outcome, Outcome::Done | Outcome::Failed));
+        all = Findings::new(json::FORMAT, now);
+        all.fixed = Some(fixed);
+    }
+    if as_json {
+        let object = serde_json::to_string(&all).during(Exit::Bug, || "write the findings".into())?;
+        show(&format!("{object}\n"));
+    } else if changed {
+        show(&findings::text(&all));
+    }
+    Ok(if all.failed > 0 { Exit::No } else { Exit::Done })
+}
+
+fn show(text: &str) {
+    // A reader that went away is no error.
+    let _ = std::io::stdout().write_all(text.as_bytes());
+}
+
+/// All that can be found out now, in new sessions.
+async fn check(config: &Config) -> Result<Vec<Finding>> {
     let mut checks = Checks::default();
     let source = connected(&config.source, Side::Source, &mut checks).await;
     let target = connected(&config.target, Side::Target, &mut checks).await;
@@ -38,14 +70,7 @@ pub async fn preflight(args: PreflightArgs) -> Result<Exit> {
         (None, Some(target)) => preflight::check_alone(target, Side::Target, &mut checks).await?,
         (None, None) => {}
     }
-    let all = Findings::new(json::FORMAT, checks.findings);
-    let text = match as_json {
-        true => format!("{}\n", serde_json::to_string(&all).during(Exit::Bug, || "write the findings".into())?),
-        false => findings::text(&all),
-    };
-    // A reader that went away is no error.
-    let _ = std::io::stdout().write_all(text.as_bytes());
-    Ok(if all.failed > 0 { Exit::No } else { Exit::Done })
+    Ok(checks.findings)
 }
 
 async fn connected(conninfo: &Conninfo, side: Side, checks: &mut Checks) -> Option<Client> {
