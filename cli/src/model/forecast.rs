@@ -223,10 +223,10 @@ impl Meter {
     /// Less says nothing.
     const AT_LEAST: Duration = Duration::from_secs(1);
 
-    /// Takes what was copied up to now, under which limit, and how many processes help; how fast it is, once that
-    /// can be said. Another limit or helper begins anew: until there is something to say of it, the old rate
-    /// counts, or the limit where that is less.
-    pub fn add(&mut self, now: Instant, copied: u64, under: (Option<u64>, usize)) -> Option<Pace> {
+    /// Takes what was copied up to now; how fast it is, once that can be said. Another limit of people's or another
+    /// number of helpers, both in `under`, begin anew: until there is something to say of them, the old rate counts.
+    /// No rate is above what is allowed now, by whomever.
+    pub fn add(&mut self, now: Instant, copied: u64, under: (Option<u64>, usize), limit: Option<u64>) -> Option<Pace> {
         if under != self.under {
             self.under = under;
             self.looks.clear();
@@ -240,8 +240,8 @@ impl Meter {
         if let Some(rate) = self.steepness() {
             self.rate = Some(rate).filter(|rate| *rate > 0.0);
         }
-        let allowed = under.0.map_or(f64::INFINITY, |limit| limit as f64);
-        self.rate.map(|rate| Pace { rate: rate.min(allowed), limit: under.0 })
+        let allowed = limit.map_or(f64::INFINITY, |limit| limit as f64);
+        self.rate.map(|rate| Pace { rate: rate.min(allowed), limit })
     }
 
     /// Of the line that fits the looks best.
@@ -337,7 +337,7 @@ mod tests {
     fn metered(series: impl Iterator<Item = (u64, Option<u64>)>) -> Vec<Option<f64>> {
         let (start, mut copied, mut meter) = (Instant::now(), 0, Meter::default());
         let looks = series.enumerate().map(|(second, (rate, limit))| {
-            let pace = meter.add(start + Duration::from_secs(second as u64), copied, (limit, 0));
+            let pace = meter.add(start + Duration::from_secs(second as u64), copied, (limit, 0), limit);
             copied += rate;
             pace.map(|pace| pace.rate)
         });
@@ -379,7 +379,7 @@ mod tests {
         let (start, end) = (Instant::now(), looks.last().expect("looks").at);
         let (limit, mut meter, mut held) = (2 << 20, Meter::default(), 0);
         for look in &looks {
-            let pace = meter.add(start + Duration::from_secs_f64(look.at), look.copied, (Some(limit), 0));
+            let pace = meter.add(start + Duration::from_secs_f64(look.at), look.copied, (Some(limit), 0), Some(limit));
             if (0.1..0.9).contains(&(look.at / end)) {
                 let all = look.left.forecast(pace.expect("there is a rate")).all;
                 assert!((look.at + all - end).abs() < end / 10.0, "at {:.1} of {end:.1} s: {all:.1} s", look.at);
