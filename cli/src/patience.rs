@@ -2,12 +2,13 @@
 //! as `--reconnect-for` allows. One warning says that a server is lost, one line that it is back, however
 //! many sessions there were. What a session had done when it broke is for its owner to find out.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::connect::{self, Side};
 use crate::error::{Error, Exit, Result};
-use crate::report::Reporter;
+use crate::report::{Event, Reporter};
 
 /// The first wait between two tries, which doubles up to the last.
 const WAITS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
@@ -25,6 +26,7 @@ struct Shared {
     report: Reporter,
     source: Mutex<Outage>,
     target: Mutex<Outage>,
+    retries: AtomicU64,
 }
 
 #[derive(Default)]
@@ -35,7 +37,19 @@ struct Outage {
 
 impl Patience {
     pub fn new(limit: Duration, report: Reporter) -> Patience {
-        Patience(Arc::new(Shared { limit, report, source: Mutex::default(), target: Mutex::default() }))
+        let (source, target) = (Mutex::default(), Mutex::default());
+        Patience(Arc::new(Shared { limit, report, source, target, retries: AtomicU64::new(0) }))
+    }
+
+    /// Counts that something is tried again.
+    pub fn tried_again(&self) {
+        let retries = self.0.retries.fetch_add(1, Ordering::Relaxed) + 1;
+        self.0.report.send(Event::Retried { retries });
+    }
+
+    /// How often something was tried again.
+    pub fn retries(&self) -> u64 {
+        self.0.retries.load(Ordering::Relaxed)
     }
 
     /// Opens again what was `lost`, until the server answers or the time is over.
@@ -51,6 +65,7 @@ impl Patience {
         }
         let side = if lost.exit() == Exit::Source { Side::Source } else { Side::Target };
         self.lost(side, &lost);
+        self.tried_again();
         let began = Instant::now();
         let mut wait = WAITS.0;
         loop {

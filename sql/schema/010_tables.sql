@@ -38,6 +38,10 @@ create table pgmig.sentinel
     spool_bytes        bigint      not null default 0,
     replay_bytes_per_second bigint,
     source_bytes_per_second bigint,
+    copy_bytes_per_second bigint,
+    copy_left          interval,
+    copy_seen_at       timestamptz,
+    retries            bigint      not null default 0,
     applied_rows       bigint      not null default 0,
     applied_transactions bigint    not null default 0,
     replay_commit_at   timestamptz,
@@ -82,6 +86,10 @@ comment on column pgmig.sentinel.source_lsn is 'last known write position of the
 comment on column pgmig.sentinel.spool_bytes is 'bytes of changes received and not yet applied, as they lie in the spool';
 comment on column pgmig.sentinel.replay_bytes_per_second is 'WAL of the source that was applied a second, over the last minute';
 comment on column pgmig.sentinel.source_bytes_per_second is 'WAL that the source wrote a second, over the last minute';
+comment on column pgmig.sentinel.copy_bytes_per_second is 'bytes of COPY that were stored a second, over the last minute';
+comment on column pgmig.sentinel.copy_left is 'how long the copy of rows still took at copy_seen_at';
+comment on column pgmig.sentinel.copy_seen_at is 'when the run that is alive last looked how fast the copy is';
+comment on column pgmig.sentinel.retries is 'how often the last run has opened a session again, or tried again what the server refused for the moment';
 comment on column pgmig.sentinel.applied_rows is 'rows written since the start of the stream; changes to one row in one Batch count once';
 comment on column pgmig.sentinel.applied_transactions is 'source transactions applied since the start of the stream';
 comment on column pgmig.sentinel.replay_commit_at is 'when the transaction at replay_lsn was committed on the source';
@@ -113,6 +121,8 @@ create table pgmig.part
     columns       text[]      not null,
     format        text        not null default 'text' check (format in ('text', 'binary')),
     bytes         bigint      not null,
+    planned_rows  bigint,
+    planned_copy_bytes bigint,
     state         text        not null default 'pending' check (state in ('pending', 'done')),
     copied_rows   bigint,
     copied_bytes  bigint,
@@ -138,6 +148,8 @@ comment on column pgmig.part.key_upper is 'the first key behind the range; null:
 comment on column pgmig.part.columns is 'columns that are copied: all but the generated ones';
 comment on column pgmig.part.format is 'format of the COPY stream: text or binary';
 comment on column pgmig.part.bytes is 'size on the source when it was planned, TOAST included';
+comment on column pgmig.part.planned_rows is 'about how many rows the source held when it was planned, by its statistics; null where they do not say';
+comment on column pgmig.part.planned_copy_bytes is 'about how many bytes of COPY its rows are, by a sample of them; null where nobody has looked';
 comment on column pgmig.part.state is 'pending or done; a Part in flight is a pending row that its worker has locked';
 comment on column pgmig.part.copied_rows is 'rows stored';
 comment on column pgmig.part.copied_bytes is 'bytes of the COPY stream';

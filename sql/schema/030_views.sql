@@ -10,8 +10,13 @@ select p.migration,
        p.parts,
        case when p.state = 'pending' and a.pid is not null then 'copying' else p.state end as state,
        p.bytes,
+       -- A byte of the table is not one of COPY: rows tell better how far it is.
        case when p.state = 'done' then p.bytes
+            when p.planned_rows > 0
+            then (p.bytes * least(1, coalesce(c.tuples_processed, 0)::float8 / p.planned_rows))::bigint
             else least(p.bytes, coalesce(c.bytes_processed, 0)) end as bytes_done,
+       p.planned_rows,
+       p.planned_copy_bytes,
        coalesce(p.copied_bytes, c.bytes_processed) as copied_bytes,
        coalesce(p.copied_rows, c.tuples_processed) as copied_rows,
        p.format,
@@ -35,6 +40,8 @@ comment on column pgmig.parts.parts is 'how many Parts the table is copied in';
 comment on column pgmig.parts.state is 'pending, copying or done';
 comment on column pgmig.parts.bytes is 'size on the source when it was planned, TOAST included';
 comment on column pgmig.parts.bytes_done is 'how much of bytes is done';
+comment on column pgmig.parts.planned_rows is 'about how many rows the source held when it was planned; null where its statistics do not say';
+comment on column pgmig.parts.planned_copy_bytes is 'about how many bytes of COPY its rows are, by a sample of them; null where nobody has looked';
 comment on column pgmig.parts.copied_bytes is 'bytes of the COPY stream so far';
 comment on column pgmig.parts.copied_rows is 'rows stored so far';
 comment on column pgmig.parts.format is 'format of the COPY stream';
@@ -42,6 +49,42 @@ comment on column pgmig.parts.snapshot is 'tag: the snapshot the rows were read 
 comment on column pgmig.parts.started_at is 'when its worker took it';
 comment on column pgmig.parts.finished_at is 'when its rows were committed';
 comment on column pgmig.parts.pid is 'backend that is copying it now';
+
+create view pgmig.tables as
+select p.migration,
+       p.schema_name,
+       p.table_name,
+       case when bool_and(p.state = 'done') then 'done'
+            when bool_or(p.state <> 'pending') then 'copying'
+            else 'pending' end as state,
+       count(*) as parts,
+       count(*) filter (where p.state = 'done') as parts_done,
+       sum(p.bytes)::bigint as bytes,
+       sum(p.bytes_done)::bigint as bytes_done,
+       -- Known of all Parts, or of none.
+       case when count(p.planned_rows) = count(*) then sum(p.planned_rows)::bigint end as planned_rows,
+       case when count(p.planned_copy_bytes) = count(*) then sum(p.planned_copy_bytes)::bigint end as planned_copy_bytes,
+       coalesce(sum(p.copied_rows), 0)::bigint as copied_rows,
+       coalesce(sum(p.copied_bytes), 0)::bigint as copied_bytes,
+       min(p.started_at) as started_at,
+       case when bool_and(p.state = 'done') then max(p.finished_at) end as finished_at
+  from pgmig.parts p
+ group by p.migration, p.schema_name, p.table_name;
+comment on view pgmig.tables is 'every table of the copy with its live progress, its Parts together; pg_catalog.pg_largeobject stands for the large objects';
+comment on column pgmig.tables.migration is 'migration it belongs to';
+comment on column pgmig.tables.schema_name is 'schema of the table';
+comment on column pgmig.tables.table_name is 'name of the table';
+comment on column pgmig.tables.state is 'pending, copying or done';
+comment on column pgmig.tables.parts is 'how many Parts the table is copied in';
+comment on column pgmig.tables.parts_done is 'how many of them are committed';
+comment on column pgmig.tables.bytes is 'size on the source when it was planned, TOAST included';
+comment on column pgmig.tables.bytes_done is 'how much of bytes is done, Parts in flight included';
+comment on column pgmig.tables.planned_rows is 'about how many rows the source held when it was planned; null where its statistics do not say';
+comment on column pgmig.tables.planned_copy_bytes is 'about how many bytes of COPY its rows are, by a sample of them; null where nobody has looked';
+comment on column pgmig.tables.copied_rows is 'rows stored so far';
+comment on column pgmig.tables.copied_bytes is 'bytes of the COPY streams so far';
+comment on column pgmig.tables.started_at is 'when its first Part was taken';
+comment on column pgmig.tables.finished_at is 'when its last Part was committed';
 
 create view pgmig.steps as
 select s.migration,
@@ -162,7 +205,8 @@ select k.migration,
        k.bytes_done,
        k.bytes_total,
        k.copied_rows,
-       case when k.copy_seconds > 0 then (k.bytes_done / k.copy_seconds)::bigint end as copy_bytes_per_second,
+       case when k.phase = 'copy' and k.copy_bytes_per_second is not null then k.copy_bytes_per_second
+            when k.copy_seconds > 0 then (k.bytes_done / k.copy_seconds)::bigint end as copy_bytes_per_second,
        k.steps_done,
        k.steps_total,
        k.steps_failed,
@@ -185,8 +229,10 @@ select k.migration,
        k.applied_rows,
        k.endpos,
        k.apply,
-       case when k.phase = 'copy' and k.bytes_done > 0 and k.copy_seconds > 0
-            then make_interval(secs => (k.copy_seconds * (k.bytes_total - k.bytes_done) / k.bytes_done)::float8)
+       -- What a run that looks no more has said counts for nothing.
+       case when k.phase = 'copy' and k.copy_seen_at > clock_timestamp() - interval '1 minute' and pgmig.is_running(k.migration)
+            then case when k.copy_left is not null
+                      then greatest(interval '0', k.copy_left - (clock_timestamp() - k.copy_seen_at)) end
        end as eta,
        k.last_error,
        k.plugin,
@@ -210,7 +256,8 @@ select k.migration,
        case when pgmig.is_running(k.migration) then k.gives_way end as gives_way,
        k.stop,
        k.way_back,
-       k.is_way_back
+       k.is_way_back,
+       k.retries
   from calc k;
 comment on view pgmig.progress is 'one row a migration: how far it is';
 comment on column pgmig.progress.migration is 'name of the migration';
@@ -221,7 +268,7 @@ comment on column pgmig.progress.tables_total is 'tables that are copied';
 comment on column pgmig.progress.bytes_done is 'how much of bytes_total is copied, Parts in flight included';
 comment on column pgmig.progress.bytes_total is 'size of the tables on the source when planned';
 comment on column pgmig.progress.copied_rows is 'rows stored by the copy, Parts in flight included';
-comment on column pgmig.progress.copy_bytes_per_second is 'mean rate of the copy';
+comment on column pgmig.progress.copy_bytes_per_second is 'bytes of COPY that were stored a second, over the last minute; bytes_total a second once the copy is over';
 comment on column pgmig.progress.steps_done is 'objects made or failed';
 comment on column pgmig.progress.steps_total is 'objects to make';
 comment on column pgmig.progress.steps_failed is 'objects that could not be made; see pgmig.steps';
@@ -237,7 +284,8 @@ comment on column pgmig.progress.applied_transactions is 'source transactions ap
 comment on column pgmig.progress.applied_rows is 'rows written; changes to one row in one Batch count once';
 comment on column pgmig.progress.endpos is 'where to stop; null while open';
 comment on column pgmig.progress.apply is 'the apply switch';
-comment on column pgmig.progress.eta is 'time the copy still takes at its mean rate; null where it cannot be known';
+comment on column pgmig.progress.eta is 'time until every row is copied, at the rate of the last minute; indexes and constraints that are made meanwhile may take longer; null before it can be said, and where no run is alive';
+comment on column pgmig.progress.retries is 'how often the last run has opened a session again, or tried again what the server refused for the moment';
 comment on column pgmig.progress.last_error is 'the last error that stopped the run';
 comment on column pgmig.progress.plugin is 'output plugin of the slot';
 comment on column pgmig.progress.slot_name is 'logical replication slot on the source';

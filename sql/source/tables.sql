@@ -29,6 +29,10 @@ select c.oid,
             then greatest(c.relpages, 0)::bigint
             else coalesce(pg_catalog.pg_relation_size(c.oid), 0) / current_setting('block_size')::bigint
        end as blocks,
+       -- As the planner counts: how dense the rows lay at the last VACUUM or ANALYZE. Before the first one
+       -- the statistics know how many were written.
+       case when c.reltuples > 0 and c.relpages > 0 then c.reltuples::float8 / c.relpages end as rows_per_block,
+       pg_catalog.pg_stat_get_live_tuples(c.oid) as live_rows,
        -- What key ranges are cut by: the leading column of the primary key, or of another unique index
        -- that leaves no row out.
        k.attname::text as split_key,

@@ -12,6 +12,7 @@ mod encodings;
 mod ends;
 mod everything;
 mod failover;
+mod forecast;
 mod giving_way;
 mod load;
 mod loss;

@@ -261,7 +261,8 @@ async fn progress_adds_up() -> Outcome {
         };
         let rows = [
             begin("a"),
-            ";update pgmig.sentinel set phase = 'copy', copy_started_at = now() - interval '100 s', copy_finished_at = now();".into(),
+            ";update pgmig.sentinel set phase = 'copy', copy_started_at = now() - interval '100 s', copy_finished_at = now(),
+               copy_left = '150.4 s', copy_seen_at = now(); select pg_advisory_lock(hashtextextended('pgmig a', 0));".into(),
             part("s", "two parts", 1, 2, 100, "done"),
             part("s", "two parts", 2, 2, 100, "pending"),
             part("s", "whole", 1, 1, 300, "done"),

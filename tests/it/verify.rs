@@ -7,7 +7,8 @@ mod values;
 
 use std::time::Duration;
 
-use harness::Outcome;
+use harness::{Outcome, wait_until};
+use pgmig::target::status;
 
 use crate::cutover::writer::Clients;
 use crate::life::{EXTENSION, Life, PLAIN};
@@ -33,6 +34,13 @@ async fn a_long_comparison_says_how_far_it_is_and_how_long_it_takes() -> Outcome
     // At this rate it takes 13 seconds, table by table: there is a line after ten.
     let rate = life.on_source("select pg_relation_size('pile_1')").await.parse::<u64>()? * TABLES / 13;
     let equal = life.pgmig(&["verify", "--table-jobs", "1", "--max-rate", &rate.to_string()]);
+    // Half way it is half done, for whoever looks from elsewhere.
+    let verified =
+        async || status::verified(&life.target, "default").await.expect("status is read").unwrap_or_default();
+    wait_until(Duration::from_secs(60), "half of it", async || verified().await.running_percent >= Some(50.0)).await;
+    let seen = verified().await;
+    assert!(seen.percent.is_none() && seen.running_percent < Some(80.0), "{seen:?}");
+    assert!(seen.seconds_left.is_some_and(|left| (2.0..9.0).contains(&left)), "{seen:?}");
     let equal = equal.finish(&[]).await.expect_code(0);
     let line = equal.stderr.lines().find(|line| line.starts_with("compared ")).unwrap_or_default();
     let words: Vec<&str> = line.split([' ', ',']).filter(|word| !word.is_empty()).collect();
@@ -41,6 +49,17 @@ async fn a_long_comparison_says_how_far_it_is_and_how_long_it_takes() -> Outcome
     };
     let [read, all, left]: [f64; 3] = [read.parse()?, all.parse()?, left.parse()?];
     assert!(read > all * 0.7 && read <= all && left < 6.0, "{line}");
+    let shown = life.pgmig(&["status", "--json"]).finish(&[]).await.expect_code(0).stdout;
+    let shown: serde_json::Value = serde_json::from_str(&shown)?;
+    let told = &shown["migrations"][0]["verified"];
+    assert_eq!((&told["percent"], &told["differences"]), (&100.0.into(), &0.into()), "{told}");
+    assert!(told["running_percent"].is_null() && told["at"].is_string(), "{told}");
+    // One of the twelve differs.
+    life.on_target("update pile_7 set v = 'y' where id = 7").await;
+    life.pgmig(&["verify"]).finish(&[]).await.expect_code(1);
+    let seen = verified().await;
+    assert_eq!((seen.percent.map(f64::round), seen.differences), (Some(92.0), Some(1)));
+    life.on_target("update pile_7 set v = repeat('x', 500) where id = 7").await;
     life.end(run).await;
     Ok(())
 }

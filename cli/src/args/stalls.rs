@@ -15,8 +15,8 @@ pub struct StallsArgs {
     #[arg(long, env = "PGMIG_SOURCE", hide_env_values = true, value_name = "URI", help_heading = "Databases")]
     pub source: Option<String>,
 
-    /// How long both servers are watched, five times a second
-    #[arg(long = "for", value_name = "TIME", default_value = "2s", value_parser = duration, help_heading = "How")]
+    /// How long both servers are watched, five times a second; what they write meanwhile is measured
+    #[arg(long = "for", alias = "sample-secs", value_name = "TIME", default_value = "2s", value_parser = duration, help_heading = "How")]
     pub during: Duration,
 
     /// Print one JSON object

@@ -36,6 +36,7 @@ pub async fn stalls(args: StallsArgs) -> Result<Exit> {
                 "source": watched.source,
                 "slot": watched.health,
                 "still": watched.still,
+                "growth": { "target": watched.growth, "source": watched.source_growth },
                 "progress": watched.after,
             });
             format!("{object}\n")

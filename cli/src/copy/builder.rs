@@ -187,6 +187,7 @@ impl Builder {
                 }
                 Err(err) => return Err(err),
             }
+            self.shared.patience.tried_again();
             tokio::time::sleep(WAIT).await;
         }
         Ok(())

@@ -21,7 +21,7 @@ use crate::source::dump::{Entry, Tools};
 use crate::source::dump_ranges::{Dumped, Dumps};
 use crate::source::inventory::class;
 use crate::source::snapshot::SnapshotHolder;
-use crate::source::{extensions, large_objects, roles, subscriptions};
+use crate::source::{extensions, large_objects, roles, sample, subscriptions};
 use crate::target::queue::{Part, Step};
 
 /// What the plan depends on beside the source.
@@ -127,6 +127,7 @@ pub async fn draft(holder: &SnapshotHolder, asked: &Asked<'_>, file: &Path) -> R
         binary: asked.target_version.is_none_or(|target| version / 10_000 == target / 10_000),
     };
     let mut selected = selection::select(client, asked.filters, asked.follow, asked.cut.sizes).await?;
+    sample::measure(client, &mut selected.tables).await;
     let mut all: Vec<Part> = Vec::new();
     let (mut one_moment, mut kept_whole) = (Vec::new(), Vec::new());
     for table in &selected.tables {

@@ -55,6 +55,8 @@ pub async fn plan(client: &Client, asked: &Asked<'_>, selection: &mut Selection)
                 columns: table.columns,
                 binary: false,
                 bytes: table.bytes as i64,
+                rows: None,
+                copy_bytes: None,
             });
         }
     }

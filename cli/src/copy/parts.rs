@@ -59,6 +59,8 @@ pub fn large_objects(ranges: Vec<Option<String>>, bytes: i64) -> Vec<Part> {
             columns: Vec::new(),
             binary: true,
             bytes: bytes / count as i64,
+            rows: None,
+            copy_bytes: None,
         })
         .collect()
 }
@@ -98,6 +100,8 @@ pub fn parts(table: &Table, cut: Cut, keys: &[String]) -> Vec<Part> {
                 columns: table.columns.clone(),
                 binary: cut.binary && table.binary_safe && !table.columns.is_empty(),
                 bytes: (table.bytes * (number + 1) / count - table.bytes * number / count) as i64,
+                rows: table.rows.map(|rows| (rows / count) as i64),
+                copy_bytes: table.copy_bytes.map(|bytes| (bytes / count) as i64),
             }
         })
         .collect()
@@ -114,6 +118,8 @@ mod tests {
             name: TableName::new("public", "t"),
             bytes,
             blocks,
+            rows: Some(70),
+            copy_bytes: None,
             columns: vec!["id".into()],
             binary_safe: true,
             identified: true,

@@ -392,6 +392,7 @@ impl Worker {
             let wait = WAITS.get(self.failures).filter(|_| err.passing());
             let Some(wait) = wait else { return Err(explained(err)) };
             self.failures += 1;
+            self.shared.patience.tried_again();
             self.tell(&err, taken, *wait).await;
             tokio::time::sleep(*wait).await;
         }

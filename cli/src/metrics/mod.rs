@@ -13,12 +13,15 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
 use crate::model::Phase;
+use crate::model::status::TableLeft;
 use crate::report::tally::Tally;
 use crate::report::{Display, Event};
 pub use listen::Listener;
 
 type Number = Gauge<f64, AtomicU64>;
 type Labelled = Family<[(&'static str, String); 1], Number>;
+/// Of a table that is being copied.
+type OfTable = (&'static str, &'static str, fn(&TableLeft) -> f64);
 /// NaN while it is not known.
 type Read = fn(&Tally) -> f64;
 /// Name, what it says, and how it is read.
@@ -33,10 +36,8 @@ const FIGURES: &[Figure] = &[
     ("copy_bytes", "Size on the source of what is copied, when planned", |t| t.bytes as f64),
     ("copy_done_bytes", "How much of pgmig_copy_bytes is copied, Parts in flight included", |t| t.bytes_now() as f64),
     ("copy_rows", "Rows stored by this run of the copy", |t| t.rows as f64),
-    ("copy_rate_bytes", "Mean rate of this run's copy, bytes a second", |t| known(t.rate().map(|(rate, _)| rate))),
-    ("copy_left_seconds", "Time the copy still takes at its mean rate", |t| {
-        known(t.rate().map(|(_, left)| left.as_secs_f64()))
-    }),
+    ("copy_rate_bytes", "Bytes of COPY that were stored a second, over the last minute", |t| known(t.rate)),
+    ("copy_left_seconds", "Time until every row is copied", |t| known(t.left().map(|left| left.as_secs_f64()))),
     ("copy_parts_in_flight", "Parts that are being copied", |t| t.in_flight.len() as f64),
     ("copy_parts_standing", "Parts of which no byte has moved for longer than --stalled-after", |t| {
         t.standing() as f64
@@ -82,6 +83,33 @@ const FIGURES: &[Figure] = &[
     ("slot_in_danger", "1 where half of --wal-budget, or three quarters of what the source allows, is kept", |t| {
         known(t.slot.as_ref().map(|slot| f64::from(u8::from(slot.in_danger()))))
     }),
+    ("source_oldest_xmin_age", "Transactions since the oldest that vacuum of the source has to reckon with", |t| {
+        known(t.slot.as_ref().and_then(|slot| slot.oldest_xmin_age).map(|age| age as f64))
+    }),
+    ("retries", "Sessions opened again, and what was tried again, by this run", |t| t.retries as f64),
+    ("verified_percent", "Tables that the last comparison of rows found equal, of all, in percent", |t| {
+        known(t.verified)
+    }),
+    ("catch_up_seconds", "Time until nothing waits to be applied, at the rates of the last minute", |t| {
+        known(t.stream.catch_up_seconds)
+    }),
+    ("replay_rate_bytes", "WAL of the source that is applied a second, over the last minute", |t| {
+        known_bytes(t.stream.replay_bytes_per_second)
+    }),
+    ("source_rate_bytes", "WAL that the source writes a second, over the last minute", |t| {
+        known_bytes(t.stream.source_bytes_per_second)
+    }),
+];
+
+const OF_TABLES: [OfTable; 6] = [
+    ("table_bytes", "Size on the source of a table that is being copied, when planned", |t| t.bytes as f64),
+    ("table_done_bytes", "How much of pgmig_table_bytes is copied", |t| t.bytes_done as f64),
+    ("table_rows", "Rows of a table that is being copied, so far", |t| t.rows as f64),
+    ("table_parts_left", "Parts of a table that is being copied which are not committed", |t| {
+        (t.parts - t.parts_done) as f64
+    }),
+    ("table_rate_bytes", "Bytes of COPY of a table that are stored a second", |t| known(t.bytes_per_second)),
+    ("table_left_seconds", "Time until a table that is being copied is whole", |t| known(t.seconds_left)),
 ];
 
 fn known(figure: Option<f64>) -> f64 {
@@ -101,6 +129,7 @@ pub struct Metrics {
     figures: Vec<(Number, Read)>,
     phase: Labelled,
     slot_status: Labelled,
+    tables: Vec<Labelled>,
     warnings: Counter,
     errors: Counter,
 }
@@ -120,11 +149,15 @@ impl Metrics {
             figures,
             phase: Labelled::default(),
             slot_status: Labelled::default(),
+            tables: OF_TABLES.iter().map(|_| Labelled::default()).collect(),
             warnings: Counter::default(),
             errors: Counter::default(),
         };
         registry.register("phase", "1 for the phase the migration is in, 0 for the others", metrics.phase.clone());
         registry.register("slot_status", "1 for the slot's wal_status, 0 for the others", metrics.slot_status.clone());
+        for ((name, help, _), family) in OF_TABLES.iter().zip(&metrics.tables) {
+            registry.register(*name, *help, family.clone());
+        }
         registry.register("warnings", "Warnings of this run", metrics.warnings.clone());
         registry.register("errors", "Errors that ended this run", metrics.errors.clone());
         let started = Number::default();
@@ -139,6 +172,12 @@ impl Metrics {
     fn set(&self, tally: &Tally) {
         for (gauge, read) in &self.figures {
             gauge.set(read(tally));
+        }
+        for ((_, _, read), family) in OF_TABLES.iter().zip(&self.tables) {
+            family.clear();
+            for table in &tally.tables_left {
+                family.get_or_create(&[("table", table.table.clone())]).set(read(table));
+            }
         }
         for phase in Phase::ALL {
             let is = tally.phase == Some(phase);

@@ -5,6 +5,7 @@ pub mod column;
 pub mod difference;
 pub mod finding;
 pub mod fix;
+pub mod forecast;
 pub mod history;
 pub mod key;
 pub mod latency;

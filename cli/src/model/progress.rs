@@ -54,6 +54,9 @@ pub struct Progress {
     pub is_way_back: bool,
     pub started_at: jiff::Timestamp,
     pub done_at: Option<jiff::Timestamp>,
+    /// Of the last run: sessions that were opened again, and what was tried again.
+    #[serde(default)]
+    pub retries: i64,
 }
 
 #[cfg(test)]

@@ -182,6 +182,10 @@ impl Seen {
 /// All that was seen.
 #[derive(Debug, Clone)]
 pub struct Watched {
+    /// What the target wrote meanwhile.
+    pub growth: Option<Growth>,
+    /// And the source.
+    pub source_growth: Option<Growth>,
     pub before: Progress,
     pub after: Progress,
     pub seconds: f64,
@@ -193,6 +197,16 @@ pub struct Watched {
     pub copying: Vec<String>,
     /// Parts in hand of which no byte moved while they were watched.
     pub still: Vec<String>,
+}
+
+/// How much a server wrote while it was watched: of WAL in the whole server, and by how much the database grew.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Growth {
+    pub seconds: f64,
+    pub wal_bytes_per_second: Option<f64>,
+    pub database_bytes: i64,
+    /// Less than nothing where it shrank.
+    pub database_bytes_per_second: Option<f64>,
 }
 
 /// What a migration waits for.

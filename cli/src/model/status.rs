@@ -3,7 +3,8 @@
 
 use serde::Serialize;
 
-use super::Progress;
+use super::forecast::{Forecast, Left};
+use super::{Lsn, Progress};
 
 /// A migration as it is at one moment.
 #[derive(Debug, Clone, Serialize)]
@@ -12,12 +13,17 @@ pub struct Status {
     pub progress: Progress,
     /// Whether less waits than `--caught-up-at` says; null where nothing is followed.
     pub caught_up: Option<bool>,
+    /// Tables that are not copied yet, those in flight first, then the largest.
+    pub tables: Vec<TableLeft>,
+    /// Parts in flight.
     pub copying: Vec<Copying>,
     pub building: Vec<Building>,
     pub stages: Vec<Stage>,
     /// The last ones of what could not be made.
     pub failed: Vec<FailedStep>,
     pub activity: Vec<Activity>,
+    /// What `pgmig verify` has found, and how far it is; null where both sides were never compared.
+    pub verified: Option<Verified>,
     /// Null without `--source`, or where it does not answer.
     pub source: Option<SourceHealth>,
     /// Since a run last did anything; null while one lives, and where there is no slot to keep WAL for it.
@@ -40,24 +46,80 @@ impl Status {
     }
 }
 
+/// What the last comparison of rows came to, and one that runs.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Verified {
+    /// When the last one ended, and where both sides stood.
+    pub at: Option<jiff::Timestamp>,
+    pub lsn: Option<Lsn>,
+    /// Tables that it found equal, of all that are moved.
+    pub percent: Option<f64>,
+    pub differences: Option<i64>,
+    /// Of one that runs now.
+    pub running_percent: Option<f64>,
+    pub seconds_left: Option<f64>,
+}
+
+/// A table that is not copied yet. Rates are in bytes of COPY, which the limits count too.
+#[derive(Debug, Clone, Serialize)]
+pub struct TableLeft {
+    pub table: String,
+    pub parts: i64,
+    pub parts_done: i64,
+    /// Size on the source when it was planned, and how much of it is done.
+    pub bytes: i64,
+    pub bytes_done: i64,
+    pub planned_rows: Option<i64>,
+    pub rows: i64,
+    pub bytes_per_second: Option<f64>,
+    pub seconds_left: Option<f64>,
+}
+
 /// A Part that is being copied.
 #[derive(Debug, Clone, Serialize)]
 pub struct Copying {
+    pub part_id: i64,
     pub table: String,
     pub part_number: i32,
-    pub parts: i32,
+    pub parts: i64,
     pub bytes: i64,
     pub bytes_done: i64,
+    pub rows: i64,
     pub seconds: f64,
+    pub bytes_per_second: Option<f64>,
+    pub seconds_left: Option<f64>,
 }
 
-impl Copying {
-    pub fn bytes_per_second(&self) -> Option<f64> {
-        (self.seconds > 0.5 && self.bytes_done > 0).then(|| self.bytes_done as f64 / self.seconds)
+/// The tables that are left, and the Parts in flight, the largest first.
+pub fn copying(left: &Left, forecast: Option<&Forecast>) -> (Vec<TableLeft>, Vec<Copying>) {
+    let (mut tables, mut parts) = (Vec::new(), Vec::new());
+    for (at, table) in left.tables.iter().enumerate() {
+        tables.push(TableLeft {
+            table: table.table.clone(),
+            parts: table.parts,
+            parts_done: table.parts_done,
+            bytes: table.bytes,
+            bytes_done: table.bytes_done(),
+            planned_rows: table.planned_rows,
+            rows: table.rows(),
+            bytes_per_second: table.bytes_per_second(),
+            seconds_left: forecast.map(|forecast| forecast.tables[at]),
+        });
+        parts.extend(table.in_flight.iter().enumerate().map(|(number, part)| Copying {
+            part_id: part.part_id,
+            table: table.table.clone(),
+            part_number: part.part_number,
+            parts: table.parts,
+            bytes: part.bytes,
+            bytes_done: part.bytes_done,
+            rows: part.rows,
+            seconds: part.seconds,
+            bytes_per_second: part.bytes_per_second(),
+            seconds_left: forecast.map(|forecast| forecast.parts[at][number]),
+        }));
     }
-    pub fn seconds_left(&self) -> Option<f64> {
-        self.bytes_per_second().map(|rate| (self.bytes - self.bytes_done).max(0) as f64 / rate)
-    }
+    parts.sort_by_key(|part| (std::cmp::Reverse(part.bytes), part.part_id));
+    (tables, parts)
 }
 
 /// A step that is being made.
@@ -108,6 +170,8 @@ pub struct SourceHealth {
     /// WAL that can still be written before the slot is in danger; null without a limit.
     pub safe_bytes: Option<i64>,
     pub oldest_snapshot: Option<OldestSnapshot>,
+    /// How many transactions ago the oldest began that vacuum still has to reckon with.
+    pub oldest_xmin_age: Option<i64>,
 }
 
 #[derive(Debug, Clone, Serialize)]

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
+use super::plain::catch_up;
 use super::tally::Tally;
 use super::{Display, Event, plain, units};
 use crate::model::Phase;
@@ -57,7 +58,7 @@ impl Bars {
         };
         total.set_length(tally.bytes.max(1));
         total.set_position(if tally.bytes == 0 { 1 } else { tally.bytes_now() });
-        let rate = tally.rate().map_or(String::new(), |(rate, left)| {
+        let rate = tally.pace().map_or(String::new(), |(rate, left)| {
             format!("   {}/s   {} left", units::bytes(rate as u64), units::duration(left))
         });
         total.set_message(format!(
@@ -83,7 +84,7 @@ impl Bars {
                 self.parts.insert(*id, bar);
             }
             let bar = &self.parts[id];
-            bar.set_position(part.copied.min(part.bytes));
+            bar.set_position(part.bytes_now());
             bar.set_message(format!("{}   {}", part.name, units::bytes(part.copied)));
         }
         if tally.building.is_empty() {
@@ -109,9 +110,10 @@ impl Bars {
         if let Some(bar) = &self.stream {
             let at = &tally.stream;
             bar.set_message(format!(
-                "replay {}   lag {}   {} transactions, {} rows applied{}",
-                at.replay_lsn,
+                "replay {}   lag {}{}   {} transactions, {} rows applied{}",
+                units::position(at.replay_lsn),
                 units::bytes(at.lag_bytes),
+                catch_up(tally).map_or(String::new(), |left| format!(", {left} to catch up")),
                 units::count(at.transactions),
                 units::count(at.rows),
                 at.endpos.map_or(String::new(), |endpos| format!("   endpos {endpos}"))

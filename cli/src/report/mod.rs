@@ -24,6 +24,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use crate::model::stall::Cause;
+use crate::model::status::{Copying, TableLeft};
 use crate::model::{Lsn, Phase};
 use tally::Tally;
 
@@ -52,6 +53,21 @@ pub enum Event {
     PartProgress {
         id: i64,
         bytes: u64,
+    },
+    /// How fast the copy is and how long it still takes, every second or so; None before that can be said.
+    /// The processes that help it are in it.
+    Copying {
+        bytes_done: u64,
+        bytes_per_second: Option<f64>,
+        seconds_left: Option<f64>,
+        /// Those in flight.
+        tables: Vec<TableLeft>,
+        parts: Vec<Copying>,
+    },
+    /// A session was opened again, or tried again what the server refused for the moment.
+    Retried {
+        /// Of this run so far.
+        retries: u64,
     },
     /// No byte of it has moved for a while.
     PartStands {
@@ -84,6 +100,10 @@ pub enum Event {
         message: String,
     },
     Stream(Stream),
+    /// What the last comparison of rows came to.
+    Verified {
+        percent: f64,
+    },
     /// What the source says of the slot, every second.
     Slot(Slot),
     /// How the source bears the copy, every second while that is watched.
@@ -118,6 +138,11 @@ pub struct Stream {
     pub transactions: u64,
     pub rows: u64,
     pub endpos: Option<Lsn>,
+    /// WAL a second, over the last minute.
+    pub replay_bytes_per_second: Option<u64>,
+    pub source_bytes_per_second: Option<u64>,
+    /// Until nothing waits, at these rates; None where nothing waits, or where the source is the faster one.
+    pub catch_up_seconds: Option<f64>,
 }
 
 /// How the source bears the migration. Sizes in bytes.
@@ -131,6 +156,8 @@ pub struct Slot {
     pub safe_bytes: Option<u64>,
     /// `--wal-budget`.
     pub budget_bytes: Option<u64>,
+    /// How many transactions ago the oldest began that vacuum of the source still has to reckon with.
+    pub oldest_xmin_age: Option<i64>,
 }
 
 /// What the copy does to the source, and what it keeps to for that. None where it is not watched, or not known.

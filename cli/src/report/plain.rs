@@ -85,12 +85,18 @@ pub fn line(event: &Event, tally: &Tally) -> Option<String> {
     }
 }
 
+/// How long apply needs until nothing waits, where that is worth a word.
+pub fn catch_up(tally: &Tally) -> Option<String> {
+    let seconds = tally.stream.catch_up_seconds.filter(|seconds| *seconds >= 1.0)?;
+    Some(units::duration(Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)))
+}
+
 /// One line that says how far the run is; None before there is anything to say.
 pub fn state(tally: &Tally) -> Option<String> {
     let phase = tally.phase?;
     match phase {
         Phase::Copy | Phase::Indexes => {
-            let rate = tally.rate().filter(|_| phase == Phase::Copy).map_or(String::new(), |(rate, left)| {
+            let rate = tally.pace().filter(|_| phase == Phase::Copy).map_or(String::new(), |(rate, left)| {
                 format!(", {}/s, {} left", units::bytes(rate as u64), units::duration(left))
             });
             let gives_way = tally.load.gives_way.as_ref().map_or(String::new(), |why| format!("; gives way: {why}"));
@@ -105,9 +111,10 @@ pub fn state(tally: &Tally) -> Option<String> {
             ))
         }
         Phase::Catchup | Phase::Follow | Phase::Cutover => Some(format!(
-            "{phase}: replay {}, lag {}, {} transactions and {} rows applied{}",
-            tally.stream.replay_lsn,
+            "{phase}: replay {}, lag {}{}, {} transactions and {} rows applied{}",
+            units::position(tally.stream.replay_lsn),
             units::bytes(tally.stream.lag_bytes),
+            catch_up(tally).map_or(String::new(), |left| format!(" ({left} to catch up)")),
             units::count(tally.stream.transactions),
             units::count(tally.stream.rows),
             tally.stream.endpos.map_or(String::new(), |endpos| format!(", endpos {endpos}"))

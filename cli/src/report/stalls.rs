@@ -48,6 +48,17 @@ pub fn text(watched: &Watched, found: &Diagnosis) -> String {
             ));
         }
     }
+    for (side, growth) in [("target", watched.growth), ("source", watched.source_growth)] {
+        let Some(growth) = growth else { continue };
+        let rate = |rate: f64| format!("{}/s", units::bytes(rate.abs() as u64));
+        let wal = growth.wal_bytes_per_second.map_or("?".into(), rate);
+        let change = growth.database_bytes_per_second.map_or("?".into(), |by| {
+            let sign = if by < 0.0 { '-' } else { '+' };
+            format!("{sign}{}", rate(by))
+        });
+        let size = units::bytes(growth.database_bytes.max(0) as u64);
+        text.push_str(&format!("writes   {side}: {wal} of WAL; the database has {size}, {change}\n"));
+    }
     if !watched.still.is_empty() {
         text.push_str(&format!("still    no byte in {} of {}\n", seconds(watched.seconds), watched.still.join(", ")));
     }
@@ -116,7 +127,7 @@ fn next(found: &Diagnosis) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::stall::{Blocked, Cause, Holder, Mend, Vacuum};
+    use crate::model::stall::{Blocked, Cause, Growth, Holder, Mend, Vacuum};
     use crate::model::status::SourceHealth;
     use crate::model::{Place, Progress};
 
@@ -168,8 +179,17 @@ mod tests {
             retained_bytes: Some(1 << 30),
             safe_bytes: None,
             oldest_snapshot: None,
+            oldest_xmin_age: None,
+        };
+        let growth = |by: f64| Growth {
+            seconds: 2.0,
+            wal_bytes_per_second: Some(3.0 * 1_048_576.0),
+            database_bytes: 5 << 30,
+            database_bytes_per_second: Some(by),
         };
         let watched = Watched {
+            growth: Some(growth(2.5 * 1_048_576.0)),
+            source_growth: Some(growth(-8192.0)),
             before: Progress::sample("copy"),
             after: Progress::sample("copy"),
             seconds: 2.0,
@@ -192,6 +212,8 @@ holder   target: prepared transaction 'left over' for 1 min 15 s
 vacuum   target: autovacuum of public.big, scanning heap, 50 % read, for 1 h 01 min (pid 9), to prevent wraparound
 waits    target copy    2 sessions: 75 % Lock: relation, 25 % running
 waits    source stream  2 sessions: 75 % Activity: WalSenderMain, 25 % running
+writes   target: 3.0 MiB/s of WAL; the database has 5.0 GiB, +2.5 MiB/s
+writes   source: 3.0 MiB/s of WAL; the database has 5.0 GiB, -8.0 KiB/s
 still    no byte in 2.0 s of public.t, public.big 3/7
 source   slot reserved, keeps 1.0 GiB of WAL, no limit
 next     run what mends it if you may, then `pgmig stalls` again

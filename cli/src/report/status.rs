@@ -23,14 +23,16 @@ pub fn table(status: &Status) -> String {
         _ => "-".into(),
     };
     let copy = match (p.phase.as_str(), p.copy_bytes_per_second) {
-        ("copy", Some(rate)) => format!("{} of {}, {}/s", bytes(p.bytes_done), bytes(p.bytes_total), bytes(rate)),
+        ("copy", Some(rate)) => {
+            let left = p.eta_seconds.map_or(String::new(), |eta| format!(", {} left", seconds(eta)));
+            format!("{} of {}, {}/s{left}", bytes(p.bytes_done), bytes(p.bytes_total), bytes(rate))
+        }
         _ => format!("{} of {}", bytes(p.bytes_done), bytes(p.bytes_total)),
     };
-    let eta = p.eta_seconds.map_or("-".into(), seconds);
     let rows: [[String; 4]; 6] = [
         ["phase".into(), phase, "lag".into(), lag],
         ["tables".into(), format!("{} of {}", p.tables_done, p.tables_total), "copy".into(), copy],
-        ["objects".into(), format!("{} of {}", p.steps_done, p.steps_total), "left".into(), eta],
+        ["objects".into(), format!("{} of {}", p.steps_done, p.steps_total), "retries".into(), p.retries.to_string()],
         ["write".into(), lsn(p.write_lsn), "source".into(), lsn(p.source_lsn)],
         ["replay".into(), lsn(p.replay_lsn), "endpos".into(), p.endpos.map_or("open".into(), |l| l.to_string())],
         [
@@ -55,12 +57,13 @@ pub fn table(status: &Status) -> String {
             bytes(source)
         ));
     }
+    text.extend(verified(status).map(|verified| format!("verified {verified}\n")));
     if status.caught_up == Some(true) && p.phase == "follow" {
         text.push_str("caught up\n");
     }
     for part in &status.copying {
-        let rate = part.bytes_per_second().map_or("-".into(), |rate| format!("{}/s", bytes(rate as i64)));
-        let left = part.seconds_left().map_or("-".into(), seconds);
+        let rate = part.bytes_per_second.map_or("-".into(), |rate| format!("{}/s", bytes(rate as i64)));
+        let left = part.seconds_left.map_or("-".into(), seconds);
         let which =
             if part.parts > 1 { format!(", part {} of {}", part.part_number, part.parts) } else { String::new() };
         text.push_str(&format!(
@@ -137,6 +140,23 @@ pub fn state(p: &Progress) -> (Health, &'static str) {
     }
 }
 
+/// What the last comparison came to, and how far one is that runs.
+pub fn verified(status: &Status) -> Option<String> {
+    let found = status.verified.as_ref()?;
+    if let Some(percent) = found.running_percent {
+        let left = found.seconds_left.and_then(|left| Duration::try_from_secs_f64(left).ok());
+        let left = left.map_or(String::new(), |left| format!(", {} left", units::duration(left)));
+        return Some(format!("{percent:.0} % compared{left}"));
+    }
+    let differ = match found.differences? {
+        0 => "nothing differs".to_string(),
+        1 => "1 difference: `pgmig verify`".to_string(),
+        count => format!("{count} differences: `pgmig verify`"),
+    };
+    let at = found.at?.strftime("%Y-%m-%d %H:%M:%S UTC");
+    Some(format!("{:.0} % of the tables are equal, {differ} ({at})", found.percent?))
+}
+
 /// What people allow the copy to ask of the source, if that is less than all.
 pub fn limits(p: &Progress) -> Option<String> {
     let rate = p.max_rate.map(|rate| format!("at most {}/s", units::bytes(rate.max(0) as u64)));
@@ -170,7 +190,10 @@ pub fn source_lines(source: &SourceHealth, p: &Progress) -> Vec<(bool, String)> 
     if let Some(oldest) = &source.oldest_snapshot {
         let age = units::duration(Duration::try_from_secs_f64(oldest.seconds.max(0.0)).unwrap_or_default());
         let who = if oldest.application.is_empty() { String::new() } else { format!(", {}", oldest.application) };
-        lines.push((false, format!("source: oldest snapshot {age} (pid {}{who})", oldest.pid)));
+        let behind = source
+            .oldest_xmin_age
+            .map_or(String::new(), |age| format!(", {} transactions back", units::count(age.max(0) as u64)));
+        lines.push((false, format!("source: oldest snapshot {age}{behind} (pid {}{who})", oldest.pid)));
     }
     lines
 }
@@ -206,7 +229,7 @@ pub fn next(p: &Progress) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::status::OldestSnapshot;
+    use crate::model::status::{OldestSnapshot, Verified};
 
     #[test]
     fn a_following_migration_says_where_it_is_and_what_comes_next() {
@@ -254,41 +277,60 @@ mod tests {
             is_way_back: false,
             started_at: jiff::Timestamp::UNIX_EPOCH,
             done_at: None,
+            retries: 2,
         };
         let expected = "\
 migration `default`
 phase    follow                 lag     1.2 MiB, 0.4 s
 tables   38 of 38               copy    214.0 GiB of 214.0 GiB
-objects  70 of 71               left    -
+objects  70 of 71               retries 2
 write    0/5A3C1D8              source  0/5A3C1D8
 replay   0/5A28F10              endpos  open
 applied  1,234,567 rows         spool   2.0 KiB
 stream   2.0 MiB/s applied, 1.0 MiB/s written on the source, 1.2 s to catch up
+verified 97 % of the tables are equal, 1 difference: `pgmig verify` (1970-01-01 00:00:00 UTC)
 caught up
 source   slot extended, keeps 3.0 GiB of WAL, 1.0 GiB more are safe
-source   oldest snapshot 3 min 05 s (pid 7, psql)
+source   oldest snapshot 3 min 05 s, 12,345 transactions back (pid 7, psql)
 conflict 3 changes were passed over: select * from pgmig.conflicts
 next     stop writes on the source, then `pgmig set-endpos --current`
 ";
         let status = Status {
             progress,
             caught_up: Some(true),
+            tables: Vec::new(),
             copying: Vec::new(),
             building: Vec::new(),
             stages: Vec::new(),
             failed: Vec::new(),
             activity: Vec::new(),
+            verified: Some(Verified {
+                at: Some(jiff::Timestamp::UNIX_EPOCH),
+                percent: Some(97.3),
+                differences: Some(1),
+                ..Verified::default()
+            }),
             source: Some(SourceHealth {
                 wal_status: Some("extended".into()),
                 active: true,
                 retained_bytes: Some(3 << 30),
                 safe_bytes: Some(1 << 30),
                 oldest_snapshot: Some(OldestSnapshot { pid: 7, application: "psql".into(), seconds: 185.0 }),
+                oldest_xmin_age: Some(12345),
             }),
             unused_seconds: None,
             abandoned: false,
         };
         assert_eq!(table(&status), expected);
+
+        let mut status = status;
+        status.progress.phase = "copy".into();
+        status.progress.eta_seconds = Some(185.0);
+        status.verified =
+            Some(Verified { running_percent: Some(43.0), seconds_left: Some(12.0), ..Verified::default() });
+        let text = table(&status);
+        assert!(text.contains("copy    214.0 GiB of 214.0 GiB, 1.0 MiB/s, 3 min 05 s left\n"), "{text}");
+        assert!(text.contains("verified 43 % compared, 12 s left\n"), "{text}");
 
         let mut left = Status { unused_seconds: Some(90_000.0), ..status };
         assert!(!left.is_abandoned(60.0), "somebody reads the slot");

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::{Event, Load, Slot, Stream};
 use crate::model::Phase;
+use crate::model::status::TableLeft;
 
 /// A Part that is being copied.
 #[derive(Debug, Clone)]
@@ -14,9 +15,18 @@ pub struct InFlight {
     pub bytes: u64,
     /// Bytes of the COPY stream so far.
     pub copied: u64,
+    /// How much of the planned size one of them stands for.
+    scale: f64,
     pub since: Instant,
     /// No byte has moved for longer than it should.
     pub stands: bool,
+}
+
+impl InFlight {
+    /// How much of its planned size is copied.
+    pub fn bytes_now(&self) -> u64 {
+        ((self.copied as f64 * self.scale) as u64).min(self.bytes)
+    }
 }
 
 #[derive(Debug, Default)]
@@ -41,8 +51,17 @@ pub struct Tally {
     pub copy_since: Option<Instant>,
     /// How long this run's part of the copy took.
     pub copy_took: Option<Duration>,
-    /// What was done before this run: no part of its rate.
-    bytes_before: u64,
+    /// Tables in flight.
+    pub tables_left: Vec<TableLeft>,
+    pub retries: u64,
+    /// Tables that the last comparison of rows found equal, of all, in percent.
+    pub verified: Option<f64>,
+    /// Bytes of COPY a second.
+    pub rate: Option<f64>,
+    /// How long the copy still took, and when that was said.
+    left: Option<(f64, Instant)>,
+    /// Of `bytes`, with what other processes have copied.
+    bytes_told: u64,
 }
 
 impl Tally {
@@ -55,15 +74,16 @@ impl Tally {
                     Phase::Indexes => self.copy_took = self.copy_since.map(|since| since.elapsed()),
                     _ => {}
                 }
+                (self.rate, self.left, self.tables_left) = (None, None, Vec::new());
             }
             Event::Planned { tables, parts, parts_done, bytes, bytes_done, steps } => {
                 (self.tables, self.parts, self.parts_done) = (*tables, *parts, *parts_done);
-                (self.bytes, self.bytes_done, self.bytes_before) = (*bytes, *bytes_done, *bytes_done);
+                (self.bytes, self.bytes_done, self.bytes_told) = (*bytes, *bytes_done, 0);
                 self.steps = *steps;
             }
             Event::PartStarted { id, name, bytes } => {
-                let part =
-                    InFlight { name: name.clone(), bytes: *bytes, copied: 0, since: Instant::now(), stands: false };
+                let (name, since) = (name.clone(), Instant::now());
+                let part = InFlight { name, bytes: *bytes, copied: 0, scale: 1.0, since, stands: false };
                 self.in_flight.insert(*id, part);
             }
             Event::PartProgress { id, bytes } => {
@@ -71,6 +91,19 @@ impl Tally {
                     (part.copied, part.stands) = (*bytes, false);
                 }
             }
+            Event::Copying { bytes_done, bytes_per_second, seconds_left, tables, parts } => {
+                (self.bytes_told, self.rate) = (*bytes_done, *bytes_per_second);
+                self.left = seconds_left.map(|left| (left, Instant::now()));
+                self.tables_left.clone_from(tables);
+                for told in parts {
+                    let part = self.in_flight.get_mut(&told.part_id);
+                    if let Some(part) = part.filter(|part| part.copied > 0 && told.bytes_done > 0) {
+                        part.scale = told.bytes_done as f64 / part.copied as f64;
+                    }
+                }
+            }
+            Event::Verified { percent } => self.verified = Some(*percent),
+            Event::Retried { retries } => self.retries = *retries,
             Event::PartStands { id, .. } => {
                 self.warnings += 1;
                 if let Some(part) = self.in_flight.get_mut(id) {
@@ -101,7 +134,8 @@ impl Tally {
 
     /// Bytes of `self.bytes` that are copied, Parts in flight included.
     pub fn bytes_now(&self) -> u64 {
-        self.bytes_done + self.in_flight.values().map(|part| part.copied.min(part.bytes)).sum::<u64>()
+        let ours = self.bytes_done + self.in_flight.values().map(InFlight::bytes_now).sum::<u64>();
+        ours.max(self.bytes_told).min(self.bytes)
     }
 
     /// Parts of which no byte has moved for longer than it should.
@@ -109,12 +143,15 @@ impl Tally {
         self.in_flight.values().filter(|part| part.stands).count()
     }
 
-    /// Mean rate of this run's copy, in bytes a second, and what it still takes at that rate.
-    pub fn rate(&self) -> Option<(f64, Duration)> {
-        let seconds = self.copy_took.or(self.copy_since.map(|since| since.elapsed()))?.as_secs_f64();
-        let done = self.bytes_now();
-        let rate = done.saturating_sub(self.bytes_before) as f64 / seconds;
-        let left = self.bytes.saturating_sub(done) as f64 / rate;
-        (seconds > 0.5 && rate > 0.0 && left.is_finite()).then(|| (rate, Duration::from_secs_f64(left.min(1e9))))
+    /// How long the copy of rows still takes, once that can be said.
+    pub fn left(&self) -> Option<Duration> {
+        let (seconds, at) = self.left?;
+        let left = Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX);
+        Some(left.saturating_sub(at.elapsed()))
+    }
+
+    /// Both, as people read them.
+    pub fn pace(&self) -> Option<(f64, Duration)> {
+        self.rate.zip(self.left())
     }
 }

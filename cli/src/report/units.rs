@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::model::Lsn;
+
 /// `1.2 MiB`, `640 B`.
 pub fn bytes(bytes: u64) -> String {
     const UNITS: [&str; 6] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
@@ -46,6 +48,11 @@ pub fn milliseconds(duration: Duration) -> String {
         ms if ms < 100.0 => format!("{ms:.1} ms"),
         ms => format!("{ms:.0} ms"),
     }
+}
+
+/// A position, or `-` where there is none yet.
+pub fn position(lsn: Lsn) -> String {
+    if lsn == Lsn::ZERO { "-".into() } else { lsn.to_string() }
 }
 
 /// A time as it is typed: `500ms`, `5s`, `2min`; a number alone is seconds. None if it is none.

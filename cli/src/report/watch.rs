@@ -150,7 +150,7 @@ impl Screen<'_> {
                 text.push_str(&format!("   {}/s", bytes(rate)));
             }
             if let Some(eta) = p.eta_seconds {
-                text.push_str(&format!("   {} left", seconds(eta)));
+                text.push_str(&format!("   all rows in {}", seconds(eta)));
             }
         }
         let done = p.bytes_total > 0 && p.bytes_done >= p.bytes_total;
@@ -164,8 +164,8 @@ impl Screen<'_> {
         let longest = self.status.copying.iter().map(|part| part.table.chars().count()).max().unwrap_or(0).min(40);
         for part in &self.status.copying {
             let share = self::share(part.bytes_done, part.bytes);
-            let rate = part.bytes_per_second().map_or("-".into(), |rate| format!("{}/s", bytes(rate as i64)));
-            let left = part.seconds_left().map_or("-".into(), |left| format!("{} left", seconds(left)));
+            let rate = part.bytes_per_second.map_or("-".into(), |rate| format!("{}/s", bytes(rate as i64)));
+            let left = part.seconds_left.map_or("-".into(), |left| format!("{} left", seconds(left)));
             let which =
                 if part.parts > 1 { format!("part {}/{}", part.part_number, part.parts) } else { String::new() };
             lines.push(self.line(
@@ -288,6 +288,12 @@ impl Screen<'_> {
             for (bad, line) in status::source_lines(source, &self.status.progress) {
                 lines.push(self.line(if bad { Tone::Bad } else { Tone::Plain }, format!(" {line}")));
             }
+        }
+        if let Some(verified) = status::verified(self.status) {
+            lines.push(self.line(Tone::Plain, format!(" verified: {verified}")));
+        }
+        if self.status.progress.retries > 0 {
+            lines.push(self.line(Tone::Warn, format!(" {} retries by this run", self.status.progress.retries)));
         }
         for session in &self.status.activity {
             let waits = session.waits.as_ref().map_or(String::new(), |waits| format!("   {waits}"));

@@ -1,6 +1,7 @@
 //! What is asked of either server in the same words: who runs it, how its database sorts, how much room
 //! it has, how it is set. Reads only, and knows of no migration.
 
+pub mod growth;
 mod parameters;
 pub mod sessions;
 pub mod settings;

@@ -18,6 +18,12 @@ pub struct Table {
     pub bytes: u64,
     /// Blocks of the heap.
     pub blocks: u64,
+    /// About how many; None where no statistics say.
+    #[serde(default)]
+    pub rows: Option<u64>,
+    /// About how many bytes of COPY they are; None where nobody has looked.
+    #[serde(default)]
+    pub copy_bytes: Option<u64>,
     /// Columns that are copied: all but the generated ones.
     pub columns: Vec<String>,
     /// Whether every column type has the same binary form on two servers of one major version.
@@ -71,11 +77,16 @@ pub async fn tables(client: &Client, sizes: Sizes) -> Result<Vec<Table>> {
         name: TableName::new(row.get::<_, String>("schema_name"), row.get::<_, String>("table_name")),
         bytes: row.get::<_, i64>("bytes").max(0) as u64,
         blocks: row.get::<_, i64>("blocks").max(0) as u64,
+        rows: match row.get::<_, Option<f64>>("rows_per_block") {
+            Some(dense) => Some((dense * row.get::<_, i64>("blocks") as f64) as u64),
+            None => row.get::<_, Option<i64>>("live_rows").filter(|rows| *rows > 0).map(|rows| rows as u64),
+        },
         columns: row.get("columns"),
         binary_safe: row.get("binary_safe"),
         identified: row.get("identified"),
         float_column: row.get("float_column"),
         logged: row.get::<_, String>("persistence") == "p",
+        copy_bytes: None,
         split_key: row.get::<_, Option<String>>("split_key").map(|column| SplitKey {
             column,
             type_name: row.get("split_key_type"),

@@ -5,6 +5,22 @@ use tokio_postgres::Client;
 use crate::error::{Context, Result};
 use crate::model::status::{OldestSnapshot, SourceHealth};
 
+/// How many transactions ago the oldest began that vacuum has to reckon with: for a session, a prepared
+/// transaction, or a standby's slot.
+pub async fn oldest_xmin_age(client: &Client) -> Result<Option<i64>> {
+    let row = client
+        .query_one(
+            "select max(pg_catalog.age(x.xid))::int8
+               from (select backend_xmin from pg_catalog.pg_stat_activity where pid <> pg_backend_pid()
+                     union all select transaction from pg_catalog.pg_prepared_xacts
+                     union all select xmin from pg_catalog.pg_replication_slots) x (xid)",
+            &[],
+        )
+        .await
+        .on_source(|| "look for the oldest transaction".into())?;
+    Ok(row.get(0))
+}
+
 pub async fn health(client: &Client, slot_name: &str) -> Result<SourceHealth> {
     let slot = client
         .query_opt(
@@ -38,5 +54,6 @@ pub async fn health(client: &Client, slot_name: &str) -> Result<SourceHealth> {
             application: row.get(1),
             seconds: row.get(2),
         }),
+        oldest_xmin_age: oldest_xmin_age(client).await?,
     })
 }

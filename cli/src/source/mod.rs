@@ -16,6 +16,7 @@ pub mod large_objects;
 pub mod load;
 pub mod replication;
 pub mod roles;
+pub mod sample;
 pub mod script;
 pub mod slot;
 pub mod snapshot;

@@ -324,7 +324,9 @@ mod tests {
         let before = after.clone();
         after.bytes_done += 20 << 20;
         after.applied_rows += 1;
-        Watched { before, after, seconds: 2.0, target, source, health: None, copying: Vec::new(), still: Vec::new() }
+        let (growth, source_growth, health) = (None, None, None);
+        let (copying, still) = (Vec::new(), Vec::new());
+        Watched { growth, source_growth, before, after, seconds: 2.0, target, source, health, copying, still }
     }
 
     fn says(watched: &Watched) -> (Cause, bool, String, String) {

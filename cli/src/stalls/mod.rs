@@ -12,6 +12,7 @@ use crate::connect::Side;
 use crate::error::{Context, Error, Exit, Result};
 use crate::model::Progress;
 use crate::model::stall::{Seen, Session, Waits, Watched};
+use crate::server::growth::{Size, size};
 use crate::server::sessions;
 use crate::source::health;
 use crate::target::progress;
@@ -28,6 +29,7 @@ pub async fn watch(target: &Client, source: Option<&Client>, name: &str, during:
     let began = Instant::now();
     let before = now(target, name).await?;
     let parts = in_hand(target, name).await?;
+    let sizes = (in_time(target, Side::Target).await, asked(source).await);
     let (mut here, mut there) = (Vec::new(), Vec::new());
     let mut answers = source;
     loop {
@@ -45,6 +47,9 @@ pub async fn watch(target: &Client, source: Option<&Client>, name: &str, during:
     }
     let seconds = began.elapsed().as_secs_f64();
     let after = now(target, name).await?;
+    let grown = |now: Option<Size>, before: Option<Size>| Some(now?.since(&before?));
+    let growth = grown(in_time(target, Side::Target).await, sizes.0);
+    let source_growth = grown(asked(answers).await, sizes.1);
     let (seen_there, health) = match answers {
         Some(client) => {
             let asked = async {
@@ -63,6 +68,8 @@ pub async fn watch(target: &Client, source: Option<&Client>, name: &str, during:
     let still_in_hand = in_hand(target, name).await?;
     let still = still_in_hand.iter().filter(|part| parts.contains(part)).map(|part| part.name.clone()).collect();
     Ok(Watched {
+        growth,
+        source_growth,
         copying: still_in_hand.into_iter().map(|part| part.relation).collect(),
         still,
         target: seen(target, Side::Target, &here).await?,
@@ -72,6 +79,22 @@ pub async fn watch(target: &Client, source: Option<&Client>, name: &str, during:
         after,
         seconds,
     })
+}
+
+/// A server with very many files may take long to add them up, and one that hangs says nothing.
+async fn in_time(client: &Client, side: Side) -> Option<Size> {
+    match tokio::time::timeout(SOURCE_WITHIN, size(client, side)).await {
+        Ok(Ok(size)) => Some(size),
+        Ok(Err(error)) => {
+            tracing::debug!(error = %error.chain(), "it cannot be seen how much the {side} writes");
+            None
+        }
+        Err(_) => None,
+    }
+}
+
+async fn asked(source: Option<&Client>) -> Option<Size> {
+    in_time(source?, Side::Source).await
 }
 
 async fn now(target: &Client, name: &str) -> Result<Progress> {

@@ -30,6 +30,8 @@ pub async fn pending(client: &Client, migration: &str) -> Result<Vec<Part>> {
         columns: row.get(4),
         binary: false,
         bytes: row.get(5),
+        rows: None,
+        copy_bytes: None,
     };
     Ok(rows.iter().map(part).collect())
 }

@@ -105,6 +105,7 @@ pub async fn take_over(client: &Client, migration: &str, limits: &Limits) -> Res
         .execute(
             "update pgmig.sentinel
                 set stop = null, wal_max_rate = null, load_max_rate = null, load_max_workers = null, gives_way = null,
+                    copy_seen_at = null, retries = 0,
                     max_rate = nullif(coalesce($2, max_rate), 0),
                     max_source_connections = nullif(coalesce($3, max_source_connections), 0),
                     max_slowdown = nullif(coalesce($4, max_slowdown), 0),

@@ -6,6 +6,7 @@ pub mod columns;
 pub mod copy_in;
 pub mod cutover;
 pub mod extension_parts;
+pub mod forecast;
 pub mod history;
 pub mod install;
 pub mod keys;

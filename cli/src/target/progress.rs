@@ -17,7 +17,7 @@ pub async fn progress(client: &Client, migration: Option<&str>) -> Result<Vec<Pr
                     last_error, plugin, slot_name, conflicts, plugin <> 'none', running, replay_bytes_per_second,
                     source_bytes_per_second, extract(epoch from catch_up)::float8, max_rate, max_source_connections,
                     stop, started_at, done_at, way_back, is_way_back, max_slowdown,
-                    extract(epoch from max_standby_lag)::float8, gives_way
+                    extract(epoch from max_standby_lag)::float8, gives_way, retries
                from pgmig.progress
               where migration = coalesce($1, migration)
               order by migration",
@@ -71,6 +71,7 @@ pub async fn progress(client: &Client, migration: Option<&str>) -> Result<Vec<Pr
             max_slowdown: row.get(40),
             max_standby_lag_seconds: row.get(41),
             gives_way: row.get(42),
+            retries: row.get(43),
         })
         .collect())
 }

@@ -58,6 +58,7 @@ pub struct StreamPositions {
     pub source_bytes_per_second: Option<u64>,
     /// What the copy is held to while the source keeps too much WAL.
     pub wal_max_rate: Option<u64>,
+    pub retries: u64,
 }
 
 pub async fn load(client: &Client, migration: &str) -> Result<Option<Sentinel>> {
@@ -297,7 +298,7 @@ pub async fn set_stream(client: &Client, migration: &str, at: &StreamPositions) 
         .query_opt(
             "update pgmig.sentinel
                 set write_lsn = $2, flush_lsn = $3, source_lsn = $4, spool_bytes = $5, stream_at = clock_timestamp(),
-                    replay_bytes_per_second = $6, source_bytes_per_second = $7, wal_max_rate = $8
+                    replay_bytes_per_second = $6, source_bytes_per_second = $7, wal_max_rate = $8, retries = $9
               where migration = $1
           returning case when spool_bytes = 0 then 0
                          else extract(epoch from stream_at - coalesce(replay_commit_at, copy_started_at))::float8 end",
@@ -310,6 +311,7 @@ pub async fn set_stream(client: &Client, migration: &str, at: &StreamPositions) 
                 &at.replay_bytes_per_second.map(|rate| rate as i64),
                 &at.source_bytes_per_second.map(|rate| rate as i64),
                 &at.wal_max_rate.map(|rate| rate.max(1) as i64),
+                &(at.retries as i64),
             ],
         )
         .await

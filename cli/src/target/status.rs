@@ -3,10 +3,12 @@
 
 use tokio_postgres::{Client, Row};
 
-use super::progress;
+use super::{forecast, progress};
 use crate::error::{Context, Result};
 use crate::model::Progress;
-use crate::model::status::{Activity, Building, CaughtUpAt, Copying, FailedStep, Stage, Status};
+use crate::model::status::{
+    self, Activity, Building, CaughtUpAt, Copying, FailedStep, Stage, Status, TableLeft, Verified,
+};
 
 /// How many lines of each kind are read.
 const MOST: i64 = 50;
@@ -16,15 +18,18 @@ pub async fn status(client: &Client, migration: Option<&str>, caught_up_at: Caug
     let mut all = Vec::new();
     for progress in progress::progress(client, migration).await? {
         let name = progress.migration.clone();
+        let (tables, copying) = copying(client, &name).await?;
         all.push(Status {
             caught_up: caught_up_at.is(&progress),
-            copying: copying(client, &name).await?,
+            tables,
+            copying,
             building: building(client, &name).await?,
             stages: stages(client, &name).await?,
             failed: if progress.steps_failed > 0 { failed(client, &name).await? } else { Vec::new() },
             activity: activity(client).await?,
             unused_seconds: unused_seconds(client, &progress).await?,
             abandoned: false,
+            verified: verified(client, &name).await?,
             progress,
             source: None,
         });
@@ -47,22 +52,13 @@ async fn rows(client: &Client, what: &str, sql: &str, migration: &str) -> Result
     client.query(sql, &[&migration, &MOST]).await.on_target(|| format!("read {what}"))
 }
 
-async fn copying(client: &Client, migration: &str) -> Result<Vec<Copying>> {
-    let sql = "select format('%s.%s', schema_name, table_name), part_number, parts, bytes, bytes_done,
-                      coalesce(extract(epoch from clock_timestamp() - started_at), 0)::float8
-                 from pgmig.parts
-                where migration = $1 and state = 'copying'
-                order by bytes desc, part_id
-                limit $2";
-    let copying = |row: &Row| Copying {
-        table: row.get(0),
-        part_number: row.get(1),
-        parts: row.get(2),
-        bytes: row.get(3),
-        bytes_done: row.get(4),
-        seconds: row.get(5),
-    };
-    Ok(rows(client, "the Parts in flight", sql, migration).await?.iter().map(copying).collect())
+async fn copying(client: &Client, migration: &str) -> Result<(Vec<TableLeft>, Vec<Copying>)> {
+    let left = forecast::left(client, migration).await?;
+    let ahead = forecast::pace(client, migration).await?.map(|pace| left.forecast(pace));
+    let (mut tables, mut parts) = status::copying(&left, ahead.as_ref());
+    tables.truncate(MOST as usize);
+    parts.truncate(MOST as usize);
+    Ok((tables, parts))
 }
 
 async fn building(client: &Client, migration: &str) -> Result<Vec<Building>> {
@@ -104,6 +100,46 @@ async fn failed(client: &Client, migration: &str) -> Result<Vec<FailedStep>> {
                 limit $2";
     let failed = |row: &Row| FailedStep { kind: row.get(0), name: row.get(1), message: row.get(2) };
     Ok(rows(client, "the steps that failed", sql, migration).await?.iter().map(failed).collect())
+}
+
+/// What the last comparison of rows came to, and how far one is that runs: its session is named for it.
+pub async fn verified(client: &Client, migration: &str) -> Result<Option<Verified>> {
+    let row = client
+        .query_one(
+            "select v.at, v.lsn, v.differences,
+                    100.0::float8 * greatest(v.tables - v.differ, 0) / nullif(v.all_tables, 0),
+                    a.percent, a.seconds
+               from (values (1)) as one
+                    left join lateral (
+                        select v.at, v.lsn, v.tables, jsonb_array_length(v.differences)::int8 as differences,
+                               (select count(distinct d ->> 'table') from jsonb_array_elements(v.differences) d) as differ,
+                               (select count(distinct (p.schema_name, p.table_name)) from pgmig.part p
+                                 where p.migration = v.migration) as all_tables
+                          from pgmig.verification v
+                         where v.migration = $1 and not v.quick
+                         order by v.verification_id desc
+                         limit 1) v on true
+                    left join lateral (
+                        select substring(application_name from '^pgmig verify ([0-9]+)%')::float8 as percent,
+                               substring(application_name from '^pgmig verify [0-9]+% ([0-9]+)s')::float8 as seconds
+                          from pg_catalog.pg_stat_activity
+                         where datname = current_database()
+                           and application_name ~ '^pgmig verify [0-9]+% '
+                           and split_part(application_name, ' ', 5) = left($1, 30)
+                         limit 1) a on true",
+            &[&migration],
+        )
+        .await
+        .on_target(|| "read what was compared".into())?;
+    let found = Verified {
+        at: row.get(0),
+        lsn: row.get(1),
+        differences: row.get(2),
+        percent: row.get(3),
+        running_percent: row.get(4),
+        seconds_left: row.get(5),
+    };
+    Ok(Some(found).filter(|found| found.at.is_some() || found.running_percent.is_some()))
 }
 
 /// What the sessions of this database do now, longest first, those that only wait for the next change left

@@ -29,6 +29,12 @@ async fn stalls(life: &Life, code: i32) -> Value {
     let mend = found["verdict"]["mend"]["statement"].as_str().unwrap_or_default();
     assert!(text.stdout.lines().nth(1).is_some_and(|line| line.starts_with("verdict  ")), "{}", text.stdout);
     assert!(text.stdout.contains(mend) && text.stdout.contains("\nnext     "), "{}", text.stdout);
+    for side in ["target", "source"] {
+        let growth = &found["growth"][side];
+        let bytes = growth["database_bytes"].as_i64().unwrap_or_default();
+        assert!(bytes > 1 << 20 && growth["wal_bytes_per_second"].as_f64() >= Some(0.0), "{growth}");
+        assert!(text.stdout.contains(&format!("\nwrites   {side}: ")), "{}", text.stdout);
+    }
     println!("{}", text.stdout);
     found
 }

@@ -138,7 +138,7 @@ pub fn slope(points: &[(f64, f64)]) -> f64 {
 }
 
 /// Whether more waits for a processor than there are.
-fn busy() -> bool {
+pub fn busy() -> bool {
     let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
     let load: f64 = load.split(' ').next().and_then(|load| load.parse().ok()).unwrap_or(0.0);
     load > std::thread::available_parallelism().map_or(1, usize::from) as f64 * 1.5

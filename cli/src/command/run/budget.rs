@@ -15,7 +15,7 @@ use crate::copy::throttle::Throttle;
 use crate::error::{Error, Exit, Result};
 use crate::patience::Patience;
 use crate::report::{self, Event, Reporter, units};
-use crate::source::slot;
+use crate::source::{health, slot};
 
 /// How often the slot is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -141,6 +141,7 @@ impl Budget {
             retained_bytes: found.kept_bytes,
             safe_bytes: found.safe_bytes,
             budget_bytes: self.bytes,
+            oldest_xmin_age: health::oldest_xmin_age(&self.source).await?,
         }));
         if found.wal_status.as_deref() == Some("lost") {
             return Err(lost(name));

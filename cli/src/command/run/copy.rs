@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 
+use super::forecast::Forecaster;
 use super::{Config, Control, Run, watchdog};
 use crate::connect::{self, Side};
 use crate::copy::board::Board;
@@ -38,6 +40,8 @@ impl Run {
         }
         let board = Arc::new(Board::default());
         let per_part = self.config.cut.snapshot_per_part;
+        // It ends with this.
+        let mut beside = JoinSet::new();
         let workers = if queue::parts_left(&self.target, name).await? == 0 {
             Vec::new()
         } else {
@@ -58,6 +62,7 @@ impl Run {
             // From here on others may join.
             let exported = if per_part { "" } else { &holder.exported };
             sentinel::set_exported(&self.target, name, Some((exported, holder.lsn))).await?;
+            beside.spawn(self.forecaster().watch());
             self.workers(holder, &board, follow, phase > Phase::Copy, true).await?
         };
         if per_part {
@@ -84,6 +89,16 @@ impl Run {
         }
         self.unless_stopping(self.stage("attach")).await?;
         self.unless_stopping(self.stage("rest")).await
+    }
+
+    fn forecaster(&self) -> Forecaster {
+        Forecaster {
+            target: self.config.target.clone(),
+            migration: self.config.name.clone(),
+            report: self.report.clone(),
+            patience: self.patience.clone(),
+            throttle: self.control.throttle.clone(),
+        }
     }
 
     /// Rows that users put into tables of extensions, before workers take the other Parts.

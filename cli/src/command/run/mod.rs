@@ -11,6 +11,7 @@ mod drift;
 mod enter;
 mod finish;
 mod follow;
+mod forecast;
 mod give_way;
 mod hold;
 mod join;

@@ -31,6 +31,12 @@ impl Rates {
     }
 }
 
+/// How long it takes until nothing waits; None where nothing does, or where the source is the faster one.
+pub fn catch_up(waiting: u64, replay: Option<u64>, source: Option<u64>) -> Option<f64> {
+    let faster = replay?.checked_sub(source?).filter(|by| *by > 0)?;
+    (waiting > 0).then(|| waiting as f64 / faster as f64)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -49,5 +55,13 @@ mod tests {
             at(second, 2000, 5100);
         }
         assert_eq!(at(101, 2000 + 600, 5100), Some((10, 0)), "idle for a minute, then 600 bytes");
+    }
+
+    #[test]
+    fn what_waits_is_caught_up_on_by_what_apply_is_faster_than_the_source() {
+        assert_eq!(catch_up(900, Some(40), Some(10)), Some(30.0));
+        assert_eq!(catch_up(0, Some(40), Some(10)), None, "nothing waits");
+        assert_eq!(catch_up(900, Some(10), Some(10)), None, "it never ends");
+        assert_eq!(catch_up(900, None, Some(10)), None, "nothing is known");
     }
 }

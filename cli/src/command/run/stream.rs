@@ -12,7 +12,7 @@ use tokio_postgres::Client;
 
 use super::Run;
 use super::budget::{Budget, COPY_AGAIN};
-use super::rates::Rates;
+use super::rates::{self, Rates};
 use super::upstream::{self, Upstream};
 use crate::apply::{Applied, Switches};
 use crate::config::Conninfo;
@@ -32,7 +32,10 @@ use crate::target::cutover::State;
 use crate::target::install::Flavour;
 use crate::target::queue;
 use crate::target::sentinel::{self, Sentinel, StreamPositions};
+use crate::target::status;
 
+/// How often it is looked what the last comparison came to.
+const VERIFIED_EVERY: Duration = Duration::from_secs(10);
 /// How often the sentinel is read and written. Setting endpos reaches a waiting run within a second.
 const LOOK_EVERY: Duration = Duration::from_millis(300);
 /// How often an idle source that has not come past endpos is given something to say.
@@ -194,6 +197,7 @@ impl Run {
             rates: Rates::default(),
             recorder: self.plan.recorder()?,
             throttle: self.control.throttle.clone(),
+            verified_at: None,
         };
         let mut tasks = JoinSet::new();
         tasks.spawn(upstream.receive(receiver, link, stopped.clone()));
@@ -245,6 +249,7 @@ struct Monitor {
     rates: Rates,
     recorder: Recorder,
     throttle: Throttle,
+    verified_at: Option<Instant>,
 }
 
 impl Monitor {
@@ -319,6 +324,7 @@ impl Monitor {
             replay_bytes_per_second: replay_rate,
             source_bytes_per_second: source_rate,
             wal_max_rate: self.throttle.for_wal(),
+            retries: self.patience.retries(),
         };
         let lag_seconds = sentinel::set_stream(&self.target, &self.migration, &positions).await?;
         // That commit waited for the disk, and so for all that was applied before.
@@ -337,7 +343,17 @@ impl Monitor {
             transactions: applied.transactions,
             rows: applied.rows,
             endpos: switches.endpos,
+            replay_bytes_per_second: replay_rate,
+            source_bytes_per_second: source_rate,
+            catch_up_seconds: rates::catch_up(lag_bytes, replay_rate, source_rate),
         }));
+        if self.verified_at.is_none_or(|at| at.elapsed() >= VERIFIED_EVERY) {
+            self.verified_at = Some(Instant::now());
+            let verified = status::verified(&self.target, &self.migration).await?;
+            if let Some(percent) = verified.and_then(|verified| verified.percent) {
+                self.report.send(Event::Verified { percent });
+            }
+        }
         Ok((source_lsn, switches, found.cutover.is_some_and(State::holds)))
     }
 }

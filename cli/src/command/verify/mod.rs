@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
+use tokio::sync::watch;
 use tokio_postgres::Client;
 
 use crate::args::VerifyArgs;
@@ -15,6 +16,7 @@ use crate::command::run::{default_dir, identity};
 use crate::config::Conninfo;
 use crate::connect::{self, Side};
 use crate::error::{Error, Exit, Result};
+use crate::model::name::literal;
 use crate::model::{Lsn, Phase, TableName};
 use crate::plan_db::PlanDb;
 use crate::report::{compared, json, units};
@@ -48,6 +50,9 @@ pub async fn verify(args: VerifyArgs, quiet: bool) -> Result<Exit> {
     verify.next_step(outcome.is_equal());
     Ok(if outcome.is_equal() { Exit::Done } else { Exit::No })
 }
+
+/// How often it says how far it is.
+const SHOW_EVERY: Duration = Duration::from_secs(1);
 
 /// One comparison and what it came to.
 struct Outcome {
@@ -127,8 +132,38 @@ impl Verify<'_> {
             narrowed: if self.args.repair { digest::REPAIRED } else { digest::SHOWN },
             max_rate: self.args.max_rate,
         };
-        let progress = progress(self.quiet || self.args.json);
-        live::compare(&self.source, &self.target, aligned, tables, how, progress).await
+        let told = watch::Sender::new((0, 0));
+        let comparing = live::compare(
+            &self.source,
+            &self.target,
+            aligned,
+            tables,
+            how,
+            progress(self.quiet || self.args.json, &told),
+        );
+        tokio::select! {
+            compared = comparing => compared,
+            () = self.show(told.subscribe()) => Err(Error::bug("the progress is shown no more")),
+        }
+    }
+
+    /// How far it is, in the name of a session, where `pgmig status` finds it: nothing is written.
+    async fn show(&self, read: watch::Receiver<(u64, u64)>) {
+        let began = Instant::now();
+        loop {
+            tokio::time::sleep(SHOW_EVERY).await;
+            let (read, all) = *read.borrow();
+            if read == 0 {
+                continue;
+            }
+            let (percent, left) = (read * 100 / all.max(1), left(began, read, all).as_secs().min(99_999));
+            let name: String = self.args.target.name.chars().take(30).collect();
+            let name = format!("pgmig verify {}% {left}s {name}", percent.min(100));
+            if let Err(error) = self.client.batch_execute(&format!("set application_name = {}", literal(&name))).await {
+                tracing::debug!(%error, "it cannot be shown how far the comparison is");
+                return std::future::pending().await;
+            }
+        }
     }
 
     /// Leaves on the target what came of it, for `pgmig report`.
@@ -217,17 +252,24 @@ fn selection(dir: &Path, found: &Sentinel, name: &str) -> Result<Option<Selectio
     PlanDb::open(dir, &identity(&found.source_identity, name))?.selection()
 }
 
+/// What it still takes at its rate.
+fn left(began: Instant, read: u64, all: u64) -> Duration {
+    began.elapsed().mul_f64(all.saturating_sub(read) as f64 / read.max(1) as f64)
+}
+
 /// A line every ten seconds, with the time that is left.
-fn progress(quiet: bool) -> Progress {
+fn progress(quiet: bool, told: &watch::Sender<(u64, u64)>) -> Progress {
     const EVERY: Duration = Duration::from_secs(10);
+    let told = told.clone();
     let (began, last) = (Instant::now(), Mutex::new(Instant::now()));
     Arc::new(move |read, all| {
+        told.send_replace((read, all));
         let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
         if quiet || last.elapsed() < EVERY {
             return;
         }
         *last = Instant::now();
-        let left = began.elapsed().mul_f64((all.saturating_sub(read)) as f64 / read.max(1) as f64);
-        eprintln!("compared {} of {}, {} left", units::bytes(read), units::bytes(all), units::duration(left));
+        let left = units::duration(left(began, read, all));
+        eprintln!("compared {} of {}, {left} left", units::bytes(read), units::bytes(all));
     })
 }

@@ -53,6 +53,7 @@ fn progress() -> Progress {
         stop: None,
         started_at: at(0.0),
         done_at: None,
+        retries: 0,
         is_way_back: false,
         way_back: None,
     }

@@ -23,6 +23,10 @@ pub struct Part {
     pub binary: bool,
     /// Size on the source when it was planned, in bytes.
     pub bytes: i64,
+    /// About how many there were then.
+    pub rows: Option<i64>,
+    /// About how many bytes of COPY they are.
+    pub copy_bytes: Option<i64>,
 }
 
 impl std::fmt::Display for Part {
@@ -39,14 +43,14 @@ pub async fn store_parts(client: &Client, migration: &str, parts: &[Part]) -> Re
     let insert = client
         .prepare(
             "insert into pgmig.part (migration, schema_name, table_name, part_number, parts, predicate, columns, format, bytes,
-                                     key_column, key_type, key_lower, key_upper)
+                                     key_column, key_type, key_lower, key_upper, planned_rows, planned_copy_bytes)
              select $1, schema_name, table_name, part_number, parts, predicate,
                     array(select c.name from json_array_elements_text(columns::json) with ordinality as c (name, at) order by c.at),
-                    format, bytes, key_column, key_type, key_lower, key_upper
+                    format, bytes, key_column, key_type, key_lower, key_upper, planned_rows, planned_copy_bytes
                from unnest($2::text[], $3::text[], $4::int[], $5::int[], $6::text[], $7::text[], $8::text[], $9::bigint[],
-                           $10::text[], $11::text[], $12::text[], $13::text[])
+                           $10::text[], $11::text[], $12::text[], $13::text[], $14::bigint[], $15::bigint[])
                     with ordinality as p (schema_name, table_name, part_number, parts, predicate, columns, format, bytes,
-                                          key_column, key_type, key_lower, key_upper, at)
+                                          key_column, key_type, key_lower, key_upper, planned_rows, planned_copy_bytes, at)
               order by at",
         )
         .await
@@ -65,6 +69,8 @@ pub async fn store_parts(client: &Client, migration: &str, parts: &[Part]) -> Re
         let key_types: Vec<Option<&str>> = ranges().map(|range| Some(range?.type_name.as_str())).collect();
         let lower: Vec<Option<&str>> = ranges().map(|range| range?.lower.as_deref()).collect();
         let upper: Vec<Option<&str>> = ranges().map(|range| range?.upper.as_deref()).collect();
+        let rows: Vec<Option<i64>> = parts.iter().map(|part| part.rows).collect();
+        let copy_bytes: Vec<Option<i64>> = parts.iter().map(|part| part.copy_bytes).collect();
         client
             .execute(
                 &insert,
@@ -82,6 +88,8 @@ pub async fn store_parts(client: &Client, migration: &str, parts: &[Part]) -> Re
                     &key_types,
                     &lower,
                     &upper,
+                    &rows,
+                    &copy_bytes,
                 ],
             )
             .await
@@ -91,7 +99,7 @@ pub async fn store_parts(client: &Client, migration: &str, parts: &[Part]) -> Re
 }
 
 const PART_COLUMNS: &str = "part_id, schema_name, table_name, part_number, parts, predicate, columns, format = 'binary', bytes, \
-                            key_column, key_type, key_lower, key_upper";
+                            planned_rows, planned_copy_bytes, key_column, key_type, key_lower, key_upper";
 
 fn part(row: &tokio_postgres::Row) -> Part {
     Part {
@@ -103,7 +111,9 @@ fn part(row: &tokio_postgres::Row) -> Part {
         columns: row.get(6),
         binary: row.get(7),
         bytes: row.get(8),
-        range: range(row, 9),
+        rows: row.get(9),
+        copy_bytes: row.get(10),
+        range: range(row, 11),
     }
 }
 
