@@ -66,6 +66,17 @@ async fn only_the_right_answer_on_a_terminal_changes_a_source_or_empties_a_targe
     assert_eq!(code, Some(0), "{said}");
     assert!(said.contains("begun, in phase follow") && said.contains("pgmig_default is the migration's own"), "{said}");
     assert!(!said.contains("pg_drop_replication_slot"), "{said}");
+    // Left alone for a day, it is told what the source keeps for it, and what to type.
+    let left = "update pgmig.sentinel set stream_at = stream_at - interval '3 days', started_at = started_at - interval '3 days'";
+    pair.on_target(left).await?;
+    let (said, _) = typed(&["status"], &env, "").await;
+    assert!(said.contains("nobody has run it for 3 d 00 h; its slot `pgmig_default` keeps "), "{said}");
+    assert!(said.contains("`pgmig cleanup --force` gives it up"), "{said}");
+    let (said, _) = typed(&["status", "--abandoned-after", "100h"], &env, "").await;
+    assert!(!said.contains("nobody has run it"), "{said}");
+    let (said, code) = typed(&["preflight"], &env, "").await;
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("pgmig_default: nobody has run the migration for 72 h"), "{said}");
     let there = async || pair.on_target("select count(*) from pg_class where relname = 't'").await;
     for (answer, drops) in [("y\n", false), ("APP\n", false), ("", false), ("app\n", true)] {
         let (said, code) = typed(&["reset-target"], &env, answer).await;

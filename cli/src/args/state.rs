@@ -1,10 +1,11 @@
 //! The arguments of the verbs that look at a migration that runs, and steer it.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Args;
 
-use super::{SourceArg, TargetArg, lsn, migration, size, slot};
+use super::{SourceArg, TargetArg, duration, lsn, migration, size, slot};
 use crate::model::Lsn;
 use crate::model::status::CaughtUpAt;
 
@@ -29,6 +30,10 @@ pub struct StatusArgs {
     /// Call a migration caught up while it is behind by no more than this: a size, a time, or both
     #[arg(long, value_name = "SIZE,SECONDS", default_value = "16MB,10s", value_parser = caught_up_at, help_heading = "Output")]
     pub caught_up_at: CaughtUpAt,
+
+    /// Warn of a migration that nobody has run for this long, while the source keeps WAL for it
+    #[arg(long, value_name = "TIME", default_value = "24h", value_parser = duration, help_heading = "Output")]
+    pub abandoned_after: Duration,
 
     /// Print one JSON object
     #[arg(long, help_heading = "Output")]

@@ -88,6 +88,9 @@ impl Looker {
                 };
             }
         }
+        for status in &mut found {
+            status.abandoned = status.is_abandoned(self.args.abandoned_after.as_secs_f64());
+        }
         Ok(found)
     }
 

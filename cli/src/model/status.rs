@@ -26,6 +26,24 @@ pub struct Status {
     pub verified: Option<Verified>,
     /// Null without `--source`, or where it does not answer.
     pub source: Option<SourceHealth>,
+    /// Since a run last did anything; null while one lives, and where there is no slot to keep WAL for it.
+    pub unused_seconds: Option<f64>,
+    /// Whether that is long: the source keeps WAL for nobody.
+    pub abandoned: bool,
+}
+
+/// A migration that nobody has run for so long is told, in seconds.
+pub const ABANDONED_AFTER: f64 = 24.0 * 3600.0;
+
+impl Status {
+    /// Without word from the source the slot is taken to be there, unless the migration is done.
+    pub fn is_abandoned(&self, after: f64) -> bool {
+        let slot = match &self.source {
+            Some(source) => source.wal_status.is_some() && !source.active,
+            None => self.progress.phase != "done",
+        };
+        slot && self.unused_seconds.is_some_and(|seconds| seconds >= after)
+    }
 }
 
 /// What the last comparison of rows came to, and one that runs.

@@ -63,6 +63,8 @@ pub struct Begun {
     pub phase: Phase,
     /// Whether its slot was made.
     pub has_slot: bool,
+    /// Since a run last did anything; None while one lives.
+    pub unused_seconds: Option<f64>,
 }
 
 /// What trying needs.

@@ -7,6 +7,7 @@ use crate::connect::Side;
 use crate::error::Result;
 use crate::model::mend::{OWNER, RELOAD, SUPERUSER};
 use crate::model::name::{identifier, literal};
+use crate::model::status::ABANDONED_AFTER;
 use crate::model::{Mend, Place, Step, TableName};
 use crate::report::units;
 use crate::source;
@@ -99,10 +100,17 @@ impl Scope<'_> {
                 let message = format!("the source has thrown away WAL that slot `{name}` needs");
                 checks.fail(Place::Source, "slot", message, again);
             }
-            (Some(slot), Some(_)) => {
+            (Some(slot), Some(begun)) => {
                 let kept =
                     slot.kept_bytes.map_or(String::new(), |kept| format!(", {} of WAL is kept", units::bytes(kept)));
-                checks.pass(Place::Source, "slot", format!("{name} is the migration's own{kept}"));
+                let unused = begun.unused_seconds.filter(|seconds| *seconds >= ABANDONED_AFTER);
+                if let Some(seconds) = unused.filter(|_| slot.active_pid.is_none()) {
+                    let message = format!("{name}: nobody has run the migration for {}{kept}", age(seconds));
+                    let mend = "go on: pgmig run; or give it up, and the slot with it: pgmig cleanup --force";
+                    checks.warn(Place::Source, "slot", message, mend);
+                } else {
+                    checks.pass(Place::Source, "slot", format!("{name} is the migration's own{kept}"));
+                }
             }
             (None, _) => checks.pass(Place::Source, "slot name", format!("{name} is free")),
             (Some(slot), None) => {

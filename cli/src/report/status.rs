@@ -99,8 +99,25 @@ pub fn table(status: &Status) -> String {
     if let Some(error) = &p.last_error {
         text.push_str(&format!("error    {error}\n"));
     }
-    text.push_str(&format!("next     {}\n", next(p)));
+    match abandoned(status) {
+        None => text.push_str(&format!("next     {}\n", next(p))),
+        Some(line) => text.push_str(&format!("warning  {line}\nnext     {GO_ON_OR_GIVE_UP}\n")),
+    }
     text
+}
+
+pub const GO_ON_OR_GIVE_UP: &str =
+    "`pgmig run` goes on with it; `pgmig cleanup --force` gives it up, and the slot with it";
+
+/// A migration that nobody runs, and what that costs the source.
+pub fn abandoned(status: &Status) -> Option<String> {
+    let seconds = status.unused_seconds.filter(|_| status.abandoned)?;
+    let age = units::duration(Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or_default());
+    let kept = match status.source.as_ref().and_then(|source| source.retained_bytes) {
+        Some(bytes) => format!("keeps {} of WAL on the source", units::bytes(bytes.max(0) as u64)),
+        None => "keeps WAL on the source (how much: --source)".into(),
+    };
+    Some(format!("nobody has run it for {age}; its slot `{}` {kept}", status.progress.slot_name))
 }
 
 /// How well a migration is.
@@ -301,6 +318,8 @@ next     stop writes on the source, then `pgmig set-endpos --current`
                 oldest_snapshot: Some(OldestSnapshot { pid: 7, application: "psql".into(), seconds: 185.0 }),
                 oldest_xmin_age: Some(12345),
             }),
+            unused_seconds: None,
+            abandoned: false,
         };
         assert_eq!(table(&status), expected);
 
@@ -312,5 +331,14 @@ next     stop writes on the source, then `pgmig set-endpos --current`
         let text = table(&status);
         assert!(text.contains("copy    214.0 GiB of 214.0 GiB, 1.0 MiB/s, 3 min 05 s left\n"), "{text}");
         assert!(text.contains("verified 43 % compared, 12 s left\n"), "{text}");
+
+        let mut left = Status { unused_seconds: Some(90_000.0), ..status };
+        assert!(!left.is_abandoned(60.0), "somebody reads the slot");
+        left.source.as_mut().unwrap().active = false;
+        assert!(!left.is_abandoned(90_001.0));
+        left.abandoned = left.is_abandoned(90_000.0);
+        let warned = "warning  nobody has run it for 1 d 01 h; its slot `pgmig_default` keeps 3.0 GiB of WAL on the source\n\
+                      next     `pgmig run` goes on with it; `pgmig cleanup --force` gives it up, and the slot with it\n";
+        assert!(table(&left).ends_with(warned), "{}", table(&left));
     }
 }

@@ -281,6 +281,9 @@ impl Screen<'_> {
 
     fn servers(&self) -> Vec<Line<'static>> {
         let mut lines = Vec::new();
+        if let Some(line) = status::abandoned(self.status) {
+            lines.push(self.line(Tone::Bad, format!(" {line}")));
+        }
         if let Some(source) = &self.status.source {
             for (bad, line) in status::source_lines(source, &self.status.progress) {
                 lines.push(self.line(if bad { Tone::Bad } else { Tone::Plain }, format!(" {line}")));

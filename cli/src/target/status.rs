@@ -5,6 +5,7 @@ use tokio_postgres::{Client, Row};
 
 use super::{forecast, progress};
 use crate::error::{Context, Result};
+use crate::model::Progress;
 use crate::model::status::{
     self, Activity, Building, CaughtUpAt, Copying, FailedStep, Stage, Status, TableLeft, Verified,
 };
@@ -28,12 +29,25 @@ pub async fn status(client: &Client, migration: Option<&str>, caught_up_at: Caug
             stages: stages(client, &name).await?,
             failed: if progress.steps_failed > 0 { failed(client, &name).await? } else { Vec::new() },
             activity: activity(client).await?,
+            unused_seconds: unused_seconds(client, &progress).await?,
+            abandoned: false,
             verified: verified(client, &name).await?,
             progress,
             source: None,
         });
     }
     Ok(all)
+}
+
+/// Since a run of it last did anything; None while one lives, and where it has no slot of its own.
+pub async fn unused_seconds(client: &Client, progress: &Progress) -> Result<Option<f64>> {
+    if progress.running || !progress.follow || progress.startpos.is_none() || progress.way_back.is_some() {
+        return Ok(None);
+    }
+    let query = "select extract(epoch from clock_timestamp() - greatest(started_at, stream_at, done_at))::float8
+                   from pgmig.sentinel where migration = $1";
+    let row = client.query_opt(query, &[&progress.migration]).await.on_target(|| "ask when it was last run".into())?;
+    Ok(row.and_then(|row| row.get(0)))
 }
 
 async fn rows(client: &Client, what: &str, sql: &str, migration: &str) -> Result<Vec<Row>> {

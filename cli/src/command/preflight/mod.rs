@@ -17,7 +17,7 @@ use crate::model::{Finding, Place};
 use crate::preflight::{self, Begun, Checks};
 use crate::report::findings::{self, Findings};
 use crate::report::json;
-use crate::target::{install, sentinel};
+use crate::target::{install, progress, sentinel, status};
 
 pub async fn preflight(args: PreflightArgs) -> Result<Exit> {
     let (fix, as_json) = (args.fix, args.run.json);
@@ -85,7 +85,13 @@ async fn all(config: &Config, source: &Client, target: &Client, checks: &mut Che
             checks.refuse(Place::Target, "migration", error);
             return Ok(());
         }
-        asked.begun = Some(Begun { phase: found.phase, has_slot: found.follow && found.startpos.is_some() });
+        let has_slot = found.follow && found.startpos.is_some();
+        let progress = progress::progress(target, Some(&config.name)).await?;
+        let unused_seconds = match progress.first() {
+            Some(progress) => status::unused_seconds(target, progress).await?,
+            None => None,
+        };
+        asked.begun = Some(Begun { phase: found.phase, has_slot, unused_seconds });
         asked.plugin = config.follow.then_some(if found.plugin == "wal2json" { "wal2json" } else { "pgoutput" });
     }
     preflight::check(source, target, &asked, checks).await?;
