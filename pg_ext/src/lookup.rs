@@ -179,6 +179,8 @@ impl Table {
             let (scan, keys, found) = (index.scan, index.keys.as_mut_ptr(), self.found);
             let forward = pg_sys::ScanDirection::ForwardScanDirection;
             let mut more = pg_guard_ffi_boundary(|| {
+                // A pin that is left from the row before would keep this page from being pruned.
+                bare::ExecClearTuple(found);
                 bare::index_rescan(scan, keys, count, ptr::null_mut(), 0);
                 bare::index_getnext_slot(scan, forward, found)
             });
@@ -194,6 +196,7 @@ impl Table {
 
     unsafe fn look_by_reading(&mut self, bound: &Bound, key: &Key) -> Look {
         unsafe {
+            pg_sys::ExecClearTuple(self.found);
             if self.sequential.is_null() {
                 self.sequential = pg_sys::table_beginscan(self.relation, &mut *self.dirty, 0, ptr::null_mut());
             } else {

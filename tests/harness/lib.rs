@@ -5,9 +5,11 @@
 pub mod binary;
 pub mod faults;
 mod pair;
+mod without;
 
 pub use binary::{Finished, Pgmig};
 pub use pair::{DATABASE, Pair};
+pub use without::libraries_without;
 
 use std::future::Future;
 use std::io::Write;

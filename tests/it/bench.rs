@@ -89,6 +89,7 @@ impl Bench {
         // clap says where to look in its own words.
         let helps = finished.stderr.contains("\nhint: ") || finished.stderr.contains("For more information, try");
         assert!(helps, "no hint; {said}");
+        self.preflight_names_it(args, env, &finished).await;
         let after = self.state().await?;
         assert!(after == before, "something was changed; {said}");
         self.known = Some(after);
@@ -98,6 +99,38 @@ impl Bench {
         assert!(left.iter().all(|name| name.to_string_lossy().starts_with("plan.db")), "--dir holds {left:?}; {said}");
         let _ = std::fs::remove_dir_all(self.dir());
         Ok(())
+    }
+
+    /// What refuses a run is found by preflight with the same flags, in the same words.
+    async fn preflight_names_it(&self, args: &[&str], env: &[(&str, &str)], refused: &Finished) {
+        let ["run", flags @ ..] = args else { return };
+        let args = [&["preflight"], flags, &["--json"]].concat();
+        let answer = Pgmig::start(&args, env).wait(Duration::from_secs(30)).await;
+        // What cannot be meant is refused by both in one line.
+        let said = refused.stderr.lines().next().unwrap_or_default().trim_start_matches("error: ");
+        if answer.code() == 2 {
+            assert!(answer.stderr.contains(said), "{said}: {}", answer.stderr);
+            return;
+        }
+        let findings: serde_json::Value = serde_json::from_str(&answer.stdout).expect("one object");
+        let findings = findings["findings"].as_array().cloned().unwrap_or_default();
+        let failed: Vec<&str> = findings
+            .iter()
+            .filter(|found| found["verdict"] == "FAIL")
+            .filter_map(|found| found["message"].as_str())
+            .collect();
+        let listed: Vec<&str> = refused
+            .stderr
+            .lines()
+            .filter_map(|line| line.trim_start_matches("hint:").trim_start().strip_prefix("- "))
+            .collect();
+        let reasons = if said.contains("things stand in the way") { listed } else { vec![said] };
+        for reason in reasons {
+            assert!(
+                failed.iter().any(|message| message.starts_with(reason)),
+                "preflight does not say `{reason}`: {failed:#?}"
+            );
+        }
     }
 
     /// A command that answers on stdout and changes nothing.

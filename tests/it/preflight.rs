@@ -1,7 +1,7 @@
 //! `pgmig preflight`: it finds what would stop a run, the statements that it gives mend it, and it leaves
 //! nothing behind. What it prints is in `expected/`, whole.
 
-use harness::{Outcome, Pgmig};
+use harness::{Outcome, Pgmig, libraries_without};
 use pgmig::embedded::{Cluster, Lends, PgBouncer, Stop};
 use serde_json::Value;
 
@@ -325,6 +325,52 @@ async fn a_row_that_wal2json_could_not_write_makes_the_run_take_pgoutput() -> Ou
     let refused = findings(&["--plugin", "wal2json"], 1).await?;
     let refused = found(&refused, "source", "output plugin");
     assert_eq!((&refused["verdict"], &refused["mend"]), (&"FAIL".into(), &"use --plugin pgoutput".into()), "{refused}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_without_wal2json_is_followed_by_pgoutput_unless_that_was_asked_for_by_name() -> Outcome {
+    let libraries = libraries_without("wal2json")?;
+    let source = Cluster::builder().setting("dynamic_library_path", &libraries.path().display().to_string());
+    let pair = harness::Pair::start_with(source, Cluster::builder()).await?;
+    pair.on_source("create table t (id int primary key, note text); insert into t values (1, 'a')").await?;
+    let (source, target) = (pair.source_uri(), pair.target_uri());
+    let folder = tempfile::tempdir()?;
+    let dir = folder.path().join("dir").display().to_string();
+    let pgmig = |verb: &str, more: &[&str]| {
+        let at = [verb, "--source", &source, "--target", &target, "--dir", &dir];
+        Pgmig::start(&[&at[..], more].concat(), &[])
+    };
+    let absent = "the source cannot decode with wal2json: try wal2json with a temporary slot: could not access file \"wal2json\": \
+                  No such file or directory (58P01)";
+    let install = format!(
+        "install wal2json on the source's machine (Debian: postgresql-{}-wal2json), or use --plugin pgoutput",
+        pair.source.bin_dir().major()
+    );
+
+    let named = ["--plugin", "wal2json"];
+    let answer = pgmig("preflight", &[&named[..], &["--json"]].concat()).finish(&[]).await.expect_code(1);
+    let findings: Value = serde_json::from_str(&answer.stdout)?;
+    let plugin = found(&findings, "source", "output plugin");
+    assert_eq!((&plugin["verdict"], &plugin["message"]), (&"FAIL".into(), &absent.into()), "{plugin}");
+    assert_eq!(plugin["mend"], install.as_str());
+    let refused = pgmig("run", &named).finish(&["error: "]).await.expect_code(3);
+    assert!(refused.stderr.starts_with("error: the source cannot decode with wal2json\n"), "{}", refused.stderr);
+    assert!(refused.stderr.contains(&format!("hint: {install}")), "{}", refused.stderr);
+    let nothing = "select (select count(*) from pg_replication_slots) + (select count(*) from pg_publication)";
+    assert_eq!(pair.on_source(nothing).await?, [[Some("0".to_string())]]);
+
+    let answer = pgmig("preflight", &["--json"]).finish(&[]).await.expect_code(0);
+    let findings: Value = serde_json::from_str(&answer.stdout)?;
+    assert_eq!(found(&findings, "source", "wal2json")["message"], format!("not taken: {absent}"));
+    let plugin = found(&findings, "source", "output plugin");
+    assert_eq!(plugin["message"], "pgoutput, tried with a temporary slot");
+    let run = pgmig("run", &[]);
+    pair.on_source("insert into t values (2, 'b'); update t set note = 'c' where id = 1").await?;
+    to_the_end(run, &pair.source, (&pair.target, "app"), &[]).await?.finish(&[]).expect_code(0);
+    let plugin = pair.target.value("app", "select plugin from pgmig.progress").await?;
+    assert_eq!(plugin.as_deref(), Some("pgoutput"));
+    harness::assert_same(&pair).await;
     Ok(())
 }
 

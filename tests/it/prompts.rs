@@ -61,6 +61,11 @@ async fn only_the_right_answer_on_a_terminal_changes_a_source_or_empties_a_targe
     wait_until(Duration::from_secs(60), "the run follows", follows).await;
     Pgmig::start(&["stop"], &env).finish(&[]).await.expect_code(0);
     run.finish(&["error: stopped"]).await.expect_code(130);
+    // Of a migration that was begun preflight says what a run goes on with, and nobody is told to drop its slot.
+    let (said, code) = typed(&["preflight"], &env, "").await;
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("begun, in phase follow") && said.contains("pgmig_default is the migration's own"), "{said}");
+    assert!(!said.contains("pg_drop_replication_slot"), "{said}");
     let there = async || pair.on_target("select count(*) from pg_class where relname = 't'").await;
     for (answer, drops) in [("y\n", false), ("APP\n", false), ("", false), ("app\n", true)] {
         let (said, code) = typed(&["reset-target"], &env, answer).await;

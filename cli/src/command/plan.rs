@@ -45,6 +45,7 @@ pub async fn plan(args: PlanArgs) -> Result<Exit> {
             sessions: 5,
             // It only reads.
             tries: None,
+            begun: None,
         };
         let mut checks = preflight::Checks::default();
         let facts = preflight::check(&client, &target, &asked, &mut checks).await?;

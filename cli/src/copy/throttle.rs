@@ -33,8 +33,8 @@ struct State {
     paid: Option<Instant>,
     /// Counts the rates that there were.
     rates: u64,
-    /// Bytes that were asked for.
-    asked: u64,
+    /// Bytes that were let through.
+    passed: u64,
 }
 
 impl State {
@@ -105,6 +105,11 @@ impl Throttle {
         }
     }
 
+    /// Bytes that were let through so far, of all workers of this process.
+    pub fn passed(&self) -> u64 {
+        self.state().passed
+    }
+
     /// Whether a worker, counted from 0, may have a session with the source. One always may.
     pub fn admits(&self, worker: usize) -> bool {
         worker == 0 || self.state().workers().is_none_or(|most| worker < most)
@@ -115,21 +120,22 @@ impl Throttle {
         self.state().tolerance.clone()
     }
 
-    /// Bytes that this process was asked to let through, and an estimate of what all have: they have equal
-    /// shares.
-    pub fn asked_of_all(&self) -> u64 {
+    /// An estimate of what was let through for all that copy: they have equal shares.
+    pub fn passed_of_all(&self) -> u64 {
         let state = self.state();
-        state.asked * (state.others + 1)
+        state.passed * (state.others + 1)
     }
 
     /// Waits until these bytes may be sent: each worker for what was asked before it, at one rate.
     pub async fn wait(&self, bytes: u64) {
-        self.state().asked += bytes;
         let mut turn: Option<(u64, Instant)> = None;
         loop {
             let nap = {
                 let mut state = self.state();
-                let Some(rate) = state.bytes_per_second() else { return };
+                let Some(rate) = state.bytes_per_second() else {
+                    state.passed += bytes;
+                    return;
+                };
                 let now = Instant::now();
                 let at = match turn {
                     Some((rates, at)) if rates == state.rates => at,
@@ -141,6 +147,7 @@ impl Throttle {
                     }
                 };
                 if at <= now {
+                    state.passed += bytes;
                     return;
                 }
                 (at - now).min(NAP)

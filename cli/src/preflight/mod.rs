@@ -21,7 +21,7 @@ use crate::config::filters::Filters;
 use crate::config::requirements::Requirements;
 use crate::connect::Side;
 use crate::error::{Error, Exit, Result};
-use crate::model::{Leave, Lsn, Place};
+use crate::model::{Leave, Lsn, Phase, Place};
 use crate::selection::{Selected, select};
 use crate::server;
 use crate::source::catalog::{Sizes, Table};
@@ -51,6 +51,15 @@ pub struct Asked {
     pub sessions: i64,
     /// What is tried, and not only read: None where nothing may be.
     pub tries: Option<Tries>,
+    /// Of a migration that was begun, with which a run goes on; None before.
+    pub begun: Option<Begun>,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub struct Begun {
+    pub phase: Phase,
+    /// Whether its slot was made.
+    pub has_slot: bool,
 }
 
 /// What trying needs.

@@ -101,7 +101,7 @@ async fn wal2json(scope: &Scope<'_>, may_try: bool, checks: &mut Checks) -> Resu
                 "the source's wal2json is older than 2.6 and turns NaN and infinity in column {column} of {table} into null"
             ));
         }
-        (Err(error), _) => return Ok(Err(no_wal2json(error))),
+        (Err(error), _) => return Ok(Err(no_wal2json(error, scope.from.version / 10_000))),
     }
     let oids: Vec<u32> = tables.iter().filter(|table| table.logged).map(|table| table.oid).collect();
     let rows = values::large_rows(scope.source, &oids, LARGE, LOOK_FOR).await?;
@@ -142,11 +142,12 @@ async fn not_tried(scope: &Scope<'_>, checks: &mut Checks) -> Result<()> {
 }
 
 /// Why wal2json could not be tried, and what to do about it.
-fn no_wal2json(err: Error) -> Refused {
+fn no_wal2json(err: Error, major: i32) -> Refused {
     let mend = match err.sqlstate() {
-        Some("58P01" | "42704") => {
-            "install the package postgresql-NN-wal2json of the source's version, or use --plugin pgoutput".into()
-        }
+        Some("58P01" | "42704") => format!(
+            "install wal2json on the source's machine (Debian: postgresql-{major}-wal2json), or use --plugin pgoutput"
+        )
+        .into(),
         // The role may not read the list, so nobody here knows what else is in it.
         Some("42501") => by_hand(
             Mend::new(
@@ -206,14 +207,14 @@ mod tests {
     #[test]
     fn a_source_without_wal2json_is_told_apart_from_one_that_does_not_allow_it() {
         let cases = [
-            ("58P01", "could not access file \"wal2json\": No such file or directory", "install the package"),
+            ("58P01", "could not access file \"wal2json\": No such file or directory", "postgresql-15-wal2json"),
             ("42501", "library \"wal2json\" may not be used as an output plugin", "output_plugin_libraries"),
             ("57014", "canceling statement due to statement timeout", "--plugin pgoutput"),
         ];
         for (sqlstate, message, expected) in cases {
             let answer = ServerError { sqlstate: sqlstate.into(), message: message.into(), hint: None };
             let tried = Error::new(Exit::Source, "try wal2json with a temporary slot").cause(answer);
-            let (error, mend) = no_wal2json(tried);
+            let (error, mend) = no_wal2json(tried, 15);
             assert_eq!(error.exit(), Exit::Source);
             assert!(mend.to_string().contains(expected), "{error:?}");
             assert!(error.chain().contains(message), "{error:?}");

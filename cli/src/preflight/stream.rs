@@ -55,7 +55,8 @@ impl Scope<'_> {
         }
         let more =
             |name: &str, now: i64| unless_set(name, service.set(Place::Source, name, &(now + 4).to_string(), true));
-        if can.slots_free > 0 {
+        let has_slot = self.asked.begun.is_some_and(|begun| begun.has_slot);
+        if can.slots_free > 0 || has_slot {
             let message = format!("{} of {} are free", can.slots_free, around.max_slots);
             checks.pass(Place::Source, "replication slots", message);
         } else {
@@ -63,7 +64,7 @@ impl Scope<'_> {
             let message = waiting("max_replication_slots", "every replication slot of the source is in use".into());
             checks.fail(Place::Source, "replication slots", message, mend);
         }
-        if can.senders_free > 0 {
+        if can.senders_free > 0 || has_slot {
             checks.pass(
                 Place::Source,
                 "WAL senders",
@@ -89,9 +90,22 @@ impl Scope<'_> {
 
     async fn slot_name(&self, checks: &mut Checks) -> Result<()> {
         let name = &self.asked.slot_name;
-        match source::slot::find(self.source, name).await? {
-            None => checks.pass(Place::Source, "slot name", format!("{name} is free")),
-            Some(slot) => {
+        let again = "begin again: pgmig reset-target, pgmig cleanup --force, then pgmig run";
+        match (source::slot::find(self.source, name).await?, self.asked.begun) {
+            (None, Some(begun)) if begun.has_slot => {
+                checks.fail(Place::Source, "slot", format!("slot `{name}` is gone from the source"), again);
+            }
+            (Some(slot), Some(_)) if slot.wal_status.as_deref() == Some("lost") => {
+                let message = format!("the source has thrown away WAL that slot `{name}` needs");
+                checks.fail(Place::Source, "slot", message, again);
+            }
+            (Some(slot), Some(_)) => {
+                let kept =
+                    slot.kept_bytes.map_or(String::new(), |kept| format!(", {} of WAL is kept", units::bytes(kept)));
+                checks.pass(Place::Source, "slot", format!("{name} is the migration's own{kept}"));
+            }
+            (None, _) => checks.pass(Place::Source, "slot name", format!("{name} is free")),
+            (Some(slot), None) => {
                 let active = if slot.active_pid.is_some() { ", in use" } else { "" };
                 let mend =
                     Mend::new("give another --slot-name, or, if nobody needs it, on the source:", [drop_slot(name)]);

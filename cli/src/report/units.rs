@@ -41,11 +41,6 @@ pub fn duration(duration: Duration) -> String {
     }
 }
 
-/// A position, or `-` where there is none yet.
-pub fn position(lsn: Lsn) -> String {
-    if lsn == Lsn::ZERO { "-".into() } else { lsn.to_string() }
-}
-
 /// What a query takes: `0.35 ms`, `3.1 ms`, `420 ms`.
 pub fn milliseconds(duration: Duration) -> String {
     match duration.as_secs_f64() * 1e3 {
@@ -53,6 +48,11 @@ pub fn milliseconds(duration: Duration) -> String {
         ms if ms < 100.0 => format!("{ms:.1} ms"),
         ms => format!("{ms:.0} ms"),
     }
+}
+
+/// A position, or `-` where there is none yet.
+pub fn position(lsn: Lsn) -> String {
+    if lsn == Lsn::ZERO { "-".into() } else { lsn.to_string() }
 }
 
 /// A time as it is typed: `500ms`, `5s`, `2min`; a number alone is seconds. None if it is none.

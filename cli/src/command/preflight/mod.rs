@@ -8,15 +8,16 @@ use std::io::Write;
 use tokio_postgres::Client;
 
 use crate::args::PreflightArgs;
-use crate::command::run::Config;
+use crate::command::run::{Config, check_same};
 use crate::config::Conninfo;
 use crate::connect::{self, Side};
 use crate::error::{Context, Exit, Result};
 use crate::model::fix::Outcome;
 use crate::model::{Finding, Place};
-use crate::preflight::{self, Checks};
+use crate::preflight::{self, Begun, Checks};
 use crate::report::findings::{self, Findings};
 use crate::report::json;
+use crate::target::{install, sentinel};
 
 pub async fn preflight(args: PreflightArgs) -> Result<Exit> {
     let (fix, as_json) = (args.fix, args.run.json);
@@ -57,7 +58,7 @@ async fn check(config: &Config) -> Result<Vec<Finding>> {
         (Some(source), Some(target)) => {
             preflight::two_databases(source, target).await?;
             // What ends the checks half-way is a finding like the others, below them.
-            if let Err(error) = preflight::check(source, target, &config.asked(), &mut checks).await {
+            if let Err(error) = all(config, source, target, &mut checks).await {
                 let place = match error.exit() {
                     Exit::Source => Place::Source,
                     Exit::Target => Place::Target,
@@ -71,6 +72,24 @@ async fn check(config: &Config) -> Result<Vec<Finding>> {
         (None, None) => {}
     }
     Ok(checks.findings)
+}
+
+/// What a run would check; of one that goes on, what it would go on with.
+async fn all(config: &Config, source: &Client, target: &Client, checks: &mut Checks) -> Result<()> {
+    let mut asked = config.asked();
+    // A schema that the role may not read is a finding of the checks.
+    if let Ok(Some(flavour)) = install::installed(target).await
+        && let Ok(Some(found)) = sentinel::load(target, &config.name).await
+    {
+        if let Err(error) = check_same(config, source, flavour, &found).await {
+            checks.refuse(Place::Target, "migration", error);
+            return Ok(());
+        }
+        asked.begun = Some(Begun { phase: found.phase, has_slot: found.follow && found.startpos.is_some() });
+        asked.plugin = config.follow.then_some(if found.plugin == "wal2json" { "wal2json" } else { "pgoutput" });
+    }
+    preflight::check(source, target, &asked, checks).await?;
+    Ok(())
 }
 
 async fn connected(conninfo: &Conninfo, side: Side, checks: &mut Checks) -> Option<Client> {

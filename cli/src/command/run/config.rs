@@ -176,6 +176,7 @@ impl Config {
             // Beside the workers: catalog, snapshot, receiver, dump, watch; and the probe.
             sessions: (self.table_jobs.max(self.index_jobs) + self.large_object_parts + 5 + usize::from(probes)) as i64,
             tries: Some(Tries { source: self.source.clone(), dir: self.dir.clone() }),
+            begun: None,
         }
     }
 }

@@ -122,12 +122,8 @@ async fn begin_or_go_on(
     Ok(Entered::Run(Box::new(run)))
 }
 
-pub(super) async fn check_same(
-    config: &Config,
-    source: &Client,
-    flavour: Flavour,
-    found: &sentinel::Sentinel,
-) -> Result<()> {
+/// Refuses to go on with a migration otherwise than it was begun.
+pub async fn check_same(config: &Config, source: &Client, flavour: Flavour, found: &sentinel::Sentinel) -> Result<()> {
     let can = source::checks::abilities(source).await?;
     let identity = can.identity;
     if can.in_recovery {

@@ -56,7 +56,7 @@ impl Forecaster {
         let asked = limits::asked(&client, &self.migration).await?;
         let limit = asked.max_rate.into_iter().chain(asked.wal_max_rate).min();
         // What others copy the target knows, but small Parts only once they are committed.
-        let copied = if asked.joined > 0 { left.copied.max(0) as u64 } else { self.throttle.asked_of_all() };
+        let copied = if asked.joined > 0 { left.copied.max(0) as u64 } else { self.throttle.passed() };
         let pace = meter.add(Instant::now(), copied, (asked.max_rate, asked.joined), limit);
         let ahead = pace.map(|pace| left.forecast(pace));
         let (rate, seconds) = (pace.map(|pace| pace.rate), ahead.as_ref().map(|ahead| ahead.all));

@@ -148,7 +148,7 @@ impl Watch {
         if probed.is_none() && standby_lag.is_none() {
             return Err(Error::new(Exit::Source, self.warned.clone().unwrap_or_default()));
         }
-        let mut last = (Instant::now(), self.throttle.asked_of_all());
+        let mut last = (Instant::now(), self.throttle.passed_of_all());
         while !self.is_over() && self.throttle.tolerance() == *tolerance {
             let mut pause = LOOK_EVERY;
             if let Some(probed) = &mut probed {
@@ -159,9 +159,9 @@ impl Watch {
             }
             let since = last.0.elapsed();
             if since >= LOOK_EVERY && probed.as_ref().is_none_or(|probed| !probed.is_resting()) {
-                let asked = self.throttle.asked_of_all();
-                let rate = asked.saturating_sub(last.1) as f64 / since.as_secs_f64();
-                last = (Instant::now(), asked);
+                let passed = self.throttle.passed_of_all();
+                let rate = passed.saturating_sub(last.1) as f64 / since.as_secs_f64();
+                last = (Instant::now(), passed);
                 let standby = match standby_lag {
                     Some(most) => prober.standby().await?.map(|standby| (standby, most)),
                     None => None,

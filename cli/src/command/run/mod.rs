@@ -54,7 +54,8 @@ pub use config::{
 pub use control::Control;
 use control::{again, control, tell_stopped};
 pub use cutover::{Cutover, Outcome};
-use enter::{Entered, check_same};
+use enter::Entered;
+pub use enter::check_same;
 use regain::Kept;
 use told::Told;
 pub use way_back::lost as way_back_lost;
