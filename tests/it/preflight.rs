@@ -185,6 +185,15 @@ async fn an_administrator_mends_what_the_roles_lack_and_is_told_what_no_statemen
         .await?;
     pair.on_target("revoke create on schema public from mover, owner").await?;
     harness::assert_same(&pair).await;
+
+    // To publish a table it would have to be its owner: nobody is made a superuser in passing.
+    pair.on_source("create table his (id int primary key); alter table his owner to chief").await?;
+    let at = ["--source", &mover, "--target", &into, "--dir", &dir, "--plugin", "pgoutput", "--name", "second"];
+    let fixed = Pgmig::start(&[&["preflight"], &at[..], &fix].concat(), &[]).finish(&[]).await.expect_code(1);
+    let (fixed, _) = mended(&fixed.stdout);
+    for line in ["done source grant \"owner\" to \"mover\";", "left source grant \"chief\" to \"mover\";"] {
+        assert!(fixed.iter().any(|fixed| fixed == line), "{line}: {fixed:#?}");
+    }
     Ok(())
 }
 

@@ -178,10 +178,14 @@ async fn publications(scope: &Scope<'_>, around: &Surroundings, checks: &mut Che
     if !foreign.is_empty() {
         let names: Vec<_> = foreign.iter().map(|(table, _)| table).collect();
         lacks.push(format!("ownership of {}", some(&names)));
-        let mut owners: Vec<&String> = foreign.iter().map(|(_, owner)| owner).collect();
+        let mut owners: Vec<&(String, bool)> = foreign.iter().map(|(_, owner)| owner).collect();
         owners.sort();
         owners.dedup();
-        mend.extend(owners.iter().map(|owner| member(Place::Source, owner, &user)));
+        mend.extend(owners.iter().map(|(owner, superuser)| match member(Place::Source, owner, &user) {
+            // Nobody makes it a superuser without a thought.
+            step if *superuser => step.by_hand(),
+            step => step,
+        }));
     }
     if lacks.is_empty() {
         checks.pass(Place::Source, "publications", "the role may make them");

@@ -1,6 +1,6 @@
 //! What on the source is in the way of a stream, slows it down or is not in it. Reads only.
 
-use tokio_postgres::Client;
+use tokio_postgres::{Client, Row};
 
 use crate::error::{Context, Result};
 use crate::model::TableName;
@@ -129,17 +129,21 @@ pub async fn published_without_identity(client: &Client) -> Result<Vec<(TableNam
     Ok(rows.iter().map(|row| (TableName::new(row.get::<_, String>(0), row.get::<_, String>(1)), row.get(2))).collect())
 }
 
-/// Of these tables those that the role does not own, with their owner: only an owner may publish.
-pub async fn not_owned(client: &Client, oids: &[u32]) -> Result<Vec<(TableName, String)>> {
+/// Of these tables those that the role does not own, with their owner and whether that is a superuser: only an
+/// owner may publish.
+pub async fn not_owned(client: &Client, oids: &[u32]) -> Result<Vec<(TableName, (String, bool))>> {
     let rows = client
         .query(
-            "select n.nspname::text, c.relname::text, pg_catalog.pg_get_userbyid(c.relowner)::text
-               from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+            "select n.nspname::text, c.relname::text, r.rolname::text, r.rolsuper
+               from pg_catalog.pg_class c
+               join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+               join pg_catalog.pg_roles r on r.oid = c.relowner
               where c.oid = any ($1) and not pg_catalog.pg_has_role(c.relowner, 'usage')
               order by 1, 2",
             &[&oids],
         )
         .await
         .on_source(|| "look for owners of tables".into())?;
-    Ok(rows.iter().map(|row| (TableName::new(row.get::<_, String>(0), row.get::<_, String>(1)), row.get(2))).collect())
+    let table = |row: &Row| TableName::new(row.get::<_, String>(0), row.get::<_, String>(1));
+    Ok(rows.iter().map(|row| (table(row), (row.get(2), row.get(3)))).collect())
 }
