@@ -4,6 +4,8 @@
 use std::error::Error as StdError;
 use std::fmt;
 
+use tokio_postgres::error::DbError;
+
 /// Public exit codes of the binary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
@@ -92,10 +94,14 @@ impl Error {
     pub fn find<E: StdError + 'static>(&self) -> Option<&E> {
         self.trail().find_map(|err| err.downcast_ref())
     }
+    /// The server's answer, if one is among the causes.
+    pub fn answer(&self) -> Option<&DbError> {
+        self.trail().find_map(|err| err.downcast_ref::<tokio_postgres::Error>()?.as_db_error())
+    }
     /// Schema and table that the server's answer is about, if it names them.
     pub fn table(&self) -> Option<(&str, &str)> {
-        let db = self.trail().find_map(|err| err.downcast_ref::<tokio_postgres::Error>()?.as_db_error())?;
-        db.schema().zip(db.table())
+        let answer = self.answer()?;
+        answer.schema().zip(answer.table())
     }
     /// Whether the connection went away, rather than the server said no.
     pub fn connection_lost(&self) -> bool {

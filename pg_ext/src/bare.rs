@@ -65,6 +65,31 @@ unsafe extern "C-unwind" {
         #[cfg(not(feature = "pg15"))] only_summarizing: bool,
     ) -> *mut pg_sys::List;
 
+    // execPartition.h, partition.h: pgrx binds none of these; they are the same from 15 to 18.
+    pub fn ExecSetupPartitionTupleRouting(
+        estate: *mut pg_sys::EState,
+        relation: pg_sys::Relation,
+    ) -> *mut pg_sys::PartitionTupleRouting;
+    pub fn ExecFindPartition(
+        state: *mut pg_sys::ModifyTableState,
+        root: *mut pg_sys::ResultRelInfo,
+        routing: *mut pg_sys::PartitionTupleRouting,
+        slot: *mut pg_sys::TupleTableSlot,
+        estate: *mut pg_sys::EState,
+    ) -> *mut pg_sys::ResultRelInfo;
+    pub fn ExecCleanupTupleRouting(state: *mut pg_sys::ModifyTableState, routing: *mut pg_sys::PartitionTupleRouting);
+    pub fn has_partition_attrs(
+        relation: pg_sys::Relation,
+        attributes: *mut pg_sys::Bitmapset,
+        in_expression: *mut bool,
+    ) -> bool;
+
+    // elog.h: called where no guard can be, from frames that own nothing.
+    pub fn CopyErrorData() -> *mut pg_sys::ErrorData;
+    pub fn FreeErrorData(error: *mut pg_sys::ErrorData);
+    pub fn ReThrowError(error: *mut pg_sys::ErrorData) -> !;
+    pub fn errcontext_msg(format: *const c_char, ...) -> c_int;
+
     // memutils.h, pg_list.h
     pub fn MemoryContextReset(context: pg_sys::MemoryContext);
     fn list_free(list: *mut pg_sys::List);

@@ -2,6 +2,7 @@
 //! pgrx alone would turn an SQLSTATE it does not know (PGM01) into XX000 and drop constraint and context.
 //! Must never raise an error itself, and never let a server error jump over a frame that has destructors.
 
+use crate::bare;
 use pgrx::pg_sys;
 use pgrx::pg_sys::errcodes::PgSqlErrorCode;
 use pgrx::pg_sys::panic::{CaughtError, ErrorReport};
@@ -10,14 +11,6 @@ use std::cell::Cell;
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::panic::AssertUnwindSafe;
 use std::ptr;
-
-// Bare, without pgrx's guard: they are called only from frames that own nothing.
-unsafe extern "C-unwind" {
-    fn CopyErrorData() -> *mut pg_sys::ErrorData;
-    fn FreeErrorData(error: *mut pg_sys::ErrorData);
-    fn ReThrowError(error: *mut pg_sys::ErrorData) -> !;
-    fn errcontext_msg(format: *const c_char, ...) -> c_int;
-}
 
 /// What is being done at this moment, for the CONTEXT of an error. Plain pointers: the callback that
 /// reads them runs inside the server's error handling and may not allocate on Rust's heap.
@@ -84,19 +77,25 @@ unsafe extern "C-unwind" fn on_message(watch: *mut c_void) {
         if !action.is_null() {
             let (table, change) = (watch.table.get(), watch.change.get());
             if watch.column.get().is_null() {
-                errcontext_msg(c"pgmig.apply, change %llu: %s %s".as_ptr(), change, action, table);
+                bare::errcontext_msg(c"pgmig.apply, change %llu: %s %s".as_ptr(), change, action, table);
             } else {
                 let column = watch.column.get();
-                errcontext_msg(c"pgmig.apply, change %llu: %s %s, column %s".as_ptr(), change, action, table, column);
+                bare::errcontext_msg(
+                    c"pgmig.apply, change %llu: %s %s, column %s".as_ptr(),
+                    change,
+                    action,
+                    table,
+                    column,
+                );
             }
         }
         let before = pg_sys::CurrentMemoryContext;
         pg_sys::CurrentMemoryContext = watch.home;
-        let error = CopyErrorData();
+        let error = bare::CopyErrorData();
         if (*error).elevel == PgLogLevel::ERROR as c_int {
             watch.caught.set(error);
         } else {
-            FreeErrorData(error);
+            bare::FreeErrorData(error);
         }
         pg_sys::CurrentMemoryContext = before;
     }
@@ -139,7 +138,7 @@ pub unsafe fn watched(work: impl FnOnce(&Watch) -> i64) -> Result<i64, *mut pg_s
 
 /// Hands the error back to the server. To be called from a frame without destructors.
 pub unsafe fn rethrow(error: *mut pg_sys::ErrorData) -> ! {
-    unsafe { ReThrowError(error) }
+    unsafe { bare::ReThrowError(error) }
 }
 
 /// A trigger may have swallowed the error that was seen last: then the copy is of another one.

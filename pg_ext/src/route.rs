@@ -3,34 +3,15 @@
 //! the leaf has them, columns mapped by name.
 //! Must never guess a leaf: where a key does not decide it, every leaf is looked through.
 
+use crate::bare;
 use crate::relation::{Attribute, Table};
+use crate::row::set_all_null;
 use crate::shape::{Bound, KeyColumn};
 use pgrx::pg_sys;
 use pgrx::pg_sys::ffi::pg_guard_ffi_boundary;
 use std::collections::HashMap;
 use std::ffi::c_int;
 use std::ptr;
-
-// pgrx binds none of these; they are the same from 15 to 18.
-unsafe extern "C-unwind" {
-    fn ExecSetupPartitionTupleRouting(
-        estate: *mut pg_sys::EState,
-        relation: pg_sys::Relation,
-    ) -> *mut pg_sys::PartitionTupleRouting;
-    fn ExecFindPartition(
-        state: *mut pg_sys::ModifyTableState,
-        root: *mut pg_sys::ResultRelInfo,
-        routing: *mut pg_sys::PartitionTupleRouting,
-        slot: *mut pg_sys::TupleTableSlot,
-        estate: *mut pg_sys::EState,
-    ) -> *mut pg_sys::ResultRelInfo;
-    fn ExecCleanupTupleRouting(state: *mut pg_sys::ModifyTableState, routing: *mut pg_sys::PartitionTupleRouting);
-    fn has_partition_attrs(
-        relation: pg_sys::Relation,
-        attributes: *mut pg_sys::Bitmapset,
-        in_expression: *mut bool,
-    ) -> bool;
-}
 
 /// What the root of a partitioned table has beside what every table has.
 pub struct Router {
@@ -60,13 +41,13 @@ impl Router {
             let relation = (*root).ri_RelationDesc;
             let (mut leaves, mut deciding) = (Vec::new(), Vec::new());
             look_below(relation, attributes, &mut leaves, &mut deciding);
-            let routing = pg_guard_ffi_boundary(|| ExecSetupPartitionTupleRouting(estate, relation));
+            let routing = pg_guard_ffi_boundary(|| bare::ExecSetupPartitionTupleRouting(estate, relation));
             Router { state, routing, leaves, deciding, positions: HashMap::new() }
         }
     }
 
     pub unsafe fn close(self) {
-        unsafe { pg_guard_ffi_boundary(|| ExecCleanupTupleRouting(self.state, self.routing)) }
+        unsafe { pg_guard_ffi_boundary(|| bare::ExecCleanupTupleRouting(self.state, self.routing)) }
     }
 
     /// Whether a key decides in which leaf its row is.
@@ -96,7 +77,7 @@ unsafe fn look_below(
             let member = c_int::from(number) - pg_sys::FirstLowInvalidHeapAttributeNumber;
             let set = pg_sys::bms_make_singleton(member);
             let mut in_expression = false;
-            if pg_guard_ffi_boundary(|| has_partition_attrs(relation, set, &mut in_expression)) {
+            if pg_guard_ffi_boundary(|| bare::has_partition_attrs(relation, set, &mut in_expression)) {
                 deciding.push(at);
             }
         }
@@ -121,7 +102,7 @@ impl Table {
         let router = self.router.as_ref().expect("only a partitioned table is asked");
         let (state, routing, root, estate) = (router.state, router.routing, self.result, self.estate);
         unsafe {
-            let leaf = pg_guard_ffi_boundary(|| ExecFindPartition(state, root, routing, slot, estate));
+            let leaf = pg_guard_ffi_boundary(|| bare::ExecFindPartition(state, root, routing, slot, estate));
             (*(*leaf).ri_RelationDesc).rd_id
         }
     }
@@ -136,10 +117,7 @@ impl Table {
         unsafe {
             let slot = self.found;
             pg_sys::ExecClearTuple(slot);
-            for at in 0..self.attributes.len() {
-                *(*slot).tts_values.add(at) = pg_sys::Datum::null();
-                *(*slot).tts_isnull.add(at) = true;
-            }
+            set_all_null(slot, self.attributes.len());
             for (at, column) in bound.key.iter().enumerate() {
                 *(*slot).tts_values.add(column.attribute) = values[at];
                 *(*slot).tts_isnull.add(column.attribute) = nulls[at];
@@ -167,9 +145,7 @@ impl Table {
     pub unsafe fn pass_to(&mut self, leaf: &Table, slot: *mut pg_sys::TupleTableSlot) {
         unsafe {
             pg_sys::ExecClearTuple(slot);
-            let count = leaf.attributes.len();
-            std::slice::from_raw_parts_mut((*slot).tts_values, count).fill(pg_sys::Datum::null());
-            std::slice::from_raw_parts_mut((*slot).tts_isnull, count).fill(true);
+            set_all_null(slot, leaf.attributes.len());
             let (root, positions) = (self.new, self.positions_in(leaf));
             for (at, to) in positions.iter().enumerate() {
                 if let Some(to) = *to {

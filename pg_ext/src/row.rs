@@ -146,8 +146,7 @@ impl<'a> Row<'_, 'a> {
             }
             bare::ExecClearTuple(slot);
             // Dropped and generated columns, above all.
-            std::slice::from_raw_parts_mut((*slot).tts_isnull, count).fill(true);
-            std::slice::from_raw_parts_mut((*slot).tts_values, count).fill(pg_sys::Datum::null());
+            set_all_null(slot, count);
             let all_read = pending.iter().all(|value| value.read(watch, buffer));
             bare::ExecStoreVirtualTuple(slot);
             all_read
@@ -190,6 +189,15 @@ impl Pending<'_> {
             *self.is_null = self.value == Value::Null;
             all_read
         }
+    }
+}
+
+/// Of an empty slot, before a row is put into it.
+#[inline]
+pub unsafe fn set_all_null(slot: *mut pg_sys::TupleTableSlot, count: usize) {
+    unsafe {
+        std::slice::from_raw_parts_mut((*slot).tts_isnull, count).fill(true);
+        std::slice::from_raw_parts_mut((*slot).tts_values, count).fill(pg_sys::Datum::null());
     }
 }
 

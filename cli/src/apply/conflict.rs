@@ -146,7 +146,7 @@ impl Deciding {
         let shape = &change.shape;
         let key: Vec<&str> = shape.key_columns().collect();
         // Of a row that is there: the columns of the index that it is in.
-        let index = if missing { None } else { constraint(err) };
+        let index = if missing { None } else { err.answer().and_then(|answer| answer.constraint()) };
         client
             .execute(
                 "insert into pgmig.conflict (migration, lsn, schema_name, table_name, kind, key_columns)
@@ -166,32 +166,13 @@ impl Deciding {
     }
 }
 
-/// The constraint that the server names in its error.
-fn constraint(err: &Error) -> Option<String> {
-    let mut next: Option<&(dyn std::error::Error + 'static)> = Some(err);
-    while let Some(err) = next {
-        if let Some(answer) = err.downcast_ref::<tokio_postgres::Error>().and_then(|err| err.as_db_error()) {
-            return answer.constraint().map(str::to_string);
-        }
-        next = err.source();
-    }
-    None
-}
-
 async fn run(client: &Client, sql: &str) -> Result<()> {
     client.batch_execute(sql).await.on_target(|| "pass over a conflict".into())
 }
 
 /// Whether no partition of the target takes the row. The message is in the server's language, the place is not.
 fn is_unrouted(err: &Error) -> bool {
-    let mut next: Option<&(dyn std::error::Error + 'static)> = Some(err);
-    while let Some(err) = next {
-        if let Some(answer) = err.downcast_ref::<tokio_postgres::Error>().and_then(|err| err.as_db_error()) {
-            return answer.routine() == Some("ExecFindPartition");
-        }
-        next = err.source();
-    }
-    false
+    err.answer().and_then(|answer| answer.routine()) == Some("ExecFindPartition")
 }
 
 /// Says what a change that does not fit the target means and how to go on.
