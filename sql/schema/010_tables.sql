@@ -111,6 +111,10 @@ create table pgmig.part
     migration     text        not null references pgmig.sentinel on delete cascade,
     schema_name   text        not null,
     table_name    text        not null,
+    leaf_schema   text,
+    leaf_name     text,
+    leaf_oid      oid,
+    leaf_condition text,
     part_number   int         not null,
     parts         int         not null,
     predicate     text,
@@ -138,6 +142,10 @@ comment on column pgmig.part.part_id is 'number of the Part; its session is name
 comment on column pgmig.part.migration is 'migration it belongs to';
 comment on column pgmig.part.schema_name is 'schema of the table';
 comment on column pgmig.part.table_name is 'name of the table';
+comment on column pgmig.part.leaf_schema is 'schema of the partition of the source that this Part reads, where all of them go into the one table here; null: the Part is of the table itself';
+comment on column pgmig.part.leaf_name is 'name of that partition';
+comment on column pgmig.part.leaf_oid is 'its oid on the source, which tells it from another one of that name';
+comment on column pgmig.part.leaf_condition is 'what is true of all rows of that partition and of no other row of the table; null where none says it on every server alike';
 comment on column pgmig.part.part_number is 'from 1 to parts';
 comment on column pgmig.part.parts is 'how many Parts the table is copied in';
 comment on column pgmig.part.predicate is 'which rows of the source this Part holds; null for the whole table';

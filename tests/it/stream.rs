@@ -13,6 +13,7 @@ mod odd;
 mod routed;
 mod transactions;
 mod types;
+mod united;
 
 use crate::life::{EXTENSION, EXTENSION_WAL2JSON, Life, PLAIN, PLAIN_WAL2JSON, Way, session, value};
 

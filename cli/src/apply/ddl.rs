@@ -88,6 +88,9 @@ impl<W: Writer> Apply<W> {
         }
         let found = columns::columns(&self.client, &ddl.tables()).await?;
         let mut doubt = ddl.doubt(|table| found.get(table).cloned().unwrap_or_default());
+        if let Some(root) = self.gatherer.root_of_partition(ddl) {
+            doubt = Some(format!("it is about a partition, and on the target its rows are in {root}"));
+        }
         if self.gatherer.ddl.mode == Mode::Stop {
             doubt = Some("--ddl=stop".into());
         }
@@ -203,6 +206,13 @@ impl super::Gatherer {
 
     fn is_new(&self, ddl: &Ddl) -> bool {
         ddl.is_new() && ddl.tables().iter().all(|table| self.wanted_now(table).is_none())
+    }
+
+    /// The table of the target that the rows of a partition go into which the DDL is about, without its root.
+    fn root_of_partition(&self, ddl: &Ddl) -> Option<TableName> {
+        let tables = ddl.tables();
+        let roots = tables.iter().filter_map(|table| Some(&self.tags.leaf(table)?.root));
+        roots.into_iter().find(|root| !tables.contains(root)).cloned()
     }
 
     fn wanted_for(&self, ddl: &Ddl) -> impl Iterator<Item = Wanted> {

@@ -2,7 +2,7 @@
 //! larger than one into pieces, and nothing of what the target holds already. It knows nothing of the
 //! target but what it was told, and never waits.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use tokio_postgres::Client;
@@ -16,6 +16,9 @@ use crate::error::{Error, Exit, Result};
 use crate::model::wire::{Change, Item, Kind, Shape};
 use crate::model::{Lsn, TableName};
 use crate::stream::spool::{Position, SpoolReader};
+
+/// Shapes that are remembered; each frame of the spool brings its own.
+const REMEMBERED: usize = 10_000;
 
 /// What a look into the spool came to.
 pub enum Gathered {
@@ -51,12 +54,15 @@ pub struct Gatherer {
     /// What becomes of DDL.
     pub ddl: Taken,
     /// Tables that are moved, each with the tags of its copy.
-    tags: Arc<Tags>,
+    pub(super) tags: Arc<Tags>,
     /// Relations whose changes may be in the stream and are known not to be moved: what was left out,
     /// and what comes in other ways.
     ignored: HashSet<TableName>,
     /// Holds changes against the target's columns.
     drift: Drift,
+    /// Shapes of partitions whose rows go into another table, by address, each with what it is there. They
+    /// are held, so that no other comes to lie there.
+    united: HashMap<usize, (Arc<Shape>, Arc<Shape>)>,
     /// Transactions that end at or before this are applied, or were given out.
     passed: Lsn,
     /// What was read and not given out yet.
@@ -73,6 +79,8 @@ enum Emptied {
     Tables(Vec<Arc<Shape>>),
     Rows(Vec<Clear>),
     Later,
+    /// Nothing says which rows of the table were those of a partition.
+    Lacks(TableName),
     Look(Arc<Shape>),
 }
 
@@ -86,14 +94,15 @@ struct Skip {
 impl Gatherer {
     pub fn new(reader: SpoolReader, tags: Arc<Tags>, ignored: HashSet<TableName>, drift: Drift) -> Gatherer {
         let begun = reader.position();
-        let (passed, batch, skip) = (Lsn::ZERO, Batch::default(), Skip::default());
-        Gatherer { reader, ddl: Taken::off(), tags, ignored, drift, passed, batch, begun, skip, large: false }
+        let (passed, batch, skip, united) = (Lsn::ZERO, Batch::default(), Skip::default(), HashMap::new());
+        Gatherer { reader, ddl: Taken::off(), tags, ignored, drift, united, passed, batch, begun, skip, large: false }
     }
 
     /// Goes on with other tags, from where a Batch begins that was not written, or from where it is.
     pub fn retag(&mut self, tags: Arc<Tags>, from: Option<Position>, passed: Lsn) {
         self.tags = tags;
         self.skip.known = None;
+        self.united.clear();
         let here =
             if self.batch.open || !self.batch.ends.is_empty() { self.batch.from } else { self.reader.position() };
         self.rewind(from.unwrap_or(here), passed);
@@ -135,9 +144,12 @@ impl Gatherer {
         while let Some(item) = self.read()? {
             match item {
                 Item::Begin { .. } | Item::Abort => changed = false,
-                Item::Change(change) => changed |= self.tags.contains_key(&change.shape.table),
+                Item::Change(change) => changed |= self.tags.contains(&change.shape.table),
                 Item::Ddl(_) => {}
-                Item::Truncate(shapes) => changed |= shapes.iter().any(|shape| self.tags.contains_key(&shape.table)),
+                Item::Truncate(shapes) => {
+                    let moved = |table: &TableName| self.tags.contains(table) || self.tags.leaf(table).is_some();
+                    changed |= shapes.iter().any(|shape| moved(&shape.table));
+                }
                 Item::Commit(_) => more |= changed,
             }
         }
@@ -145,8 +157,30 @@ impl Gatherer {
         Ok(more)
     }
 
+    /// The next item, a change of a partition as one of the table that its rows go into. TRUNCATE is of the
+    /// partition.
     fn read(&mut self) -> Result<Option<Item>> {
-        self.reader.next().map_err(|err| err.told("read the spool"))
+        let item = self.reader.next().map_err(|err| err.told("read the spool"))?;
+        match item {
+            Some(Item::Change(mut change)) if self.tags.has_leaves() => {
+                self.unite(&mut change);
+                Ok(Some(Item::Change(change)))
+            }
+            item => Ok(item),
+        }
+    }
+
+    fn unite(&mut self, change: &mut Change) {
+        let Some(leaf) = self.tags.leaf(&change.shape.table) else { return };
+        if self.united.len() >= REMEMBERED {
+            self.united.clear();
+        }
+        let at = Arc::as_ptr(&change.shape) as usize;
+        let (_, there) = self.united.entry(at).or_insert_with(|| {
+            let there = Shape { table: leaf.root.clone(), ..Shape::clone(&change.shape) };
+            (Arc::clone(&change.shape), Arc::new(there))
+        });
+        change.shape = Arc::clone(there);
     }
 
     /// The next thing to write.
@@ -198,6 +232,7 @@ impl Gatherer {
                     Emptied::Tables(wanted) if wanted.is_empty() => {}
                     Emptied::Tables(wanted) => self.batch.push(Op::Truncate(wanted)),
                     Emptied::Later => return Ok(self.before(Gathered::Later)),
+                    Emptied::Lacks(table) => return Ok(self.before(Gathered::Lacks(table))),
                     Emptied::Look(shape) => {
                         self.reader.seek(at);
                         return Ok(Gathered::Look(shape, None));
@@ -301,7 +336,21 @@ impl Gatherer {
     fn truncate(&mut self, shapes: &[Arc<Shape>]) -> Emptied {
         let (mut tables, mut rows, mut is_shown) = (Vec::new(), Vec::new(), false);
         for shape in shapes {
-            let moved = self.tags.contains_key(&shape.table);
+            if let Some(leaf) = self.tags.leaf(&shape.table).cloned() {
+                // Beside its root it says nothing more.
+                if shapes.iter().any(|other| other.table == leaf.root) {
+                    continue;
+                }
+                match self.wanted_now(&leaf.root) {
+                    Some(Wanted::Later) => return Emptied::Later,
+                    Some(Wanted::Nothing) => {}
+                    _ if leaf.condition.is_none() => return Emptied::Lacks(leaf.root),
+                    _ => rows.push(Clear { table: leaf.root, condition: leaf.condition }),
+                }
+                is_shown = true;
+                continue;
+            }
+            let moved = self.tags.contains(&shape.table);
             match self.wanted(shape, None) {
                 None => return Emptied::Look(Arc::clone(shape)),
                 Some(Wanted::Later) => return Emptied::Later,
@@ -330,7 +379,7 @@ impl Gatherer {
     /// cannot be applied there.
     pub async fn look(&mut self, client: &Client, shape: &Arc<Shape>, kind: Option<Kind>) -> Result<()> {
         match kind {
-            Some(kind) if self.tags.contains_key(&shape.table) => self.drift.check(client, shape, kind).await,
+            Some(kind) if self.tags.contains(&shape.table) => self.drift.check(client, shape, kind).await,
             _ => Err(Error::new(
                 Exit::Differ,
                 format!("{} has changed on the source and is not part of this migration", shape.table),
@@ -370,6 +419,7 @@ impl Gatherer {
 
     /// What becomes of changes of a table in the open transaction; None: it is no part of the migration.
     pub(super) fn wanted_now(&self, table: &TableName) -> Option<Wanted> {
+        let table = self.tags.leaf(table).map_or(table, |leaf| &leaf.root);
         self.tags.get(table).map(|copy| copy.wanted(self.skip.xid, self.passed))
     }
 

@@ -54,7 +54,58 @@ pub enum Copy {
 }
 
 /// Every table that is moved.
-pub type Tags = HashMap<TableName, Copy>;
+#[derive(Debug, Clone, Default)]
+pub struct Tags {
+    copies: HashMap<TableName, Copy>,
+    /// Partitions of the source whose rows are those of one table of the target.
+    leaves: HashMap<TableName, Leaf>,
+}
+
+/// What a partition of the source is to the target.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Leaf {
+    /// The table that its rows go into.
+    pub root: TableName,
+    /// What is true of all its rows and of no other of that table; None: nothing says it.
+    pub condition: Option<String>,
+}
+
+impl Tags {
+    pub fn get(&self, table: &TableName) -> Option<&Copy> {
+        self.copies.get(table)
+    }
+    pub fn contains(&self, table: &TableName) -> bool {
+        self.copies.contains_key(table)
+    }
+    pub fn insert(&mut self, table: TableName, copy: Copy) {
+        self.copies.insert(table, copy);
+    }
+    pub fn into_tables(self) -> impl Iterator<Item = TableName> {
+        self.copies.into_keys()
+    }
+    pub fn remove(&mut self, table: &TableName) -> Option<Copy> {
+        self.copies.remove(table)
+    }
+    /// The partition of that name, if its rows go into another table.
+    pub fn leaf(&self, name: &TableName) -> Option<&Leaf> {
+        self.leaves.get(name)
+    }
+    pub fn has_leaves(&self) -> bool {
+        !self.leaves.is_empty()
+    }
+    pub fn add_leaf(&mut self, name: TableName, leaf: Leaf) {
+        self.leaves.insert(name, leaf);
+    }
+    /// Whether several partitions of the source go into this table.
+    pub fn is_united(&self, table: &TableName) -> bool {
+        self.leaves.values().any(|leaf| leaf.root == *table)
+    }
+    /// Puts the partitions of a table in the place of those that it had.
+    pub fn set_leaves(&mut self, root: &TableName, leaves: impl IntoIterator<Item = (TableName, Leaf)>) {
+        self.leaves.retain(|_, leaf| leaf.root != *root);
+        self.leaves.extend(leaves);
+    }
+}
 
 /// The position behind which every change is to be applied. Before it the tables are not at one point in
 /// time.
@@ -63,7 +114,7 @@ pub fn newest(tags: &Tags) -> Lsn {
         Copy::Done(copied) => copied.newest(),
         Copy::Running(tag) => tag.as_ref().map_or(Lsn::ZERO, |tag| tag.lsn),
     };
-    tags.values().map(newest).max().unwrap_or_default()
+    tags.copies.values().map(newest).max().unwrap_or_default()
 }
 
 /// What the tags say of a table and a transaction.

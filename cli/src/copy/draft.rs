@@ -10,6 +10,7 @@ use super::kept::Kept;
 use super::parts::{self, Cut, SplitBy, parts};
 use super::steps::special::{self, SUBSCRIPTION};
 use super::steps::{self, Schema, ours};
+use super::united;
 use crate::config::Conninfo;
 use crate::config::filters::Filters;
 use crate::config::requirements::Requirements;
@@ -134,10 +135,21 @@ pub async fn draft(holder: &SnapshotHolder, asked: &Asked<'_>, file: &Path) -> R
     };
     let mut selected = selection::select(client, asked.filters, asked.follow, asked.cut.sizes).await?;
     sample::measure(client, &mut selected.tables).await;
-    let kept = Kept::new(asked.there, &selected.tables);
+    let united = united::unite(client, asked.there, asked.follow, &mut selected.tables).await?;
+    for leaf in united.iter().flat_map(|united| &united.leaves) {
+        selected.selection.insert_only.retain(|name| *name != leaf.1.name);
+    }
+    if !united.is_empty() {
+        selected.selection.tables = selected.tables.iter().map(|table| table.name.clone()).collect();
+    }
+    let kept = Kept::new(asked.there, &selected.tables, &united);
     let mut all: Vec<Part> = Vec::new();
     let (mut one_moment, mut kept_whole) = (Vec::new(), Vec::new());
     for table in &selected.tables {
+        if let Some(united) = united.iter().find(|united| united.root == table.name) {
+            all.extend(united::parts_of(&united.root, &united.leaves, cut));
+            continue;
+        }
         kept_whole.extend(asked.cut.keeps_none(table, cut).map(|why| (table.name.clone(), why)));
         let cut = asked.cut.of(table, cut);
         let keys = match &table.split_key {
@@ -181,7 +193,7 @@ pub async fn draft(holder: &SnapshotHolder, asked: &Asked<'_>, file: &Path) -> R
     let gone = selected.selection.objects.iter().filter(|object| object.0 == class::RELATION);
     let gone: HashSet<u32> = gone.map(|object| object.1).collect();
     let mut parents = catalog::parents(client).await?;
-    parents.retain(|(oid, _)| !gone.contains(oid));
+    parents.retain(|(oid, name)| !gone.contains(oid) && !united.iter().any(|united| united.root == *name));
     let parents: Vec<TableName> = parents.into_iter().map(|(_, name)| name).collect();
     left_out.extend(leave_out(&mut pre, asked.leave));
     left_out.extend(leave_out(&mut post, asked.leave));

@@ -51,6 +51,7 @@ pub async fn plan(client: &Client, asked: &Asked<'_>, selection: &mut Selection)
                 number: 1,
                 parts: 1,
                 predicate: Some(table.condition),
+                leaf: None,
                 range: None,
                 columns: table.columns,
                 binary: false,

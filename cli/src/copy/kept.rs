@@ -3,6 +3,7 @@
 
 use std::collections::HashSet;
 
+use super::united::United;
 use crate::model::{LeftOut, TableName, What};
 use crate::source::catalog::{Objects, Table};
 use crate::source::dump::Entry;
@@ -17,17 +18,25 @@ const OF_TABLE: [&str; 8] =
 #[derive(Debug, Default)]
 pub struct Kept<'a> {
     pub tables: HashSet<TableName>,
+    /// They and, where all their partitions go into one table, those.
+    names: HashSet<TableName>,
     oids: HashSet<(u32, u32)>,
     there: Option<&'a There>,
 }
 
 impl<'a> Kept<'a> {
-    pub fn new(there: Option<&'a There>, tables: &[Table]) -> Kept<'a> {
+    pub fn new(there: Option<&'a There>, tables: &[Table], united: &[United]) -> Kept<'a> {
         let Some(there) = there else { return Kept::default() };
-        let kept: Vec<&Table> = tables.iter().filter(|table| there.partitioned.contains(&table.name)).collect();
+        let is_united = |table: &Table| united.iter().any(|united| united.root == table.name);
+        let kept = |table: &&Table| there.partitioned.contains(&table.name) || is_united(table);
+        let kept: Vec<&Table> = tables.iter().filter(kept).collect();
+        let below = || united.iter().flat_map(|united| &united.below);
+        let names = kept.iter().map(|table| &table.name).chain(below().map(|(_, name)| name));
+        let oids = kept.iter().map(|table| table.oid).chain(below().map(|(oid, _)| *oid));
         Kept {
             tables: kept.iter().map(|table| table.name.clone()).collect(),
-            oids: kept.iter().map(|table| (class::RELATION, table.oid)).collect(),
+            names: names.cloned().collect(),
+            oids: oids.map(|oid| (class::RELATION, oid)).collect(),
             there: Some(there),
         }
     }
@@ -39,7 +48,7 @@ impl<'a> Kept<'a> {
             entries.retain(|entry| {
                 let id = (entry.catalog, entry.oid);
                 let facts = objects.get_mut(&id);
-                let of_kept = facts.as_ref().is_some_and(|f| f.table.as_ref().is_some_and(|t| self.tables.contains(t)));
+                let of_kept = facts.as_ref().is_some_and(|f| f.table.as_ref().is_some_and(|t| self.names.contains(t)));
                 let needs = entry.needs.iter().any(|needed| gone.contains(needed));
                 // A key to a table with partitions is not added without a look at the rows.
                 if let (true, false, "FK CONSTRAINT", Some(facts)) = (needs, of_kept, entry.kind.as_str(), facts) {

@@ -27,4 +27,5 @@ mod sessions;
 pub mod shared;
 pub mod steps;
 pub mod throttle;
+pub mod united;
 pub mod worker;

@@ -200,7 +200,7 @@ impl Worker {
         for part in parts {
             copied.push(self.pipe(part).await?);
         }
-        let tables: Vec<&TableName> = parts.iter().map(|part| &part.table).collect();
+        let tables: Vec<&TableName> = parts.iter().map(Part::read).collect();
         let replaced = copy_out::replaced(&mut self.source, &tables).await?;
         let whole = |copied| Bundle { parts: parts.to_vec(), copied, tag: self.tag.clone() };
         match (replaced.first(), parts) {
@@ -215,7 +215,7 @@ impl Worker {
     /// table that was replaced since is read again under a snapshot of its own, and the stream reconciles
     /// it by its tag.
     async fn copy_replaced(&mut self, part: &Part) -> Result<Bundle> {
-        if part.parts > 1 && part.range.is_none() {
+        if part.leaf.is_some() || (part.parts > 1 && part.range.is_none()) {
             return Err(Error::new(
                 Exit::Source,
                 format!("{} was truncated or rewritten on the source while it was copied", part.table),
@@ -260,7 +260,7 @@ impl Worker {
     async fn pipe(&mut self, part: &Part) -> Result<Copied> {
         self.started(part);
         let rows = Rows {
-            table: &part.table,
+            table: part.read(),
             columns: &part.columns,
             predicate: part.predicate.as_deref(),
             binary: part.binary,
@@ -439,13 +439,22 @@ impl Worker {
     /// A table that the source dropped since it was planned stays empty: what the stream still holds of
     /// it lies before the tag it gets.
     async fn leave_dropped(&mut self, part: &Part, err: Error) -> Result<()> {
+        let table = part.read();
         copy_out::begin_under(&mut self.source, None).await?;
         let (tag, lsn) = copy_out::tag(&mut self.source).await?;
-        if copy_out::exists(&mut self.source, &part.table).await? {
+        if copy_out::exists(&mut self.source, table).await? {
             return Err(explained(err));
         }
-        queue::finish_dropped(&self.target, &self.shared.migration, &part.table, &tag, lsn).await?;
-        let table = &part.table;
+        if part.leaf.is_some() {
+            // The others were read before it was dropped, and changes of its rows are in the stream.
+            return Err(Error::new(
+                Exit::Source,
+                format!("{table} was dropped on the source while {} was copied", part.table),
+            )
+            .cause(err)
+            .hint("run the same command again: the table is copied anew"));
+        }
+        queue::finish_dropped(&self.target, &self.shared.migration, table, &tag, lsn).await?;
         self.shared.report.warning(format!("{table} was dropped or renamed on the source: it is empty on the target"));
         self.shared.report.send(Event::PartDone { id: part.id, rows: 0, bytes: 0 });
         self.shared.board.offer([(Some(table.clone()), 0)]);

@@ -29,6 +29,7 @@ pub struct Form {
     /// Stands for the names and types of its columns.
     pub columns: Option<String>,
     pub logged: bool,
+    pub partitioned: bool,
     /// Whether the stream says which row an UPDATE or DELETE means.
     pub identified: bool,
 }
@@ -42,6 +43,7 @@ impl Form {
             attributes: row.get("attributes"),
             columns: row.get("form"),
             logged,
+            partitioned: row.get("partitioned"),
             identified: row.get("identified"),
         };
         (name, form)

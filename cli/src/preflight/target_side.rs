@@ -130,7 +130,7 @@ impl Scope<'_> {
             checks.warn_aloud(Place::Target, "empty", message, "");
         } else {
             let mend = "give an empty database; pgmig never overwrites a table it did not make, unless told to with --drop-if-exists; \
-                        with --keep-tables it fills partitioned ones where the source's table is not partitioned";
+                        with --keep-tables it fills those that are partitioned on one of the sides";
             checks.fail(Place::Target, "empty", format!("the target already holds {}", some(&there)), mend);
         }
         if names.is_empty() && asked.filters.is_some() {

@@ -18,10 +18,10 @@ pub async fn columns(client: &Client, tables: &[TableName]) -> Result<HashMap<Ta
     Ok(Column::by_table(&rows))
 }
 
-/// The form of every table.
+/// The form of every table; one that is partitioned has that of all its partitions.
 pub async fn forms(client: &Client) -> Result<HashMap<TableName, Form>> {
     let rows = client
-        .query(include_str!("../../../sql/source/forms.sql"), &[&[b'r' as i8].as_slice()])
+        .query(include_str!("../../../sql/source/forms.sql"), &[&[b'r' as i8, b'p' as i8].as_slice()])
         .await
         .on_source(|| "look at the tables of the source".into())?;
     Ok(rows.iter().map(Form::of).collect())

@@ -14,6 +14,7 @@ pub mod identity;
 pub mod inventory;
 pub mod large_objects;
 pub mod load;
+pub mod partitions;
 pub mod replication;
 pub mod roles;
 pub mod sample;

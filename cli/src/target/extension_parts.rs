@@ -26,6 +26,7 @@ pub async fn pending(client: &Client, migration: &str) -> Result<Vec<Part>> {
         number: 1,
         parts: 1,
         predicate: row.get(3),
+        leaf: None,
         range: None,
         columns: row.get(4),
         binary: false,

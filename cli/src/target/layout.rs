@@ -27,6 +27,8 @@ pub async fn rows_of(client: &Client, side: Side, table: &TableName) -> Result<S
 pub struct There {
     /// Tables with partitions that are no partitions themselves.
     pub partitioned: HashSet<TableName>,
+    /// Tables without partitions that are no partitions.
+    pub plain: HashSet<TableName>,
     pub sequences: HashSet<TableName>,
     /// Columns of those tables that have a value of their own where none is given.
     pub defaults: Vec<(TableName, String)>,
@@ -44,23 +46,28 @@ pub async fn there(client: &Client) -> Result<There> {
                     array(select a.attname::text from pg_catalog.pg_attribute a
                            where a.attrelid = c.oid and (a.attidentity <> '' or a.atthasdef) and not a.attisdropped)
                from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
-              where (c.relkind = 'p' and not c.relispartition or c.relkind = 'S')
+              where (c.relkind in ('p', 'r') and c.relpersistence = 'p' and not c.relispartition or c.relkind = 'S')
                 and n.nspname not in ('pg_catalog', 'information_schema', 'pgmig')",
             &[],
         )
         .await
-        .on_target(|| "look which partitioned tables the target has".into())?;
+        .on_target(|| "look which tables the target has".into())?;
     let mut there = There::default();
     for row in &rows {
         let name = TableName::new(row.get::<_, String>(0), row.get::<_, String>(1));
-        if row.get::<_, i8>(2) == b'S' as i8 {
+        let kind = row.get::<_, i8>(2);
+        if kind == b'S' as i8 {
             there.sequences.insert(name);
             continue;
         }
         let (always, defaults): (Vec<String>, Vec<String>) = (row.get(3), row.get(4));
         there.defaults.extend(defaults.into_iter().map(|column| (name.clone(), column)));
         there.always_identity.extend(always.into_iter().map(|column| (name.clone(), column)));
-        there.partitioned.insert(name);
+        if kind == b'p' as i8 {
+            there.partitioned.insert(name)
+        } else {
+            there.plain.insert(name)
+        };
     }
     Ok(there)
 }
@@ -83,12 +90,14 @@ pub async fn routed(client: &Client, migration: &str) -> Result<Vec<TableName>> 
 }
 
 /// The oids of these tables and of all that is below them.
-pub async fn with_partitions(client: &Client, tables: &[TableName]) -> Result<HashSet<u32>> {
+pub async fn oids(client: &Client, tables: &[TableName]) -> Result<HashSet<u32>> {
     let names: Vec<String> = tables.iter().map(TableName::sql).collect();
     let rows = client
         .query(
-            "select t.relid::oid from unnest($1::text[]) as w (name),
-                    lateral pg_catalog.pg_partition_tree(pg_catalog.to_regclass(w.name)) t",
+            "select coalesce(t.relid, pg_catalog.to_regclass(w.name))::oid
+               from unnest($1::text[]) as w (name)
+                    left join lateral pg_catalog.pg_partition_tree(pg_catalog.to_regclass(w.name)) t on true
+              where pg_catalog.to_regclass(w.name) is not null",
             &[&names],
         )
         .await

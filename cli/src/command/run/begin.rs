@@ -14,6 +14,7 @@ use super::{Config, Control, Run, identity};
 use crate::connect::Side;
 use crate::copy::draft::{self, Roles, draft};
 use crate::copy::steps::relax_identity;
+use crate::copy::united::unite;
 use crate::crash;
 use crate::error::{Context, Error, Exit, Result};
 use crate::model::Lsn;
@@ -22,13 +23,14 @@ use crate::plan_db::PlanDb;
 use crate::preflight;
 use crate::report::Reporter;
 use crate::selection::{Origin, select};
-use crate::source::catalog::Sizes;
+use crate::source::catalog::{Sizes, Table};
 use crate::source::dump::Tools;
 use crate::source::replication::{ReplicationClient, Snapshot};
 use crate::source::slot;
 use crate::source::snapshot::SnapshotHolder;
 use crate::source::unstreamed;
 use crate::target::install::Flavour;
+use crate::target::layout::There;
 use crate::target::sentinel::{self, Begin, Sentinel};
 use crate::target::{checks, install, layout, queue};
 
@@ -119,7 +121,7 @@ impl Run {
         empty_spool(&self.config.dir)?;
         let mut published = Vec::new();
         if found.plugin == "pgoutput" {
-            published = select(&self.source, self.filters.as_ref(), true, Sizes::Estimates).await?.tables;
+            published = self.tables_to_publish(&self.source).await?;
             let tables: Vec<(TableName, bool)> =
                 published.iter().filter(|t| t.logged).map(|t| (t.name.clone(), t.identified)).collect();
             slot::create_publications(&self.source, &self.config.name, &tables).await?;
@@ -139,7 +141,7 @@ impl Run {
         let holder = SnapshotHolder::new(self.source_client("pgmig snapshot").await?, snapshot).await?;
         sentinel::set_startpos(&self.target, &self.config.name, created.consistent_point).await?;
         if found.plugin == "pgoutput" {
-            let under_snapshot = select(&holder.client, self.filters.as_ref(), true, Sizes::Estimates).await?.tables;
+            let under_snapshot = self.tables_to_publish(&holder.client).await?;
             let published: HashSet<(u32, &TableName)> = published.iter().map(|t| (t.oid, &t.name)).collect();
             let missing = under_snapshot.iter().find(|t| t.logged && !published.contains(&(t.oid, &t.name)));
             if let Some(table) = missing {
@@ -149,6 +151,18 @@ impl Run {
         }
         let streaming = self.start_stream(client, found, created.consistent_point).await?;
         Ok((holder, streaming))
+    }
+
+    /// Of partitions that go into one table of the target the root: it stands for those that come later too.
+    async fn tables_to_publish(&self, source: &Client) -> Result<Vec<Table>> {
+        let mut tables = select(source, self.filters.as_ref(), true, Sizes::Estimates).await?.tables;
+        unite(source, self.there().await?.as_ref(), true, &mut tables).await?;
+        Ok(tables)
+    }
+
+    /// What the target has already, if tables of it are kept.
+    async fn there(&self) -> Result<Option<There>> {
+        Ok(if self.config.keep_tables { Some(layout::there(&self.target).await?) } else { None })
     }
 
     /// Creating a slot waits for every transaction that was running when it began: says for which, and gives
@@ -173,10 +187,7 @@ impl Run {
     }
 
     async fn store_plan(&self, holder: &SnapshotHolder, found: &Sentinel) -> Result<()> {
-        let there = match self.config.keep_tables {
-            true => Some(layout::there(&self.target).await?),
-            false => None,
-        };
+        let there = self.there().await?;
         let asked = draft::Asked {
             source: &self.config.source,
             filters: self.filters.as_ref(),

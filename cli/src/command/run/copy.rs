@@ -50,6 +50,7 @@ impl Run {
                 Some(holder) => holder,
                 None => {
                     let fresh = self.new_snapshot(phase, follow).await?;
+                    self.renew_partitions(&fresh.client).await?;
                     self.renew_columns(&source::columns::forms(&fresh.client).await?).await?;
                     holder.insert(fresh)
                 }

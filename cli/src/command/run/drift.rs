@@ -7,6 +7,7 @@ use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use super::Run;
+use super::tables::Tables;
 use crate::connect::{self, Side};
 use crate::copy::parts::{self, Cut, SplitBy};
 use crate::error::{Context, Error, Exit, Result};
@@ -29,12 +30,16 @@ const SHARE: u32 = 20;
 
 impl Run {
     /// Looks at the catalogs of both sides now and then. Ends only with an error.
-    pub(super) async fn watch_catalogs(&self, plugin: &str) -> Error {
+    pub(super) async fn watch_catalogs(&self, plugin: &str, tables: &Tables) -> Error {
         let work = async {
             let mut told = HashSet::new();
             loop {
                 let began = Instant::now();
-                match self.look_for_drift(plugin, Some(&mut told)).await {
+                let look = async {
+                    self.look_for_drift(plugin, Some(&mut told)).await?;
+                    self.look_at_partitions(tables, Some(&mut told)).await
+                };
+                match look.await {
                     // The stream and apply say so, and wait for it.
                     Err(err) if err.connection_lost() || connect::unreachable(&err) => {}
                     looked => looked?,
@@ -83,10 +88,15 @@ impl Run {
         if told.is_none() || !self.tells_ddl() {
             self.altered(altered, told).await?;
         }
-        if plugin == "pgoutput" && !self.config.leave_new_tables {
+        // wal2json tells every table at its first change; a partition that was detached may see none.
+        let is_looked_for = |table: &TableName| plugin == "pgoutput" || selection.former_names.contains(table);
+        if (plugin == "pgoutput" || !selection.former_names.is_empty()) && !self.config.leave_new_tables {
             let ignored = self.ignored().await?;
-            let unknown = |table: &TableName| !planned.contains(table) && !ignored.contains(table);
-            if there.iter().any(|(table, form)| form.logged && unknown(table)) {
+            let united = self.leaves().await?;
+            let unknown = |table: &TableName| {
+                is_looked_for(table) && !planned.contains(table) && !ignored.contains(table) && !united.contains(table)
+            };
+            if there.iter().any(|(table, form)| form.logged && !form.partitioned && unknown(table)) {
                 let mut new = self.selected_tables().await?;
                 new.retain(|table| table.logged && unknown(&table.name));
                 if let Some(first) = new.first() {
@@ -234,9 +244,13 @@ impl Run {
         ))
     }
 
+    /// Those whose rows go into a table of the same name.
     async fn selected_tables(&self) -> Result<Vec<Table>> {
         let client = self.source_client("pgmig watch").await?;
-        Ok(select(&client, self.filters.as_ref(), true, Sizes::Estimates).await?.tables)
+        let mut tables = select(&client, self.filters.as_ref(), true, Sizes::Estimates).await?.tables;
+        let united = self.united_partitions(&client).await?;
+        tables.retain(|table| !united.iter().any(|leaf| leaf.name == table.name));
+        Ok(tables)
     }
 
     /// Whether changes of a table that the migration does not know are none of its business: left out

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::sync::{RwLock, mpsc, watch};
 
 use super::Run;
+use super::partitions::leaves_of;
 use super::stream::Streaming;
 use super::tables::Tables;
 use crate::apply::conflict::Deciding;
@@ -49,9 +50,12 @@ impl Run {
         settings: &[(&str, &str)],
     ) -> Result<()> {
         self.tables_there(&self.plan.selection()?.unwrap_or_default().tables).await?;
+        let united = queue::united(&self.target, &self.config.name).await?;
         for table in layout::routed(&self.target, &self.config.name).await? {
-            self.report
-                .info(format!("{table} is partitioned on the target and not on the source: its rows are routed"));
+            self.report.info(match united.contains_key(&table) {
+                true => format!("{table} is partitioned otherwise on the target: its rows are routed"),
+                false => format!("{table} is partitioned on the target and not on the source: its rows are routed"),
+            });
         }
         // What an earlier session of ours still commits counts: its end comes first.
         let settings = [&[("session_replication_role", "replica")], settings].concat();
@@ -99,7 +103,7 @@ impl Run {
         );
         let caught_up = self.when_level(&tables, streaming.spool.clone(), barrier);
         let mut caught_up = std::pin::pin!(caught_up);
-        let mut catalogs = std::pin::pin!(self.watch_catalogs(&found.plugin));
+        let mut catalogs = std::pin::pin!(self.watch_catalogs(&found.plugin, &tables));
         let mut requests = std::pin::pin!(self.table_requests(&tables, lacked));
         let mut cutovers = std::pin::pin!(self.serve_requests());
         let mut ahead = std::pin::pin!(self.keep_sequences_ahead());
@@ -127,6 +131,7 @@ impl Run {
                         }
                         let drifted = apply.drifted.take();
                         match drifted {
+                            Some(table) if self.take_in_partition(&tables, &table).await? => continue,
                             Some(table) if self.is_left_out(&found.plugin, &table).await? => {
                                 self.report.info(format!("changes of {table}, which is no part of the migration, are left out"));
                                 apply.ignore(table);
@@ -168,6 +173,7 @@ impl Run {
                 )));
             }
             self.look_for_drift(&found.plugin, None).await?;
+            self.look_at_partitions(&tables, None).await?;
             if !sentinel::enter_cutover(&self.target, &self.config.name, endpos).await? {
                 // The switches are read again in a moment.
                 tokio::time::sleep(Duration::from_millis(50)).await;
@@ -217,7 +223,10 @@ impl Run {
             let snapshot: SnapshotTag = tag.parse().during(Exit::Target, || format!("read the tag of {table}"))?;
             found.entry(table).or_default().push((part.range, Tag { snapshot, lsn }));
         }
-        let mut tags = Tags::new();
+        let mut tags = Tags::default();
+        for (root, leaves) in queue::united(&self.target, &self.config.name).await? {
+            tags.set_leaves(&root, leaves_of(&root, leaves));
+        }
         for (table, mut parts) in found {
             let copied = if parts.len() == 1 {
                 Copied::Whole(parts.remove(0).1)

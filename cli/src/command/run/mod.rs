@@ -16,6 +16,7 @@ mod give_way;
 mod hold;
 mod join;
 mod origin;
+mod partitions;
 mod rates;
 mod regain;
 mod stages;

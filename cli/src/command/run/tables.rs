@@ -13,6 +13,7 @@ use std::sync::Arc;
 use tokio::sync::{RwLock, mpsc, watch};
 
 use super::Run;
+use super::partitions::leaves_of;
 use crate::apply::Applied;
 use crate::apply::tags::{self, Copy, Tag, Tags};
 use crate::copy::board::Board;
@@ -54,6 +55,10 @@ impl Tables {
         self.set(table, Copy::Running(None));
     }
 
+    pub fn is_united(&self, table: &TableName) -> bool {
+        self.tags.borrow().is_united(table)
+    }
+
     pub fn newest(&self) -> crate::model::Lsn {
         tags::newest(&self.tags.borrow())
     }
@@ -74,9 +79,10 @@ impl Run {
             loop {
                 let asked = tokio::select! {
                     Some(table) = lacking.recv() => {
-                        self.report.info(format!(
-                            "a row of {table} moved to a Part that was read under another snapshot, and the stream does not have all of it: the table is copied anew"
-                        ));
+                        self.report.info(match tables.is_united(&table) {
+                            true => format!("a partition of {table} was emptied on the source, and nothing says which rows of the target were in it: the table is copied anew"),
+                            false => format!("a row of {table} moved to a Part that was read under another snapshot, and the stream does not have all of it: the table is copied anew"),
+                        });
                         self.resync(tables, &table, None).await?;
                         tables.busy.send_replace(false);
                         continue;
@@ -148,6 +154,9 @@ impl Run {
 
     async fn may_copy_again(&self, client: &tokio_postgres::Client, table: &TableName) -> Result<()> {
         let name = std::slice::from_ref(table);
+        if !queue::tables(client, &self.config.name).await?.contains(table) {
+            return Err(refused(format!("{table} has no rows of its own in this migration")));
+        }
         let there = source::columns::forms(&self.source_client("pgmig table").await?).await?;
         let here = crate::target::columns::forms(client).await?;
         match (there.get(table), here.get(table)) {
@@ -182,6 +191,10 @@ impl Run {
     async fn copy_late(&self, tables: &Tables, table: &TableName) -> Result<()> {
         queue::restart_split_tables(&self.target, &self.config.name, false).await?;
         let holder = SnapshotHolder::new(self.source_client("pgmig snapshot").await?, None).await?;
+        self.renew_partitions(&holder.client).await?;
+        let leaves = queue::united(&self.target, &self.config.name).await?.remove(table).unwrap_or_default();
+        // Until it is copied, all of them wait.
+        tables.tags.send_modify(|tags| Arc::make_mut(tags).set_leaves(table, leaves_of(table, leaves)));
         self.renew_columns(&source::columns::forms(&holder.client).await?).await?;
         let tag = snapshot::tag(&holder.client).await?;
         let snapshot = tag.parse().during(Exit::Source, || "read the tag of the snapshot".into())?;
@@ -207,6 +220,9 @@ impl Run {
     async fn add(&self, tables: &Tables, request: &Request) -> Result<()> {
         let table = &request.table;
         let client = self.source_client("pgmig table").await?;
+        if let Some(leaf) = self.united_partitions(&client).await?.into_iter().find(|leaf| leaf.name == *table) {
+            return Err(refused(format!("{table} is a partition of {}, which it is followed with", leaf.root)));
+        }
         let all = catalog::tables(&client, Sizes::Files).await?;
         let found = all.into_iter().find(|found| found.name == *table).ok_or_else(|| {
             refused(format!(

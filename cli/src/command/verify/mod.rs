@@ -188,7 +188,7 @@ impl Verify<'_> {
         excused.owners |= self.args.no_owner;
         excused.privileges |= self.args.no_acl;
         excused.comments |= self.args.no_comments;
-        excused.laid_out_otherwise(&self.client, &self.args.target.name).await?;
+        excused.laid_out_otherwise(&aligned.source.client, &self.client, &self.args.target.name).await?;
         if self.found.phase != Phase::Done {
             excused.until_the_end(&self.client, &self.args.target.name).await?;
         }

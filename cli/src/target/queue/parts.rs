@@ -4,6 +4,7 @@ use std::collections::HashSet;
 
 use tokio_postgres::Client;
 
+use super::leaves::{Leaf, leaf};
 use crate::connect::Side;
 use crate::error::{Context, Result};
 use crate::model::name::literal;
@@ -15,6 +16,8 @@ use crate::target::layout::rows_of;
 pub struct Part {
     pub id: i64,
     pub table: TableName,
+    /// The partition of the source that is read, where those of the table all go into one table.
+    pub leaf: Option<Leaf>,
     pub number: i32,
     /// Into how many Parts the table is cut.
     pub parts: i32,
@@ -31,6 +34,13 @@ pub struct Part {
     pub copy_bytes: Option<i64>,
 }
 
+impl Part {
+    /// What is read of the source.
+    pub fn read(&self) -> &TableName {
+        self.leaf.as_ref().map_or(&self.table, |leaf| &leaf.name)
+    }
+}
+
 impl std::fmt::Display for Part {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         if self.parts == 1 { self.table.fmt(f) } else { write!(f, "{} {}/{}", self.table, self.number, self.parts) }
@@ -45,14 +55,18 @@ pub async fn store_parts(client: &Client, migration: &str, parts: &[Part]) -> Re
     let insert = client
         .prepare(
             "insert into pgmig.part (migration, schema_name, table_name, part_number, parts, predicate, columns, format, bytes,
-                                     key_column, key_type, key_lower, key_upper, planned_rows, planned_copy_bytes)
+                                     key_column, key_type, key_lower, key_upper, planned_rows, planned_copy_bytes,
+                                     leaf_schema, leaf_name, leaf_oid, leaf_condition)
              select $1, schema_name, table_name, part_number, parts, predicate,
                     array(select c.name from json_array_elements_text(columns::json) with ordinality as c (name, at) order by c.at),
-                    format, bytes, key_column, key_type, key_lower, key_upper, planned_rows, planned_copy_bytes
+                    format, bytes, key_column, key_type, key_lower, key_upper, planned_rows, planned_copy_bytes,
+                    leaf_schema, leaf_name, leaf_oid, leaf_condition
                from unnest($2::text[], $3::text[], $4::int[], $5::int[], $6::text[], $7::text[], $8::text[], $9::bigint[],
-                           $10::text[], $11::text[], $12::text[], $13::text[], $14::bigint[], $15::bigint[])
+                           $10::text[], $11::text[], $12::text[], $13::text[], $14::bigint[], $15::bigint[],
+                           $16::text[], $17::text[], $18::oid[], $19::text[])
                     with ordinality as p (schema_name, table_name, part_number, parts, predicate, columns, format, bytes,
-                                          key_column, key_type, key_lower, key_upper, planned_rows, planned_copy_bytes, at)
+                                          key_column, key_type, key_lower, key_upper, planned_rows, planned_copy_bytes,
+                                          leaf_schema, leaf_name, leaf_oid, leaf_condition, at)
               order by at",
         )
         .await
@@ -73,6 +87,11 @@ pub async fn store_parts(client: &Client, migration: &str, parts: &[Part]) -> Re
         let upper: Vec<Option<&str>> = ranges().map(|range| range?.upper.as_deref()).collect();
         let rows: Vec<Option<i64>> = parts.iter().map(|part| part.rows).collect();
         let copy_bytes: Vec<Option<i64>> = parts.iter().map(|part| part.copy_bytes).collect();
+        let leaves = || parts.iter().map(|part| part.leaf.as_ref());
+        let leaf_schemas: Vec<Option<&str>> = leaves().map(|leaf| Some(leaf?.name.schema.as_str())).collect();
+        let leaf_names: Vec<Option<&str>> = leaves().map(|leaf| Some(leaf?.name.table.as_str())).collect();
+        let oids: Vec<Option<u32>> = leaves().map(|leaf| Some(leaf?.oid)).collect();
+        let conditions: Vec<Option<&str>> = leaves().map(|leaf| leaf?.condition.as_deref()).collect();
         client
             .execute(
                 &insert,
@@ -92,6 +111,10 @@ pub async fn store_parts(client: &Client, migration: &str, parts: &[Part]) -> Re
                     &upper,
                     &rows,
                     &copy_bytes,
+                    &leaf_schemas,
+                    &leaf_names,
+                    &oids,
+                    &conditions,
                 ],
             )
             .await
@@ -101,7 +124,8 @@ pub async fn store_parts(client: &Client, migration: &str, parts: &[Part]) -> Re
 }
 
 const PART_COLUMNS: &str = "part_id, schema_name, table_name, part_number, parts, predicate, columns, format = 'binary', bytes, \
-                            planned_rows, planned_copy_bytes, key_column, key_type, key_lower, key_upper";
+                            planned_rows, planned_copy_bytes, key_column, key_type, key_lower, key_upper, \
+                            leaf_schema, leaf_name, leaf_oid, leaf_condition";
 
 fn part(row: &tokio_postgres::Row) -> Part {
     Part {
@@ -116,6 +140,7 @@ fn part(row: &tokio_postgres::Row) -> Part {
         rows: row.get(9),
         copy_bytes: row.get(10),
         range: range(row, 11),
+        leaf: leaf(row, 15),
     }
 }
 
@@ -312,7 +337,7 @@ pub async fn restart_split_tables(client: &Client, migration: &str, keep_ranges:
     let rows = client
         .query(
             "select schema_name, table_name, bool_or(state = 'done') from pgmig.part
-              where migration = $1 and parts > 1 and schema_name <> 'pg_catalog'
+              where migration = $1 and (parts > 1 or leaf_name is not null) and schema_name <> 'pg_catalog'
               group by schema_name, table_name
              having bool_or(state = 'pending') and (not $2 or bool_or(key_column is null) or bool_and(state = 'pending'))",
             &[&migration, &keep_ranges],
@@ -339,7 +364,8 @@ pub async fn needs_one_snapshot(client: &Client, migration: &str) -> Result<Opti
     let row = client
         .query_opt(
             "select schema_name, table_name from pgmig.part
-              where migration = $1 and state = 'pending' and parts > 1 and key_column is null and schema_name <> 'pg_catalog'
+              where migration = $1 and state = 'pending' and schema_name <> 'pg_catalog'
+                and (parts > 1 and key_column is null or leaf_name is not null)
               limit 1",
             &[&migration],
         )
@@ -372,7 +398,7 @@ pub async fn is_referred_to(client: &Client, table: &TableName) -> Result<bool> 
     Ok(row.get(0))
 }
 
-async fn set_pending(client: &Client, migration: &str, table: &TableName) -> Result<()> {
+pub(super) async fn set_pending(client: &Client, migration: &str, table: &TableName) -> Result<()> {
     client
         .execute(
             "update pgmig.part

@@ -58,7 +58,8 @@ impl Comparing<'_> {
         let routed = self.routed();
         for (title, object) in &self.here.objects {
             known.insert(title);
-            if self.excused.is_left_out(title, object) || routed.contains(&object.relation) {
+            let elsewhere = routed.contains(&object.relation) || self.excused.is_united(object);
+            if elsewhere || self.excused.is_left_out(title, object) {
                 continue;
             }
             compared.objects += 1;

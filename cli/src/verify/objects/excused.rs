@@ -6,9 +6,11 @@ use tokio_postgres::Client;
 
 use super::read::{Object, Title};
 use crate::error::{Context, Result};
+use crate::model::TableName;
 use crate::selection::Selection;
 use crate::source::inventory::{Object as Id, class};
-use crate::target::layout;
+use crate::source::partitions;
+use crate::target::{layout, queue};
 
 /// What is not held against the target.
 #[derive(Debug, Default, Clone)]
@@ -30,8 +32,10 @@ pub struct Excused {
     pending_names: HashSet<String>,
     /// Sequences are kept ahead, and set to their value at the end.
     pub follows: bool,
-    /// Tables that are partitioned on the target alone, and all that is below them: that is chosen.
+    /// Tables that are laid out otherwise on the target, and all that is below them there: that is chosen.
     pub(super) routed: HashSet<u32>,
+    /// Partitions of the source that are none on the target.
+    united: HashSet<u32>,
 }
 
 impl Excused {
@@ -68,10 +72,22 @@ impl Excused {
     }
 
     /// Takes in which tables are laid out otherwise on the target: of those only the columns are compared.
-    pub async fn laid_out_otherwise(&mut self, target: &Client, migration: &str) -> Result<()> {
-        let tables = layout::routed(target, migration).await?;
-        self.routed = layout::with_partitions(target, &tables).await?;
+    pub async fn laid_out_otherwise(&mut self, source: &Client, target: &Client, migration: &str) -> Result<()> {
+        let united: Vec<TableName> = queue::united(target, migration).await?.into_keys().collect();
+        let tables = [layout::routed(target, migration).await?, united.clone()].concat();
+        self.routed = layout::oids(target, &tables).await?;
+        let mut roots = partitions::roots(source).await?;
+        roots.retain(|(_, name)| united.contains(name));
+        let roots: Vec<u32> = roots.into_iter().map(|(oid, _)| oid).collect();
+        let below = partitions::below(source, &roots).await?.into_iter().map(|(oid, _)| oid);
+        self.united = below.filter(|oid| !roots.contains(oid)).collect();
         Ok(())
+    }
+
+    /// Whether this object of the source is a partition that is none on the target, or hangs on one.
+    pub fn is_united(&self, object: &Object) -> bool {
+        let is_table = object.id.0 == class::RELATION && self.united.contains(&object.id.1);
+        is_table || self.united.contains(&object.relation)
     }
 
     /// Whether this object of the target is such a table, a part of one, or hangs on one.

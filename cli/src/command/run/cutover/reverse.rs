@@ -22,6 +22,7 @@ use crate::source::freeze::{self, Before};
 use crate::source::replication::{ReplicationClient, Snapshot};
 use crate::source::{self, slot, snapshot, unstreamed};
 use crate::target::install::{self, Flavour};
+use crate::target::queue;
 use crate::target::sentinel::{self, Begin};
 use crate::target::{checks, cutover as record, layout, way_back};
 
@@ -43,6 +44,10 @@ impl Cutover<'_> {
             Err(Error::new(exit, format!("there can be no way back: {what}"))
                 .hint(format!("{hint}; or cut over without --reverse")))
         };
+        if let Some(table) = queue::united(&self.target, name).await?.keys().next() {
+            let what = format!("{table} is partitioned on the source and not so on the target");
+            return no(Exit::Target, what, "to keep one, let pgmig make it as it is on the source".into());
+        }
         // The target tells changes of its partitions, which the source does not have.
         if let Some(table) = layout::routed(&self.target, name).await?.first() {
             let what = format!("{table} is partitioned on the target and not on the source");
@@ -79,7 +84,7 @@ impl Cutover<'_> {
             );
         }
         let mut all = catalog::tables(&self.target, Sizes::Estimates).await?;
-        let moved: HashSet<TableName> = run.tags().await?.into_keys().collect();
+        let moved: HashSet<TableName> = run.tags().await?.into_tables().collect();
         let others = all.extract_if(.., |table| !moved.contains(&table.name)).map(|table| table.name).collect();
         let insert_only = run.plan.selection()?.unwrap_or_default().insert_only;
         let blind: Vec<&TableName> = all.iter().filter(|t| t.logged && !t.identified).map(|t| &t.name).collect();

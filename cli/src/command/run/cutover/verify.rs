@@ -33,7 +33,7 @@ impl Cutover<'_> {
         let mut excused = Excused::of(self.run.plan.selection()?.as_ref());
         // A cutover names what has changed of them.
         excused.large_objects = true;
-        excused.laid_out_otherwise(&self.target, &config.name).await?;
+        excused.laid_out_otherwise(&aligned.source.client, &self.target, &config.name).await?;
         excused.until_the_end(&self.target, &config.name).await?;
         let found = objects::compare(&aligned.source.client, &aligned.target, &config.target, &excused).await?;
         let noted = compared.noted(Some(&found), Some(aligned.lsn), quick, began.elapsed(), Some(pause));
@@ -57,7 +57,7 @@ impl Cutover<'_> {
         let sides = align::as_they_are(&config.source, &config.target).await?;
         let mut excused = Excused::of(self.run.plan.selection()?.as_ref());
         excused.large_objects = true;
-        excused.laid_out_otherwise(&self.target, &config.name).await?;
+        excused.laid_out_otherwise(&sides.source.client, &self.target, &config.name).await?;
         let found = objects::compare(&sides.source.client, &sides.target, &config.target, &excused).await?;
         same(&Compared::default(), &found, "pgmig verify --quick")?;
         Ok(format!("{} objects are equal, with where sequences stand", units::count(found.objects as u64)))

@@ -1,0 +1,238 @@
+//! Tables that are partitioned on the source, and on the target not or otherwise: the rows of all partitions
+//! go into one table, whatever becomes of the partitions.
+
+use harness::Outcome;
+
+use super::routed::assert_same_rows;
+use super::{EXTENSION, EXTENSION_WAL2JSON, Life, PLAIN, PLAIN_WAL2JSON, do_all};
+
+/// By ranges and below one of them by hashes, by lists, by hashes; a key, a part of one, all columns.
+const MADE: &str = "
+    create table orders (id bigint not null, at date not null, n int, body text, twice int generated always as (n * 2) stored,
+                         primary key (id, at)) partition by range (at);
+    create table orders_1 partition of orders for values from ('2026-01-01') to ('2026-02-01');
+    create table orders_2 (twice int generated always as (n * 2) stored, gone int, body text, n int, at date not null, id bigint not null);
+    alter table orders_2 drop gone; alter table orders attach partition orders_2 for values from ('2026-02-01') to ('2026-03-01');
+    create table orders_3 partition of orders for values from ('2026-03-01') to ('2026-06-01') partition by hash (id);
+    create table orders_3_0 partition of orders_3 for values with (modulus 2, remainder 0);
+    create table orders_3_1 partition of orders_3 for values with (modulus 2, remainder 1);
+    create table orders_rest partition of orders default;
+    create table visits (shop int, id int, v text, primary key (shop, id)) partition by list (shop);
+    create table visits_0 partition of visits for values in (0, 1, 2);
+    create table visits_3 partition of visits for values in (3, 4);
+    create table visits_rest partition of visits default;
+    create table events (kind text, n int, f text) partition by list (kind);
+    create table events_a partition of events for values in ('a', 'it''s');
+    create table events_none partition of events for values in (null, 'b');
+    create table events_rest partition of events default;
+    alter table events_a replica identity full; alter table events_none replica identity full; alter table events_rest replica identity full;
+    create table hashed (id int primary key, v text) partition by hash (id);
+    create table hashed_0 partition of hashed for values with (modulus 2, remainder 0);
+    create table hashed_1 partition of hashed for values with (modulus 2, remainder 1);
+    create table beside (id int primary key, v text);
+    create table refers (id int primary key, hashed int references hashed on delete cascade);
+    create sequence numbers; create view seen as select * from orders; create index on orders (n);
+    insert into orders select n, date '2026-01-01' + n % 200, n, repeat(md5(n::text), 200) from generate_series(1, 300) n;
+    insert into visits select n % 7, n, 'v' || n from generate_series(1, 200) n;
+    insert into events select case n % 5 when 0 then null when 1 then 'a' when 2 then 'b' when 3 then 'it''s' else 'c' end, n % 5, n % 3 from generate_series(1, 120) n;
+    insert into hashed select n, 'h' || n from generate_series(1, 60) n;
+    insert into refers select n, n from generate_series(1, 30) n;
+    insert into beside select n, 'beside' from generate_series(1, 20) n";
+
+/// Plain with a shorter key, partitioned by something else, plain without one, and plain where another table refers to it.
+const OTHERWISE: &str = "
+    create table orders (id bigint primary key, at date not null, n int, body text, twice int generated always as (n * 2) stored);
+    create table visits (shop int, id int, v text, primary key (shop, id)) partition by hash (id);
+    create table visits_0 partition of visits for values with (modulus 3, remainder 0);
+    create table visits_x (v text, id int not null, shop int not null); alter table visits attach partition visits_x for values with (modulus 3, remainder 1);
+    create table visits_y partition of visits for values with (modulus 3, remainder 2);
+    create table events (kind text, n int, f text);
+    create table hashed (id int primary key, v text)";
+
+const TABLES: [&str; 4] = ["orders", "visits", "events", "hashed"];
+
+const CHANGES: &[&str] = &[
+    "insert into orders select n, date '2026-01-01' + n % 200, n, repeat(md5(n::text), 200) from generate_series(301, 400) n",
+    // Within a partition, into another one, and with large values that are not in the stream.
+    "update orders set n = n + 1 where id < 50",
+    "update orders set at = at + 31 where id % 5 = 0",
+    "begin; update orders set at = '2026-03-15' where id = 7; update orders set n = -7 where id = 7; update orders set at = '2026-01-15', body = 'short' where id = 7; commit",
+    "update orders set id = id + 1000 where id between 10 and 20; update orders set id = id + 2000, at = '2026-02-02' where id between 21 and 25",
+    "delete from orders where id % 11 = 0; insert into orders values (11, '2026-02-11', 1, 'again')",
+    "begin; delete from orders where id = 30; insert into orders values (30, '2026-05-20', 30, 'elsewhere'); update orders set n = null where id = 30; commit",
+    "update visits set v = v || '!' where shop = 1; update visits set shop = 6 - shop where id % 3 = 0",
+    "update visits set id = id + 1000 where shop > 4; delete from visits where shop = 2 and id < 100",
+    "insert into visits values (0, 5000, null), (3, 5000, ''), (9, 5000, 'x'); update visits set shop = shop + 1 where id = 5000",
+    "insert into events values (null, null, null), (null, null, null), ('a', 1, 'NaN'), ('z', 1, '-0')",
+    "update events set n = 100 where ctid in (select ctid from events where kind is null limit 5)",
+    "update events set kind = 'a' where ctid in (select ctid from events where kind = 'c' limit 4); update events set kind = null where ctid in (select ctid from events where kind = 'a' limit 7)",
+    "delete from events where ctid in (select min(ctid) from events group by kind, n)",
+    "update hashed set id = id + 100 where id not in (select hashed from refers); update hashed set v = v || '.' where id % 2 = 0",
+    // One partition, two, one whose rows its condition cannot name, all of them.
+    "begin; insert into orders values (7000, '2026-01-20', 1, 'goes'), (7001, '2026-02-20', 1, 'stays'); truncate orders_1; insert into orders values (7002, '2026-01-21', 1, 'after'); update orders set n = 9 where id = 7002; commit",
+    "truncate events_none, events_a; insert into events values ('b', 1, 1), ('it''s', 2, 2)",
+    "begin; insert into visits values (1, 9000, 'goes'), (4, 9000, 'goes too'), (8, 9000, 'stays'); truncate visits_0, visits_3, beside; insert into visits values (2, 9001, 'after'); insert into beside values (1, 'after'); commit",
+    "truncate orders_3; insert into orders values (8000, '2026-04-01', 1, 'after')",
+    "update orders set n = n + 1, at = at - 1 where id % 2 = 0",
+    "begin; insert into events values ('gone', 1, 1); truncate events; insert into events values ('a', 1, 1), (null, 2, 2); commit",
+    "insert into events select case n % 3 when 0 then 'a' when 1 then 'x' end, n, n from generate_series(1, 40) n; update events set kind = 'b' where n = 3; update events set n = 0 where kind = 'x'",
+];
+
+const KEEP: &str = "--keep-tables";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn partitions_go_into_one_table_through_crashes() -> Outcome {
+    for way in [EXTENSION_WAL2JSON, PLAIN] {
+        let mut life = Life::begin(way, MADE).await;
+        life.target.batch_execute(OTHERWISE).await.expect("the target is ours");
+        let refused = life.run().finish(&["error: "]).await.expect_code(4);
+        assert!(refused.stderr.contains("already holds") && refused.stderr.contains(KEEP), "{}", refused.stderr);
+        // Not where a key may stand twice, and not over rows.
+        do_all(&life, &["alter table events_a replica identity default"]).await;
+        life.on_target("insert into hashed values (1, 'there')").await;
+        let refused = life.run_with(&[KEEP]).finish(&["error: "]).await;
+        assert!(
+            refused.stderr.contains("public.hashed holds rows on the target")
+                && refused.stderr.contains("events_a has no key"),
+            "{}",
+            refused.stderr
+        );
+        life.on_target("truncate hashed").await;
+        do_all(&life, &["alter table events_a replica identity full"]).await;
+
+        // It dies in the middle of the copy, and what it had copied of such a table is of another moment.
+        let keep = [KEEP, "--split-tables-larger-than", "64kB"];
+        life.crash = "before part 6".into();
+        assert_eq!(life.run_with(&keep).finish(&[]).await.code(), 128 + 9);
+        life.crash = String::new();
+        let (first, last) = CHANGES.split_at(CHANGES.len() - 8);
+        do_all(&life, first).await;
+        let mut run = life.follow_with(&keep).await;
+        do_all(&life, last).await;
+        do_all(&life, &["delete from hashed where id < 10"]).await;
+        let level = format!("select replay_lsn >= '{}' from pgmig.progress", life.lsn().await);
+        do_all(&life, &["insert into beside values (99, 'behind it')"]).await;
+        life.wait_for(&mut run, "all of it", &level).await;
+        // It is compared as a whole, and found to be what it is; the layout is chosen.
+        let dir = life.dir.path().display().to_string();
+        life.pgmig(&["verify", "--dir", &dir]).finish(&[]).await.expect_code(0);
+        life.pgmig(&["verify", "--quick", "--dir", &dir]).finish(&[]).await.expect_code(0);
+        life.on_target("update orders set n = -1 where id = 7; delete from visits where id = 5000; update events set n = 77 where kind = 'b'").await;
+        life.pgmig(&["verify", "--dir", &dir]).finish(&["differ"]).await.expect_code(1);
+        life.pgmig(&["verify", "--repair", "--yes", "--dir", &dir]).finish(&["differ"]).await.expect_code(0);
+        let no = life.pgmig(&["cutover", "--reverse", "--dry-run", "--dir", &dir]).finish(&["error: "]).await;
+        assert!(no.stderr.contains("partitioned on the source"), "{}", no.stderr);
+        life.on_target("select pgmig.resync_table('public.orders')").await;
+        do_all(&life, &["update orders set at = at + 1, n = n + 1 where id < 100"]).await;
+        life.wait_for(
+            &mut run,
+            "a table that is copied again",
+            "select count(*) = 1 from pgmig.request where state = 'done'",
+        )
+        .await;
+        do_all(&life, &["update orders set at = at - 1, n = n + 1 where id < 100"]).await;
+        life.set_endpos(life.lsn().await).await;
+        life.finish(run).await;
+        let apart = "alter table refers drop constraint refers_hashed_fkey; drop view seen";
+        for side in [&life.source, &life.target] {
+            side.batch_execute(apart).await.unwrap_or_else(|e| panic!("{way:?}: {e:?}"));
+        }
+        assert_same_rows(&life, &TABLES).await;
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn partitions_come_and_go_while_their_table_is_followed() -> Outcome {
+    for way in [EXTENSION, PLAIN_WAL2JSON] {
+        let life = Life::begin(way, MADE).await;
+        life.target.batch_execute(OTHERWISE).await.expect("the target is ours");
+        let mut run = life.follow_with(&[KEEP]).await;
+        // Made and written to at once; made while nobody looks; made empty and attached.
+        do_all(
+            &life,
+            &[
+                "create table visits_5 (like visits including all); alter table visits attach partition visits_5 for values in (77)",
+                "begin; create table events_new partition of events for values in ('new'); alter table events_new replica identity full; insert into events values ('new', 1, 1); commit",
+                "update events set n = 5 where kind = 'new'; update events set kind = 'a' where kind = 'new'; insert into events values ('new', 2, 2)",
+            ],
+        )
+        .await;
+        life.wait_for(
+            &mut run,
+            "an empty partition",
+            "select exists (select from pgmig.part where leaf_name = 'visits_5')",
+        )
+        .await;
+        do_all(&life, &["insert into visits values (77, 1, 'first'); update visits set shop = 77 where shop = 3; truncate events_new; insert into events values ('new', 3, 3)"]).await;
+        let arrived = "select exists (select from visits where shop = 77) and exists (select from events where n = 3 and kind = 'new')";
+        life.wait_for(&mut run, "rows of new partitions", arrived).await;
+        life.kill(run).await;
+        do_all(&life, &["create table orders_4 partition of orders for values from ('2026-10-01') to ('2026-11-01'); insert into orders values (9000, '2026-10-05', 1, 'while nobody looked');"]).await;
+        let mut run = life.run_with(&[KEEP]);
+        life.wait_for(
+            &mut run,
+            "rows of a partition that was made meanwhile",
+            "select exists (select from orders where id = 9000)",
+        )
+        .await;
+        do_all(&life, &["alter table orders_4 rename to orders_october; update orders set n = 2 where id = 9000"])
+            .await;
+        life.wait_for(
+            &mut run,
+            "rows of a partition under two names",
+            "select exists (select from orders where id = 9000 and n = 2)",
+        )
+        .await;
+        // What was in it before is in no stream.
+        do_all(&life, &[
+            "create table orders_old (like orders including all); insert into orders_old (id, at, n) values (9100, '2026-11-05', 1)",
+            "alter table orders_old replica identity full; alter table orders attach partition orders_old for values from ('2026-11-01') to ('2026-12-01')",
+        ]).await;
+        let stopped = run.finish(&["error: "]).await.expect_code(6);
+        assert!(stopped.stderr.contains("public.orders_old"), "{}", stopped.stderr);
+        let mut run = life.run_with(&[KEEP]);
+        life.wait_for(
+            &mut run,
+            "rows of a partition that was attached",
+            "select exists (select from orders where id = 9100)",
+        )
+        .await;
+        life.wait_for(&mut run, "following", "select phase = 'follow' from pgmig.progress").await;
+        // One that is detached is a table of its own; one that is dropped takes its rows along.
+        do_all(
+            &life,
+            &["alter table visits detach partition visits_3; insert into visits_3 values (3, 12345, 'no more of it')"],
+        )
+        .await;
+        let stopped = run.finish(&["error: "]).await.expect_code(6);
+        assert!(stopped.stderr.contains("public.visits_3"), "{}", stopped.stderr);
+        let stopped = life.run_with(&[KEEP]).finish(&["error: "]).await.expect_code(6);
+        assert!(
+            stopped.stderr.contains("public.visits_3") && stopped.stderr.to_lowercase().contains("create table"),
+            "{}",
+            stopped.stderr
+        );
+        life.on_target("create table visits_3 (shop int, id int, v text, primary key (shop, id))").await;
+        let mut run = life.run_with(&[KEEP]);
+        life.wait_for(&mut run, "the table of its own", "select exists (select from visits_3 where id = 12345)").await;
+        life.wait_for(&mut run, "following", "select phase = 'follow' from pgmig.progress").await;
+        do_all(&life, &["insert into orders (id, at) values (9200, '2026-11-06'); drop table orders_old"]).await;
+        for _ in 0..100 {
+            if run.stderr().contains("orders_old was dropped") {
+                break;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+        }
+        assert!(run.stderr().contains("public.orders_old was dropped"), "{}", run.stderr());
+        life.on_target("delete from orders where at >= '2026-11-01' and at < '2026-12-01'").await;
+        life.set_endpos(life.lsn().await).await;
+        run.finish(&["orders_old was dropped"]).await.expect_code(0);
+        let apart = "alter table refers drop constraint refers_hashed_fkey; drop view seen";
+        for side in [&life.source, &life.target] {
+            side.batch_execute(apart).await.unwrap_or_else(|e| panic!("{way:?}: {e:?}"));
+        }
+        assert_same_rows(&life, &TABLES).await;
+    }
+    Ok(())
+}
