@@ -26,8 +26,10 @@ const PARAMETERS: &[(&str, &str)] = &[
 ];
 
 /// No time limit may end the session while it waits; the server notices a dead peer by TCP instead.
-/// All can be set by any user.
-const OPTIONS: &str = "-c wal_sender_timeout=0 -c statement_timeout=0 -c lock_timeout=0 \
+/// All can be set by any user. A wal_sender_timeout of 0 would have the server look for an answer of ours
+/// behind each message that it sends, which costs it a sixth of its time (WalSndWriteData in walsender.c);
+/// a long one it looks at only.
+const OPTIONS: &str = "-c wal_sender_timeout=1d -c statement_timeout=0 -c lock_timeout=0 \
     -c idle_in_transaction_session_timeout=0 -c lc_monetary=C \
     -c tcp_keepalives_idle=60 -c tcp_keepalives_interval=10 -c tcp_keepalives_count=6";
 
