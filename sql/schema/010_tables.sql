@@ -114,6 +114,7 @@ create table pgmig.part
     leaf_schema   text,
     leaf_name     text,
     leaf_oid      oid,
+    leaf_attached text,
     leaf_condition text,
     part_number   int         not null,
     parts         int         not null,
@@ -145,6 +146,7 @@ comment on column pgmig.part.table_name is 'name of the table';
 comment on column pgmig.part.leaf_schema is 'schema of the partition of the source that this Part reads, where all of them go into the one table here; null: the Part is of the table itself';
 comment on column pgmig.part.leaf_name is 'name of that partition';
 comment on column pgmig.part.leaf_oid is 'its oid on the source, which tells it from another one of that name';
+comment on column pgmig.part.leaf_attached is 'stands for when it was attached: the transactions on the source that made it, and what it is a part of, partitions';
 comment on column pgmig.part.leaf_condition is 'what is true of all rows of that partition and of no other row of the table; null where none says it on every server alike';
 comment on column pgmig.part.part_number is 'from 1 to parts';
 comment on column pgmig.part.parts is 'how many Parts the table is copied in';

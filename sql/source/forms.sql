@@ -5,20 +5,13 @@ select n.nspname::text as schema_name,
        c.oid,
        c.relpersistence::text as persistence,
        c.relkind = 'p' as partitioned,
-       -- Of a partitioned table: whether all its partitions are.
-       not exists (select
-                     from (select c.oid
-                           union all
-                           select t.relid from pg_catalog.pg_partition_tree(c.oid) t where c.relkind = 'p') o (oid)
-                          join pg_catalog.pg_class l on l.oid = o.oid
-                    where l.relkind = 'r'
-                      and case l.relreplident
-                          when 'f' then false
-                          when 'n' then true
-                          else not exists (select from pg_catalog.pg_index i
-                                            where i.indrelid = l.oid and i.indisvalid and i.indimmediate
-                                              and case l.relreplident when 'd' then i.indisprimary else i.indisreplident end)
-                          end) as identified,
+       case c.relreplident
+            when 'f' then true
+            when 'n' then false
+            else exists (select from pg_catalog.pg_index i
+                          where i.indrelid = c.oid and i.indisvalid and i.indimmediate
+                            and case c.relreplident when 'd' then i.indisprimary else i.indisreplident end)
+       end as identified,
        (select sum(pg_catalog.hashtextextended(
                    a.attname::text || ' ' || pg_catalog.format_type(a.atttypid, a.atttypmod), 0)::numeric)
           from pg_catalog.pg_attribute a

@@ -86,11 +86,13 @@ impl<W: Writer> Apply<W> {
             }
             return Ok(Ok(()));
         }
+        // The target has no such partition, or another one of that name; what becomes of its rows is looked at.
+        if self.gatherer.is_of_partition(ddl) {
+            leave(&self.client, &migration, ddl).await?;
+            return Ok(Ok(()));
+        }
         let found = columns::columns(&self.client, &ddl.tables()).await?;
         let mut doubt = ddl.doubt(|table| found.get(table).cloned().unwrap_or_default());
-        if let Some(root) = self.gatherer.root_of_partition(ddl) {
-            doubt = Some(format!("it is about a partition, and on the target its rows are in {root}"));
-        }
         if self.gatherer.ddl.mode == Mode::Stop {
             doubt = Some("--ddl=stop".into());
         }
@@ -208,11 +210,11 @@ impl super::Gatherer {
         ddl.is_new() && ddl.tables().iter().all(|table| self.wanted_now(table).is_none())
     }
 
-    /// The table of the target that the rows of a partition go into which the DDL is about, without its root.
-    fn root_of_partition(&self, ddl: &Ddl) -> Option<TableName> {
+    /// Whether it is about partitions whose rows go into another table, without that table.
+    fn is_of_partition(&self, ddl: &Ddl) -> bool {
         let tables = ddl.tables();
-        let roots = tables.iter().filter_map(|table| Some(&self.tags.leaf(table)?.root));
-        roots.into_iter().find(|root| !tables.contains(root)).cloned()
+        let root = |table: &TableName| self.tags.leaf(table).map(|leaf| &leaf.root);
+        !tables.is_empty() && tables.iter().all(|table| root(table).is_some_and(|root| !tables.contains(root)))
     }
 
     fn wanted_for(&self, ddl: &Ddl) -> impl Iterator<Item = Wanted> {

@@ -10,7 +10,7 @@ use tokio_postgres::Client;
 use super::batch::{Batch, Op};
 use super::ddl::Taken;
 use super::drift::Drift;
-use super::tags::{Clear, Copy, Tags, Verdict, Wanted};
+use super::tags::{Clear, Copy, Leaf, Tags, Verdict, Wanted};
 use super::told::Ddl;
 use crate::error::{Error, Exit, Result};
 use crate::model::wire::{Change, Item, Kind, Shape};
@@ -58,6 +58,8 @@ pub struct Gatherer {
     /// Relations whose changes may be in the stream and are known not to be moved: what was left out,
     /// and what comes in other ways.
     ignored: HashSet<TableName>,
+    /// Partitioned tables: their TRUNCATE is that of their partitions.
+    pub parents: HashSet<TableName>,
     /// Holds changes against the target's columns.
     drift: Drift,
     /// Shapes of partitions whose rows go into another table, by address, each with what it is there. They
@@ -95,7 +97,21 @@ impl Gatherer {
     pub fn new(reader: SpoolReader, tags: Arc<Tags>, ignored: HashSet<TableName>, drift: Drift) -> Gatherer {
         let begun = reader.position();
         let (passed, batch, skip, united) = (Lsn::ZERO, Batch::default(), Skip::default(), HashMap::new());
-        Gatherer { reader, ddl: Taken::off(), tags, ignored, drift, united, passed, batch, begun, skip, large: false }
+        let parents = HashSet::new();
+        Gatherer {
+            reader,
+            ddl: Taken::off(),
+            tags,
+            ignored,
+            parents,
+            drift,
+            united,
+            passed,
+            batch,
+            begun,
+            skip,
+            large: false,
+        }
     }
 
     /// Goes on with other tags, from where a Batch begins that was not written, or from where it is.
@@ -221,7 +237,7 @@ impl Gatherer {
                             self.batch.hold(self.reader.frame());
                         }
                         Ok(None) => {}
-                        Err(table) => return Ok(self.before(Gathered::Lacks(table))),
+                        Err(table) => return self.lacks(table, endpos),
                     },
                     None => {
                         self.reader.seek(at);
@@ -232,7 +248,7 @@ impl Gatherer {
                     Emptied::Tables(wanted) if wanted.is_empty() => {}
                     Emptied::Tables(wanted) => self.batch.push(Op::Truncate(wanted)),
                     Emptied::Later => return Ok(self.before(Gathered::Later)),
-                    Emptied::Lacks(table) => return Ok(self.before(Gathered::Lacks(table))),
+                    Emptied::Lacks(table) => return self.lacks(table, endpos),
                     Emptied::Look(shape) => {
                         self.reader.seek(at);
                         return Ok(Gathered::Look(shape, None));
@@ -335,21 +351,17 @@ impl Gatherer {
     /// others are emptied without it.
     fn truncate(&mut self, shapes: &[Arc<Shape>]) -> Emptied {
         let (mut tables, mut rows, mut is_shown) = (Vec::new(), Vec::new(), false);
-        for shape in shapes {
-            if let Some(leaf) = self.tags.leaf(&shape.table).cloned() {
-                // Beside its root it says nothing more.
-                if shapes.iter().any(|other| other.table == leaf.root) {
-                    continue;
-                }
-                match self.wanted_now(&leaf.root) {
-                    Some(Wanted::Later) => return Emptied::Later,
-                    Some(Wanted::Nothing) => {}
-                    _ if leaf.condition.is_none() => return Emptied::Lacks(leaf.root),
-                    _ => rows.push(Clear { table: leaf.root, condition: leaf.condition }),
-                }
-                is_shown = true;
-                continue;
+        let (shapes, partly) = self.united_shapes(shapes);
+        for leaf in partly {
+            match self.wanted_now(&leaf.root) {
+                Some(Wanted::Later) => return Emptied::Later,
+                Some(Wanted::Nothing) => {}
+                _ if leaf.condition.is_none() => return Emptied::Lacks(leaf.root),
+                _ => rows.push(Clear { table: leaf.root, condition: leaf.condition }),
             }
+            is_shown = true;
+        }
+        for shape in &shapes {
             let moved = self.tags.contains(&shape.table);
             match self.wanted(shape, None) {
                 None => return Emptied::Look(Arc::clone(shape)),
@@ -373,6 +385,50 @@ impl Gatherer {
             }
         }
         if is_shown && !rows.is_empty() { Emptied::Rows(rows) } else { Emptied::Tables(tables) }
+    }
+
+    /// The tables of the target that a TRUNCATE is about, and the partitions of which a table of the target holds
+    /// more than the rows.
+    fn united_shapes(&self, shapes: &[Arc<Shape>]) -> (Vec<Arc<Shape>>, Vec<Leaf>) {
+        let mut whole: Vec<Arc<Shape>> = Vec::with_capacity(shapes.len());
+        let mut partly = Vec::new();
+        let is_named = |name: &TableName| shapes.iter().any(|shape| shape.table == *name);
+        for shape in shapes {
+            let Some(leaf) = self.tags.leaf(&shape.table) else {
+                whole.push(Arc::clone(shape));
+                continue;
+            };
+            let root = &leaf.root;
+            // pgoutput does not name the root beside its partitions, wal2json does.
+            if is_named(root) || whole.iter().any(|shape| shape.table == *root) {
+                continue;
+            }
+            if self.tags.leaves_of(root).all(is_named) {
+                whole.push(Arc::new(Shape { table: root.clone(), columns: vec![], types: vec![], key: vec![] }));
+            } else {
+                partly.push(leaf.clone());
+            }
+        }
+        (whole, partly)
+    }
+
+    /// What becomes of the open transaction if a table must be copied before it: nothing, if it ends behind endpos.
+    fn lacks(&mut self, table: TableName, endpos: Option<Lsn>) -> Result<Gathered> {
+        let here = self.reader.position();
+        let mut end = None;
+        while let Some(item) = self.read()? {
+            match item {
+                Item::Commit(commit) => {
+                    end = Some(commit.end_lsn);
+                    break;
+                }
+                Item::Abort => break,
+                _ => {}
+            }
+        }
+        self.reader.seek(here);
+        let behind = endpos.filter(|endpos| end.is_some_and(|end| end > *endpos));
+        Ok(self.before(behind.map_or(Gathered::Lacks(table), Gathered::Behind)))
     }
 
     /// Asks the target about what `gather` did not know. An error that names the table if the change
@@ -435,6 +491,7 @@ impl Gatherer {
         let wanted = match self.tags.get(&shape.table) {
             Some(copy) => copy.wanted(self.skip.xid, self.passed),
             None if self.ignored.contains(&shape.table) => Wanted::Nothing,
+            None if kind.is_none() && self.parents.contains(&shape.table) => Wanted::Nothing,
             None => return None,
         };
         if matches!(wanted, Wanted::All | Wanted::ByKey) && kind.is_some_and(|kind| !self.drift.fits(shape, kind)) {

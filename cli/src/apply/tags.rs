@@ -96,6 +96,10 @@ impl Tags {
     pub fn add_leaf(&mut self, name: TableName, leaf: Leaf) {
         self.leaves.insert(name, leaf);
     }
+    /// The names of the partitions that go into this table.
+    pub fn leaves_of<'a>(&'a self, root: &'a TableName) -> impl Iterator<Item = &'a TableName> {
+        self.leaves.iter().filter(move |(_, leaf)| leaf.root == *root).map(|(name, _)| name)
+    }
     /// Whether several partitions of the source go into this table.
     pub fn is_united(&self, table: &TableName) -> bool {
         self.leaves.values().any(|leaf| leaf.root == *table)

@@ -136,6 +136,13 @@ pub async fn draft(holder: &SnapshotHolder, asked: &Asked<'_>, file: &Path) -> R
     let mut selected = selection::select(client, asked.filters, asked.follow, asked.cut.sizes).await?;
     sample::measure(client, &mut selected.tables).await;
     let united = united::unite(client, asked.there, asked.follow, &mut selected.tables).await?;
+    if let (true, Some(united)) = (asked.cut.snapshot_per_part, united.first()) {
+        return Err(Error::usage(format!(
+            "--snapshot-per-part: {} is copied from several partitions, which must be of one moment",
+            united.root
+        ))
+        .hint("leave --snapshot-per-part out"));
+    }
     for leaf in united.iter().flat_map(|united| &united.leaves) {
         selected.selection.insert_only.retain(|name| *name != leaf.1.name);
     }

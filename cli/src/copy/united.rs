@@ -10,7 +10,7 @@ use super::parts::{Cut, SplitBy, parts};
 use crate::error::{Error, Exit, Result};
 use crate::model::TableName;
 use crate::source::catalog::Table;
-use crate::source::partitions::{self, Partition};
+use crate::source::partitions::{self, Partition, Root};
 use crate::target::layout::There;
 use crate::target::queue::{Leaf, Part};
 
@@ -18,15 +18,17 @@ use crate::target::queue::{Leaf, Part};
 #[derive(Debug)]
 pub struct United {
     pub root: TableName,
+    /// Whether new partitions have a key from it.
+    pub gives_key: bool,
     pub leaves: Vec<(Table, Leaf)>,
     /// All that is below it on the source, itself included.
     pub below: Vec<(u32, TableName)>,
 }
 
 /// The partitioned tables of the source that are there.
-pub async fn roots(client: &Client, there: &There) -> Result<Vec<(u32, TableName)>> {
+pub async fn roots(client: &Client, there: &There) -> Result<Vec<Root>> {
     let mut roots = partitions::roots(client).await?;
-    roots.retain(|(_, name)| there.partitioned.contains(name) || there.plain.contains(name));
+    roots.retain(|root| there.partitioned.contains(&root.name) || there.plain.contains(&root.name));
     Ok(roots)
 }
 
@@ -42,7 +44,7 @@ pub async fn unite(
 ) -> Result<Vec<United>> {
     let Some(there) = there else { return Ok(Vec::new()) };
     let mut all = Vec::new();
-    for (oid, root) in roots(client, there).await? {
+    for Root { oid, name: root, gives_key } in roots(client, there).await? {
         let found = partitions::partitions(client, &[oid]).await?;
         let names: HashSet<&TableName> = found.iter().map(|leaf| &leaf.name).collect();
         let (of_root, others) = std::mem::take(tables).into_iter().partition(|table| names.contains(&table.name));
@@ -57,7 +59,7 @@ pub async fn unite(
         }
         let below = partitions::below(client, &[oid]).await?;
         tables.push(sum(oid, &root, &of_root));
-        all.push(United { root, leaves: with_conditions(of_root, &found), below });
+        all.push(United { root, gives_key, leaves: with_conditions(of_root, &found), below });
     }
     tables.sort_by(|a, b| b.bytes.cmp(&a.bytes).then_with(|| a.name.cmp(&b.name)));
     Ok(all)
@@ -91,12 +93,17 @@ pub fn refused(root: &TableName, found: &[Partition], selected: &[Table], follow
 
 /// Each table with what is true of its rows alone.
 pub fn with_conditions(tables: Vec<Table>, found: &[Partition]) -> Vec<(Table, Leaf)> {
-    let with = |table: Table| {
-        let condition = found.iter().find(|leaf| leaf.name == table.name).and_then(|leaf| leaf.condition.clone());
-        let leaf = Leaf { name: table.name.clone(), oid: table.oid, condition };
-        (table, leaf)
+    let of = |table: Table| {
+        let leaf = found.iter().find(|leaf| leaf.name == table.name).map(leaf)?;
+        Some((table, leaf))
     };
-    tables.into_iter().map(with).collect()
+    tables.into_iter().filter_map(of).collect()
+}
+
+/// What the migration keeps of a partition.
+pub fn leaf(partition: &Partition) -> Leaf {
+    let Partition { name, oid, attached, condition, .. } = partition.clone();
+    Leaf { name, oid, attached, condition }
 }
 
 /// The partitions as one table.

@@ -8,6 +8,8 @@ use super::checks::{Checks, count};
 use crate::copy::united;
 use crate::error::{Context, Result};
 use crate::model::{Form, Place, TableName};
+use crate::source::catalog::Table;
+use crate::source::partitions::Root;
 use crate::target::layout::There;
 use crate::{source, target};
 
@@ -37,8 +39,8 @@ pub(super) async fn check(scope: &Scope<'_>, checks: &mut Checks, there: &[Table
         sides.fit(scope, checks, table, &message, &key).await?;
         kept.push(table.clone());
     }
-    for (oid, root) in roots {
-        kept.extend(sides.check_united(scope, checks, oid, &root).await?);
+    for root in roots {
+        kept.extend(sides.check_united(scope, checks, &root).await?);
     }
     Ok(kept)
 }
@@ -57,12 +59,11 @@ impl Sides {
         &self,
         scope: &Scope<'_>,
         checks: &mut Checks,
-        oid: u32,
-        root: &TableName,
+        Root { oid, name: root, gives_key }: &Root,
     ) -> Result<Vec<TableName>> {
-        let found = source::partitions::partitions(scope.source, &[oid]).await?;
-        let mut tables = scope.selected.tables.clone();
-        tables.retain(|table| found.iter().any(|leaf| leaf.name == table.name));
+        let found = source::partitions::partitions(scope.source, &[*oid]).await?;
+        let of_root = |table: &&Table| found.iter().any(|leaf| leaf.name == table.name);
+        let tables: Vec<Table> = scope.selected.tables.iter().filter(of_root).cloned().collect();
         if tables.is_empty() && !found.is_empty() {
             return Ok(Vec::new());
         }
@@ -82,8 +83,13 @@ impl Sides {
                 "{root} is partitioned on the source, {how} on the target: the rows of {rows} go into it, and nothing of it is made but its rows"
             );
             self.fit(scope, checks, root, &message, &key).await?;
+            if scope.asked.follow && !gives_key {
+                let message = format!("{root} has no primary key that a new partition would get from it");
+                let mend = "a partition that is made while changes are followed needs a replica identity of its own; through pgoutput the table is copied anew then";
+                checks.warn_aloud(Place::Source, "kept tables", message, mend);
+            }
         }
-        let below = source::partitions::below(scope.source, &[oid]).await?;
+        let below = source::partitions::below(scope.source, &[*oid]).await?;
         Ok(below.into_iter().map(|(_, name)| name).collect())
     }
 

@@ -18,7 +18,7 @@ pub async fn columns(client: &Client, tables: &[TableName]) -> Result<HashMap<Ta
     Ok(Column::by_table(&rows))
 }
 
-/// The form of every table; one that is partitioned has that of all its partitions.
+/// The form of every table, partitioned ones too.
 pub async fn forms(client: &Client) -> Result<HashMap<TableName, Form>> {
     let rows = client
         .query(include_str!("../../../sql/source/forms.sql"), &[&[b'r' as i8, b'p' as i8].as_slice()])

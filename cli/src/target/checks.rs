@@ -204,14 +204,28 @@ pub async fn extensions(client: &Client, wanted: &[(String, Option<String>)]) ->
     Ok(rows.iter().map(extension).collect())
 }
 
+/// Partitioned tables. A TRUNCATE of one may be in the stream beside that of its partitions.
+pub async fn partitioned(client: &Client) -> Result<Vec<TableName>> {
+    let rows = client
+        .query(
+            "select n.nspname::text, c.relname::text
+               from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+              where c.relkind = 'p'",
+            &[],
+        )
+        .await
+        .on_target(|| "list the partitioned tables of the target".into())?;
+    Ok(rows.iter().map(|row| TableName::new(row.get::<_, String>(0), row.get::<_, String>(1))).collect())
+}
+
 /// Relations whose changes may be in the stream and are nobody's to apply: rows of materialized views,
-/// TRUNCATE of a partitioned table (its partitions come beside it), tables of extensions.
+/// tables of extensions.
 pub async fn not_applied(client: &Client) -> Result<Vec<TableName>> {
     let rows = client
         .query(
             "select n.nspname::text, c.relname::text
                from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
-              where c.relkind in ('m', 'p')
+              where c.relkind = 'm'
                  or exists (select from pg_catalog.pg_depend d
                              where d.classid = 'pg_class'::regclass and d.objid = c.oid and d.deptype = 'e')",
             &[],

@@ -70,11 +70,12 @@ pub async fn open<'a>(client: &Client, lane: &'a Lane, part: &'a Part, late: boo
     let mut before = format!("set local application_name = {}", literal(&format!("pgmig part {}", part.id)));
     // One that was there before has perhaps such keys from the beginning.
     let late = late || rows == table;
-    let truncated = part.parts == 1 && !(late && is_referred_to(client, &part.table).await?);
-    match (truncated, part.parts) {
+    let alone = part.parts == 1 && part.leaf.is_none();
+    let truncated = alone && !(late && is_referred_to(client, &part.table).await?);
+    match (truncated, alone) {
         (true, _) => before.push_str(&format!("; truncate {rows}")),
-        (false, 1) => before.push_str(&format!("; delete from {rows}")),
-        (false, _) => {}
+        (false, true) => before.push_str(&format!("; delete from {rows}")),
+        (false, false) => {}
     }
     client.batch_execute(&before).await.on_target(|| format!("empty {} before its copy", part.table))?;
     let columns = if part.columns.is_empty() { String::new() } else { format!(" ({})", identifiers(&part.columns)) };

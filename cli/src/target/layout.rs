@@ -120,3 +120,19 @@ pub async fn finds_by(client: &Client, table: &TableName, key: &[String]) -> Res
         .on_target(|| format!("look at the indexes of {table} on the target"))?;
     Ok(row.get(0))
 }
+
+/// The partitioned table that this one is a partition of on the target, at the top.
+pub async fn root_of(client: &Client, table: &TableName) -> Result<Option<TableName>> {
+    let row = client
+        .query_opt(
+            "select n.nspname::text, r.relname::text
+               from pg_catalog.pg_class c
+                    join pg_catalog.pg_class r on r.oid = pg_catalog.pg_partition_root(c.oid)
+                    join pg_catalog.pg_namespace n on n.oid = r.relnamespace
+              where c.oid = pg_catalog.to_regclass($1) and c.relispartition",
+            &[&table.sql()],
+        )
+        .await
+        .on_target(|| format!("look whether {table} is a partition on the target"))?;
+    Ok(row.map(|row| TableName::new(row.get::<_, String>(0), row.get::<_, String>(1))))
+}

@@ -16,7 +16,7 @@ use crate::connect::Side;
 use crate::error::{Context, Exit, Result};
 use crate::model::history::{Difference, Verification};
 use crate::model::{Lsn, RowDifference, TableDifference, TableName};
-use crate::target::layout::{self, rows_of};
+use crate::target::layout::rows_of;
 use crate::target::{checks, queue};
 
 /// How it is compared.
@@ -116,10 +116,6 @@ impl Shared {
 pub async fn tables(target: &Client, migration: &str) -> Result<Vec<TableName>> {
     let mut apart: HashSet<TableName> = checks::not_applied(target).await?.into_iter().collect();
     apart.insert(large_objects());
-    // Partitioned on the target: with all below it, it is what a table of the source is.
-    for table in layout::routed(target, migration).await? {
-        apart.remove(&table);
-    }
     Ok(queue::tables(target, migration).await?.into_iter().filter(|table| !apart.contains(table)).collect())
 }
 

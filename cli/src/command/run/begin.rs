@@ -153,10 +153,16 @@ impl Run {
         Ok((holder, streaming))
     }
 
-    /// Of partitions that go into one table of the target the root: it stands for those that come later too.
+    /// Of partitions that go into one table of the target the root, where it stands for those that come later
+    /// too: for one without a key of its own the source would refuse UPDATE and DELETE of a new one.
     async fn tables_to_publish(&self, source: &Client) -> Result<Vec<Table>> {
         let mut tables = select(source, self.filters.as_ref(), true, Sizes::Estimates).await?.tables;
-        unite(source, self.there().await?.as_ref(), true, &mut tables).await?;
+        for united in unite(source, self.there().await?.as_ref(), true, &mut tables).await? {
+            if !united.gives_key {
+                tables.retain(|table| table.name != united.root);
+                tables.extend(united.leaves.into_iter().map(|(table, _)| table));
+            }
+        }
         Ok(tables)
     }
 

@@ -7,6 +7,7 @@ use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use super::Run;
+use super::partitions::Gone;
 use super::tables::Tables;
 use crate::connect::{self, Side};
 use crate::copy::parts::{self, Cut, SplitBy};
@@ -18,7 +19,7 @@ use crate::selection::{Origin, select};
 use crate::source::catalog::{Sizes, Table};
 use crate::source::dump::Tools;
 use crate::source::slot;
-use crate::target::layout::rows_of;
+use crate::target::layout::{self, rows_of};
 use crate::target::sentinel::Sentinel;
 use crate::target::{checks, queue};
 use crate::{source, target};
@@ -32,12 +33,12 @@ impl Run {
     /// Looks at the catalogs of both sides now and then. Ends only with an error.
     pub(super) async fn watch_catalogs(&self, plugin: &str, tables: &Tables) -> Error {
         let work = async {
-            let mut told = HashSet::new();
+            let (mut told, mut gone) = (HashSet::new(), Gone::new());
             loop {
                 let began = Instant::now();
                 let look = async {
                     self.look_for_drift(plugin, Some(&mut told)).await?;
-                    self.look_at_partitions(tables, Some(&mut told)).await
+                    self.look_at_partitions(plugin, tables, Some(&mut gone)).await
                 };
                 match look.await {
                     // The stream and apply say so, and wait for it.
@@ -74,7 +75,9 @@ impl Run {
         let (mut altered, mut same) = (Vec::new(), HashMap::new());
         for table in &planned {
             let (Some(on_source), Some(on_target)) = (there.get(table), here.get(table)) else { continue };
-            if on_source.logged && !on_source.identified && !insert_only.contains(table) {
+            // Of a partitioned table its partitions are looked at.
+            let followed = on_source.logged && !on_source.partitioned;
+            if followed && !on_source.identified && !insert_only.contains(table) {
                 return Err(self.without_key(plugin, table).await?);
             }
             if on_source.columns != on_target.columns {
@@ -92,9 +95,10 @@ impl Run {
         let is_looked_for = |table: &TableName| plugin == "pgoutput" || selection.former_names.contains(table);
         if (plugin == "pgoutput" || !selection.former_names.is_empty()) && !self.config.leave_new_tables {
             let ignored = self.ignored().await?;
-            let united = self.leaves().await?;
+            let united = queue::united(&target, &self.config.name).await?;
+            let leaves: HashSet<&TableName> = united.values().flatten().map(|leaf| &leaf.name).collect();
             let unknown = |table: &TableName| {
-                is_looked_for(table) && !planned.contains(table) && !ignored.contains(table) && !united.contains(table)
+                is_looked_for(table) && !planned.contains(table) && !ignored.contains(table) && !leaves.contains(table)
             };
             if there.iter().any(|(table, form)| form.logged && !form.partitioned && unknown(table)) {
                 let mut new = self.selected_tables().await?;
@@ -275,6 +279,7 @@ impl Run {
             )
             .hint(
                 "if it was a table of its own, or one that was copied anew since it lost that name: --leave-new-tables; \
+                 if it was a partition of a table that is kept on the target, made and dropped meanwhile, so too; \
                  if a table of the migration bore that name for a while, begin again (pgmig cleanup --force, empty the target, pgmig run)",
             ));
         }
@@ -344,6 +349,15 @@ impl Run {
     pub(super) async fn check_new_table(&self, table: &Table) -> Result<()> {
         self.check_identified(table)?;
         self.tables_there(std::slice::from_ref(&table.name)).await?;
+        if let Some(root) = layout::root_of(&self.target, &table.name).await?
+            && queue::tables(&self.target, &self.config.name).await?.contains(&root)
+        {
+            return Err(Error::new(
+                Exit::Target,
+                format!("{} is a table of its own on the source, and a partition of {root} on the target", table.name),
+            )
+            .hint("give the partition another name on the target, make the table there, then run again"));
+        }
         let firing = target::columns::firing(&self.target).await?;
         if let Some((_, firing)) = firing.iter().find(|(firing, _)| *firing == table.name) {
             return Err(Error::new(

@@ -2,13 +2,13 @@
 //! point in time.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::{RwLock, mpsc, watch};
 
 use super::Run;
-use super::partitions::leaves_of;
+use super::partitions::{Gone, leaves_of};
 use super::stream::Streaming;
 use super::tables::Tables;
 use crate::apply::conflict::Deciding;
@@ -21,7 +21,7 @@ use crate::apply::{Applied, Apply, Gatherer, Watched, Writer};
 use crate::connect::ROWS_AS_STORED;
 use crate::error::{Context, Error, Exit, Result};
 use crate::model::{KeyRange, Lsn, Phase, SnapshotTag, TableName};
-use crate::source::slot;
+use crate::source::{self, slot};
 use crate::stream::spool::Spool;
 use crate::target::install::Flavour;
 use crate::target::{checks, keys, layout, queue, sentinel};
@@ -80,10 +80,12 @@ impl Run {
         let (tags, tagged) = watch::channel(Arc::new(self.tags().await?));
         let known = Arc::clone(&tagged.borrow());
         let applied = streaming.applied.subscribe();
-        let tables = Tables { tags, gate: Arc::clone(&gate), applied, busy: watch::channel(false).0 };
+        let tables =
+            Tables { tags, gate: Arc::clone(&gate), applied, busy: watch::channel(false).0, ignored: Mutex::default() };
         let (lacking, lacked) = mpsc::channel(1);
         let mut gatherer = Gatherer::new(streaming.spool.reader(), known, self.ignored().await?, drift);
         gatherer.ddl = self.taken_ddl()?;
+        gatherer.parents = self.parents().await?;
         let mut apply = Apply::new(
             client,
             writer,
@@ -131,9 +133,22 @@ impl Run {
                         }
                         let drifted = apply.drifted.take();
                         match drifted {
-                            Some(table) if self.take_in_partition(&tables, &table).await? => continue,
+                            Some(table) if self.is_united_partition(&table).await? => {
+                                if *tables.busy.borrow() {
+                                    tokio::select! {
+                                        () = tables.idle() => {}
+                                        ended = streaming.ended() => return Err(ended),
+                                        failed = &mut requests => return Err(failed),
+                                    }
+                                } else {
+                                    self.look_at_partitions(&found.plugin, &tables, Some(&mut Gone::new())).await?;
+                                    self.know_partitions(&tables).await?;
+                                }
+                                continue;
+                            }
                             Some(table) if self.is_left_out(&found.plugin, &table).await? => {
                                 self.report.info(format!("changes of {table}, which is no part of the migration, are left out"));
+                                tables.ignored(&table);
                                 apply.ignore(table);
                                 continue;
                             }
@@ -173,7 +188,7 @@ impl Run {
                 )));
             }
             self.look_for_drift(&found.plugin, None).await?;
-            self.look_at_partitions(&tables, None).await?;
+            self.look_at_partitions(&found.plugin, &tables, None).await?;
             if !sentinel::enter_cutover(&self.target, &self.config.name, endpos).await? {
                 // The switches are read again in a moment.
                 tokio::time::sleep(Duration::from_millis(50)).await;
@@ -200,6 +215,20 @@ impl Run {
             )
             .hint("make it a table on the target, ordinary or partitioned, with the rows that it has there, then run again")),
         }
+    }
+
+    /// Partitioned tables: what a TRUNCATE says of them it says of their partitions too.
+    async fn parents(&self) -> Result<HashSet<TableName>> {
+        let source = self.source_client("pgmig watch").await?;
+        let roots = queue::united(&self.target, &self.config.name).await?;
+        let mut there = source::partitions::roots(&source).await?;
+        there.retain(|root| roots.contains_key(&root.name));
+        let oids: Vec<u32> = there.iter().map(|root| root.oid).collect();
+        let below = source::partitions::below(&source, &oids).await?.into_iter().map(|(_, name)| name);
+        let mut parents: HashSet<TableName> =
+            checks::partitioned(&self.target).await?.into_iter().chain(below).collect();
+        parents.retain(|name| !roots.contains_key(name));
+        Ok(parents)
     }
 
     /// Relations whose changes are known not to be wanted: what was left out, and what comes in other ways.

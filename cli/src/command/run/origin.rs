@@ -56,7 +56,9 @@ impl Run {
                 )));
             };
             let replaced = origin.replaced(form);
-            let unpublished = form.logged && published.as_ref().is_some_and(|published| !published.contains(&form.oid));
+            // Of a partitioned table its partitions are looked at.
+            let followed = form.logged && !form.partitioned;
+            let unpublished = followed && published.as_ref().is_some_and(|published| !published.contains(&form.oid));
             let what = if form.oid != origin.oid {
                 format!("{name} was replaced on the source by another table of that name")
             } else if !replaced.is_empty() {
@@ -74,7 +76,7 @@ impl Run {
                 }
             }
             let insert_only = selection.insert_only.contains(name);
-            if form.logged && !form.identified && !insert_only {
+            if followed && !form.identified && !insert_only {
                 return Err(self.without_key(plugin, name).await?);
             }
             if unpublished {

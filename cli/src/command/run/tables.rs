@@ -8,7 +8,8 @@
 //! ```
 //! After a crash in between the Parts are pending, and the next run copies them before apply begins.
 
-use std::sync::Arc;
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{RwLock, mpsc, watch};
 
@@ -40,6 +41,8 @@ pub(super) struct Tables {
     pub applied: watch::Receiver<Applied>,
     /// Whether a table is being copied.
     pub busy: watch::Sender<bool>,
+    /// Tables whose changes this run has passed over as none of the migration.
+    pub ignored: Mutex<HashSet<TableName>>,
 }
 
 impl Tables {
@@ -57,6 +60,29 @@ impl Tables {
 
     pub fn is_united(&self, table: &TableName) -> bool {
         self.tags.borrow().is_united(table)
+    }
+
+    pub fn has_leaves(&self) -> bool {
+        self.tags.borrow().has_leaves()
+    }
+
+    /// Tells apply of partitions whose rows go into another table.
+    pub fn know(&self, leaves: Vec<(TableName, tags::Leaf)>) {
+        self.tags.send_if_modified(|tags| {
+            let new: Vec<_> = leaves.into_iter().filter(|(name, leaf)| tags.leaf(name) != Some(leaf)).collect();
+            let modified = !new.is_empty();
+            new.into_iter().for_each(|(name, leaf)| Arc::make_mut(tags).add_leaf(name, leaf));
+            modified
+        });
+    }
+
+    /// Notes that changes of this table were passed over.
+    pub fn ignored(&self, table: &TableName) {
+        self.ignored.lock().unwrap_or_else(PoisonError::into_inner).insert(table.clone());
+    }
+
+    pub fn was_ignored(&self, table: &TableName) -> bool {
+        self.ignored.lock().unwrap_or_else(PoisonError::into_inner).contains(table)
     }
 
     pub fn newest(&self) -> crate::model::Lsn {

@@ -56,17 +56,17 @@ pub async fn store_parts(client: &Client, migration: &str, parts: &[Part]) -> Re
         .prepare(
             "insert into pgmig.part (migration, schema_name, table_name, part_number, parts, predicate, columns, format, bytes,
                                      key_column, key_type, key_lower, key_upper, planned_rows, planned_copy_bytes,
-                                     leaf_schema, leaf_name, leaf_oid, leaf_condition)
+                                     leaf_schema, leaf_name, leaf_oid, leaf_attached, leaf_condition)
              select $1, schema_name, table_name, part_number, parts, predicate,
                     array(select c.name from json_array_elements_text(columns::json) with ordinality as c (name, at) order by c.at),
                     format, bytes, key_column, key_type, key_lower, key_upper, planned_rows, planned_copy_bytes,
-                    leaf_schema, leaf_name, leaf_oid, leaf_condition
+                    leaf_schema, leaf_name, leaf_oid, leaf_attached, leaf_condition
                from unnest($2::text[], $3::text[], $4::int[], $5::int[], $6::text[], $7::text[], $8::text[], $9::bigint[],
                            $10::text[], $11::text[], $12::text[], $13::text[], $14::bigint[], $15::bigint[],
-                           $16::text[], $17::text[], $18::oid[], $19::text[])
+                           $16::text[], $17::text[], $18::oid[], $19::text[], $20::text[])
                     with ordinality as p (schema_name, table_name, part_number, parts, predicate, columns, format, bytes,
                                           key_column, key_type, key_lower, key_upper, planned_rows, planned_copy_bytes,
-                                          leaf_schema, leaf_name, leaf_oid, leaf_condition, at)
+                                          leaf_schema, leaf_name, leaf_oid, leaf_attached, leaf_condition, at)
               order by at",
         )
         .await
@@ -91,6 +91,7 @@ pub async fn store_parts(client: &Client, migration: &str, parts: &[Part]) -> Re
         let leaf_schemas: Vec<Option<&str>> = leaves().map(|leaf| Some(leaf?.name.schema.as_str())).collect();
         let leaf_names: Vec<Option<&str>> = leaves().map(|leaf| Some(leaf?.name.table.as_str())).collect();
         let oids: Vec<Option<u32>> = leaves().map(|leaf| Some(leaf?.oid)).collect();
+        let attached: Vec<Option<&str>> = leaves().map(|leaf| Some(leaf?.attached.as_str())).collect();
         let conditions: Vec<Option<&str>> = leaves().map(|leaf| leaf?.condition.as_deref()).collect();
         client
             .execute(
@@ -114,6 +115,7 @@ pub async fn store_parts(client: &Client, migration: &str, parts: &[Part]) -> Re
                     &leaf_schemas,
                     &leaf_names,
                     &oids,
+                    &attached,
                     &conditions,
                 ],
             )
@@ -125,7 +127,7 @@ pub async fn store_parts(client: &Client, migration: &str, parts: &[Part]) -> Re
 
 const PART_COLUMNS: &str = "part_id, schema_name, table_name, part_number, parts, predicate, columns, format = 'binary', bytes, \
                             planned_rows, planned_copy_bytes, key_column, key_type, key_lower, key_upper, \
-                            leaf_schema, leaf_name, leaf_oid, leaf_condition";
+                            leaf_schema, leaf_name, leaf_oid, leaf_attached, leaf_condition";
 
 fn part(row: &tokio_postgres::Row) -> Part {
     Part {

@@ -77,8 +77,8 @@ impl Excused {
         let tables = [layout::routed(target, migration).await?, united.clone()].concat();
         self.routed = layout::oids(target, &tables).await?;
         let mut roots = partitions::roots(source).await?;
-        roots.retain(|(_, name)| united.contains(name));
-        let roots: Vec<u32> = roots.into_iter().map(|(oid, _)| oid).collect();
+        roots.retain(|root| united.contains(&root.name));
+        let roots: Vec<u32> = roots.into_iter().map(|root| root.oid).collect();
         let below = partitions::below(source, &roots).await?.into_iter().map(|(oid, _)| oid);
         self.united = below.filter(|oid| !roots.contains(oid)).collect();
         Ok(())
