@@ -4,7 +4,7 @@
 use harness::Outcome;
 
 use super::routed::assert_same_rows;
-use super::{EXTENSION, EXTENSION_WAL2JSON, Life, PLAIN, PLAIN_WAL2JSON, do_all};
+use super::{EXTENSION, EXTENSION_WAL2JSON, Life, PLAIN, PLAIN_WAL2JSON, Way, do_all};
 
 /// By ranges and below one of them by hashes, by lists, by hashes; a key, a part of one, all columns.
 const MADE: &str = "
@@ -83,191 +83,198 @@ const KEEP: &str = "--keep-tables";
 const NO_KEY: &str = "public.events has no primary key";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn partitions_go_into_one_table_through_crashes() -> Outcome {
-    for way in [EXTENSION_WAL2JSON, PLAIN] {
-        let mut life = Life::begin(way, MADE).await;
-        life.allowed = &[NO_KEY];
-        life.target.batch_execute(OTHERWISE).await.expect("the target is ours");
-        let refused = life.run().finish(&["error: ", NO_KEY]).await.expect_code(4);
-        assert!(refused.stderr.contains("already holds") && refused.stderr.contains(KEEP), "{}", refused.stderr);
-        // Not where a key may stand twice, and not over rows.
-        do_all(&life, &["alter table events_a replica identity default"]).await;
-        life.on_target("insert into hashed values (1, 'there')").await;
-        let refused = life.run_with(&[KEEP]).finish(&["error: ", NO_KEY]).await;
-        assert!(
-            refused.stderr.contains("public.hashed holds rows on the target")
-                && refused.stderr.contains("events_a has no key"),
-            "{}",
-            refused.stderr
-        );
-        life.on_target("truncate hashed").await;
-        do_all(&life, &["alter table events_a replica identity full"]).await;
+async fn partitions_go_into_one_table_through_crashes_by_wal2json() -> Outcome {
+    into_one_table(EXTENSION_WAL2JSON).await
+}
 
-        // It dies in the middle of the copy, and what it had copied of such a table is of another moment.
-        let keep = [KEEP, "--split-tables-larger-than", "64kB"];
-        life.crash = "before part 6".into();
-        assert_eq!(life.run_with(&keep).finish(&[NO_KEY]).await.code(), 128 + 9);
-        life.crash = String::new();
-        let (first, last) = CHANGES.split_at(CHANGES.len() - 8);
-        do_all(&life, first).await;
-        let mut run = life.follow_with(&keep).await;
-        do_all(&life, last).await;
-        do_all(&life, &["delete from hashed where id < 10"]).await;
-        let level = format!("select replay_lsn >= '{}' from pgmig.progress", life.lsn().await);
-        do_all(&life, &["insert into beside values (99, 'behind it')"]).await;
-        life.wait_for(&mut run, "all of it", &level).await;
-        // It is compared as a whole, and found to be what it is; the layout is chosen.
-        let dir = life.dir.path().display().to_string();
-        life.pgmig(&["verify", "--dir", &dir]).finish(&[]).await.expect_code(0);
-        life.pgmig(&["verify", "--quick", "--dir", &dir]).finish(&[]).await.expect_code(0);
-        life.on_target("update orders set n = -1 where id = 7; delete from visits where id = 5000; update events set n = 77 where kind = 'b'").await;
-        life.pgmig(&["verify", "--dir", &dir]).finish(&["differ"]).await.expect_code(1);
-        life.pgmig(&["verify", "--repair", "--yes", "--dir", &dir]).finish(&["differ"]).await.expect_code(0);
-        let no = life.pgmig(&["cutover", "--reverse", "--dry-run", "--dir", &dir]).finish(&["error: ", NO_KEY]).await;
-        assert!(no.stderr.contains("partitioned on the source"), "{}", no.stderr);
-        life.on_target("select pgmig.resync_table('public.orders')").await;
-        do_all(&life, &["update orders set at = at + 1, n = n + 1 where id < 100"]).await;
-        life.wait_for(
-            &mut run,
-            "a table that is copied again",
-            "select count(*) = 1 from pgmig.request where state = 'done'",
-        )
-        .await;
-        do_all(&life, &["update orders set at = at - 1, n = n + 1 where id < 100"]).await;
-        life.set_endpos(life.lsn().await).await;
-        life.finish(run).await;
-        let apart = "alter table refers drop constraint refers_hashed_fkey; drop view seen";
-        for side in [&life.source, &life.target] {
-            side.batch_execute(apart).await.unwrap_or_else(|e| panic!("{way:?}: {e:?}"));
-        }
-        assert_same_rows(&life, &TABLES).await;
+#[tokio::test(flavor = "multi_thread")]
+async fn partitions_go_into_one_table_through_crashes_by_pgoutput() -> Outcome {
+    into_one_table(PLAIN).await
+}
+
+async fn into_one_table(way: Way) -> Outcome {
+    let mut life = Life::begin(way, MADE).await;
+    life.allowed = &[NO_KEY];
+    life.target.batch_execute(OTHERWISE).await.expect("the target is ours");
+    let refused = life.run().finish(&["error: ", NO_KEY]).await.expect_code(4);
+    assert!(refused.stderr.contains("already holds") && refused.stderr.contains(KEEP), "{}", refused.stderr);
+    // Not where a key may stand twice, and not over rows.
+    do_all(&life, &["alter table events_a replica identity default"]).await;
+    life.on_target("insert into hashed values (1, 'there')").await;
+    let refused = life.run_with(&[KEEP]).finish(&["error: ", NO_KEY]).await;
+    assert!(
+        refused.stderr.contains("public.hashed holds rows on the target")
+            && refused.stderr.contains("events_a has no key"),
+        "{}",
+        refused.stderr
+    );
+    life.on_target("truncate hashed").await;
+    do_all(&life, &["alter table events_a replica identity full"]).await;
+
+    // It dies in the middle of the copy, and what it had copied of such a table is of another moment.
+    let keep = [KEEP, "--split-tables-larger-than", "64kB"];
+    life.crash = "before part 6".into();
+    assert_eq!(life.run_with(&keep).finish(&[NO_KEY]).await.code(), 128 + 9);
+    life.crash = String::new();
+    let (first, last) = CHANGES.split_at(CHANGES.len() - 8);
+    do_all(&life, first).await;
+    let mut run = life.follow_with(&keep).await;
+    do_all(&life, last).await;
+    do_all(&life, &["delete from hashed where id < 10"]).await;
+    let level = format!("select replay_lsn >= '{}' from pgmig.progress", life.lsn().await);
+    do_all(&life, &["insert into beside values (99, 'behind it')"]).await;
+    life.wait_for(&mut run, "all of it", &level).await;
+    // It is compared as a whole, and found to be what it is; the layout is chosen.
+    let dir = life.dir.path().display().to_string();
+    life.pgmig(&["verify", "--dir", &dir]).finish(&[]).await.expect_code(0);
+    life.pgmig(&["verify", "--quick", "--dir", &dir]).finish(&[]).await.expect_code(0);
+    life.on_target("update orders set n = -1 where id = 7; delete from visits where id = 5000; update events set n = 77 where kind = 'b'").await;
+    life.pgmig(&["verify", "--dir", &dir]).finish(&["differ"]).await.expect_code(1);
+    life.pgmig(&["verify", "--repair", "--yes", "--dir", &dir]).finish(&["differ"]).await.expect_code(0);
+    let no = life.pgmig(&["cutover", "--reverse", "--dry-run", "--dir", &dir]).finish(&["error: ", NO_KEY]).await;
+    assert!(no.stderr.contains("partitioned on the source"), "{}", no.stderr);
+    life.on_target("select pgmig.resync_table('public.orders')").await;
+    do_all(&life, &["update orders set at = at + 1, n = n + 1 where id < 100"]).await;
+    life.wait_for(
+        &mut run,
+        "a table that is copied again",
+        "select count(*) = 1 from pgmig.request where state = 'done'",
+    )
+    .await;
+    do_all(&life, &["update orders set at = at - 1, n = n + 1 where id < 100"]).await;
+    life.set_endpos(life.lsn().await).await;
+    life.finish(run).await;
+    let apart = "alter table refers drop constraint refers_hashed_fkey; drop view seen";
+    for side in [&life.source, &life.target] {
+        side.batch_execute(apart).await.unwrap_or_else(|e| panic!("{way:?}: {e:?}"));
     }
+    assert_same_rows(&life, &TABLES).await;
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn partitions_come_and_go_while_their_table_is_followed() -> Outcome {
-    for way in [EXTENSION, PLAIN_WAL2JSON] {
-        let mut life = Life::begin(way, MADE).await;
-        life.allowed = &[NO_KEY];
-        life.target.batch_execute(OTHERWISE).await.expect("the target is ours");
-        let mut run = life.follow_with(&[KEEP]).await;
-        // Made empty and attached; made and written to at once.
-        do_all(
-            &life,
-            &[
-                "create table visits_5 (like visits including all); alter table visits attach partition visits_5 for values in (77)",
-                "begin; create table orders_9 partition of orders for values from ('2026-09-01') to ('2026-10-01'); insert into orders values (9900, '2026-09-01', 1, 'new'), (9901, '2026-09-01', 1, 'goes'); commit",
-                "update orders set n = 5 where id = 9900; update orders set at = '2026-01-05' where id = 9900; delete from orders where id = 9901; insert into orders values (9902, '2026-09-02', 2, 'new')",
-            ],
-        )
-        .await;
-        let known = "select exists (select from pgmig.part where leaf_name = 'visits_5')";
-        life.wait_for(&mut run, "an empty partition", known).await;
-        do_all(&life, &["insert into visits values (77, 1, 'first'); update visits set shop = 77 where shop = 3; truncate orders_9; insert into orders values (9903, '2026-09-03', 3, 'new')"]).await;
-        let arrived =
-            "select exists (select from visits where shop = 77) and exists (select from orders where id = 9903)";
-        life.wait_for(&mut run, "rows of new partitions", arrived).await;
-        // Where the root gives no key, the publication cannot hold what comes later.
-        do_all(&life, &["begin; create table events_new partition of events for values in ('new'); alter table events_new replica identity full; insert into events values ('new', 1, 1); commit; update events set n = 6 where kind = 'new'"]).await;
-        if way.plugin == "pgoutput" {
-            let stopped = run.finish(&["error: ", NO_KEY]).await.expect_code(6);
-            assert!(stopped.stderr.contains("public.events_new"), "{}", stopped.stderr);
-            run = life.run_with(&[KEEP]);
-        }
-        life.wait_for(
-            &mut run,
-            "rows of a new partition without a key",
-            "select exists (select from events where kind = 'new' and n = 6)",
-        )
-        .await;
-        do_all(&life, &["update events set n = 7 where kind = 'new'"]).await;
-        life.wait_for(&mut run, "changes of it", "select exists (select from events where kind = 'new' and n = 7)")
-            .await;
-        // What is done to one while it is none is in no stream of its root.
-        do_all(&life, &["begin; alter table visits detach partition visits_5; truncate visits_5; insert into visits_5 values (77, 2, 'second'); alter table visits attach partition visits_5 for values in (77); commit"]).await;
+async fn partitions_come_and_go_while_their_table_is_followed_by_pgoutput() -> Outcome {
+    come_and_go(EXTENSION).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn partitions_come_and_go_while_their_table_is_followed_by_wal2json() -> Outcome {
+    come_and_go(PLAIN_WAL2JSON).await
+}
+
+async fn come_and_go(way: Way) -> Outcome {
+    let mut life = Life::begin(way, MADE).await;
+    life.allowed = &[NO_KEY];
+    life.target.batch_execute(OTHERWISE).await.expect("the target is ours");
+    let mut run = life.follow_with(&[KEEP]).await;
+    // Made empty and attached; made and written to at once.
+    do_all(
+        &life,
+        &[
+            "create table visits_5 (like visits including all); alter table visits attach partition visits_5 for values in (77)",
+            "begin; create table orders_9 partition of orders for values from ('2026-09-01') to ('2026-10-01'); insert into orders values (9900, '2026-09-01', 1, 'new'), (9901, '2026-09-01', 1, 'goes'); commit",
+            "update orders set n = 5 where id = 9900; update orders set at = '2026-01-05' where id = 9900; delete from orders where id = 9901; insert into orders values (9902, '2026-09-02', 2, 'new')",
+        ],
+    )
+    .await;
+    let known = "select exists (select from pgmig.part where leaf_name = 'visits_5')";
+    life.wait_for(&mut run, "an empty partition", known).await;
+    do_all(&life, &["insert into visits values (77, 1, 'first'); update visits set shop = 77 where shop = 3; truncate orders_9; insert into orders values (9903, '2026-09-03', 3, 'new')"]).await;
+    let arrived = "select exists (select from visits where shop = 77) and exists (select from orders where id = 9903)";
+    life.wait_for(&mut run, "rows of new partitions", arrived).await;
+    // Where the root gives no key, the publication cannot hold what comes later.
+    do_all(&life, &["begin; create table events_new partition of events for values in ('new'); alter table events_new replica identity full; insert into events values ('new', 1, 1); commit; update events set n = 6 where kind = 'new'"]).await;
+    if way.plugin == "pgoutput" {
         let stopped = run.finish(&["error: ", NO_KEY]).await.expect_code(6);
-        assert!(stopped.stderr.contains("visits_5") && stopped.stderr.contains("attached again"), "{}", stopped.stderr);
-        let mut run = life.run_with(&[KEEP]);
-        life.wait_for(&mut run, "following", "select phase = 'follow' from pgmig.progress").await;
-        // One that comes while another table is being copied waits for that.
-        life.on_target(
-            "begin; lock table orders in access exclusive mode; select pgmig.resync_table('public.orders'); commit",
-        )
-        .await;
-        do_all(&life, &["create table visits_6 partition of visits for values in (66); insert into visits values (66, 1, 'first'); create table visits_7 partition of visits for values in (67); insert into visits values (67, 1, 'first')"]).await;
-        life.wait_for(
-            &mut run,
-            "rows of two that came together",
-            "select count(*) = 2 from visits where shop in (66, 67)",
-        )
-        .await;
-        life.kill(run).await;
-        do_all(&life, &["create table orders_4 partition of orders for values from ('2026-10-01') to ('2026-11-01'); insert into orders values (9000, '2026-10-05', 1, 'while nobody looked')"]).await;
-        let mut run = life.run_with(&[KEEP]);
-        life.wait_for(
-            &mut run,
-            "rows of a partition that was made meanwhile",
-            "select exists (select from orders where id = 9000)",
-        )
-        .await;
-        do_all(&life, &["alter table orders_4 rename to orders_october; update orders set n = 2 where id = 9000"])
-            .await;
-        life.wait_for(
-            &mut run,
-            "rows of a partition under two names",
-            "select exists (select from orders where id = 9000 and n = 2)",
-        )
-        .await;
-        // What was in it before is in no stream.
-        do_all(&life, &[
-            "create table orders_old (like orders including all); insert into orders_old (id, at, n) values (9100, '2026-11-05', 1)",
-            "alter table orders_old replica identity full; alter table orders attach partition orders_old for values from ('2026-11-01') to ('2026-12-01')",
-        ]).await;
-        let stopped = run.finish(&["error: ", NO_KEY]).await.expect_code(6);
-        assert!(stopped.stderr.contains("public.orders_old"), "{}", stopped.stderr);
-        let mut run = life.run_with(&[KEEP]);
-        life.wait_for(
-            &mut run,
-            "rows of a partition that was attached",
-            "select exists (select from orders where id = 9100)",
-        )
-        .await;
-        life.wait_for(&mut run, "following", "select phase = 'follow' from pgmig.progress").await;
-        // One that is detached is a table of its own; one that is dropped takes its rows along.
-        do_all(
-            &life,
-            &["alter table visits detach partition visits_3; insert into visits_3 values (3, 12345, 'no more of it')"],
-        )
-        .await;
-        let stopped = run.finish(&["error: ", NO_KEY]).await.expect_code(6);
-        assert!(stopped.stderr.contains("public.visits_3"), "{}", stopped.stderr);
-        let stopped = life.run_with(&[KEEP]).finish(&["error: ", NO_KEY]).await.expect_code(6);
-        assert!(
-            stopped.stderr.contains("public.visits_3") && stopped.stderr.to_lowercase().contains("create table"),
-            "{}",
-            stopped.stderr
-        );
-        life.on_target("create table visits_3 (shop int, id int, v text, primary key (shop, id))").await;
-        let mut run = life.run_with(&[KEEP]);
-        life.wait_for(&mut run, "the table of its own", "select exists (select from visits_3 where id = 12345)").await;
-        life.wait_for(&mut run, "following", "select phase = 'follow' from pgmig.progress").await;
-        do_all(&life, &["insert into orders (id, at) values (9200, '2026-11-06'); drop table orders_old"]).await;
-        for _ in 0..100 {
-            if run.stderr().contains("orders_old was dropped") {
-                break;
-            }
-            tokio::time::sleep(std::time::Duration::from_millis(200)).await;
-        }
-        assert!(run.stderr().contains("public.orders_old was dropped"), "{}", run.stderr());
-        life.on_target("delete from orders where at >= '2026-11-01' and at < '2026-12-01'").await;
-        life.set_endpos(life.lsn().await).await;
-        run.finish(&["orders_old was dropped"]).await.expect_code(0);
-        let apart = "alter table refers drop constraint refers_hashed_fkey; drop view seen";
-        for side in [&life.source, &life.target] {
-            side.batch_execute(apart).await.unwrap_or_else(|e| panic!("{way:?}: {e:?}"));
-        }
-        assert_same_rows(&life, &TABLES).await;
+        assert!(stopped.stderr.contains("public.events_new"), "{}", stopped.stderr);
+        run = life.run_with(&[KEEP]);
     }
+    life.wait_for(
+        &mut run,
+        "rows of a new partition without a key",
+        "select exists (select from events where kind = 'new' and n = 6)",
+    )
+    .await;
+    do_all(&life, &["update events set n = 7 where kind = 'new'"]).await;
+    life.wait_for(&mut run, "changes of it", "select exists (select from events where kind = 'new' and n = 7)").await;
+    // What is done to one while it is none is in no stream of its root.
+    do_all(&life, &["begin; alter table visits detach partition visits_5; truncate visits_5; insert into visits_5 values (77, 2, 'second'); alter table visits attach partition visits_5 for values in (77); commit"]).await;
+    let stopped = run.finish(&["error: ", NO_KEY]).await.expect_code(6);
+    assert!(stopped.stderr.contains("visits_5") && stopped.stderr.contains("attached again"), "{}", stopped.stderr);
+    let mut run = life.run_with(&[KEEP]);
+    life.wait_for(&mut run, "following", "select phase = 'follow' from pgmig.progress").await;
+    // One that comes while another table is being copied waits for that.
+    life.on_target(
+        "begin; lock table orders in access exclusive mode; select pgmig.resync_table('public.orders'); commit",
+    )
+    .await;
+    do_all(&life, &["create table visits_6 partition of visits for values in (66); insert into visits values (66, 1, 'first'); create table visits_7 partition of visits for values in (67); insert into visits values (67, 1, 'first')"]).await;
+    life.wait_for(&mut run, "rows of two that came together", "select count(*) = 2 from visits where shop in (66, 67)")
+        .await;
+    life.kill(run).await;
+    do_all(&life, &["create table orders_4 partition of orders for values from ('2026-10-01') to ('2026-11-01'); insert into orders values (9000, '2026-10-05', 1, 'while nobody looked')"]).await;
+    let mut run = life.run_with(&[KEEP]);
+    life.wait_for(
+        &mut run,
+        "rows of a partition that was made meanwhile",
+        "select exists (select from orders where id = 9000)",
+    )
+    .await;
+    do_all(&life, &["alter table orders_4 rename to orders_october; update orders set n = 2 where id = 9000"]).await;
+    life.wait_for(
+        &mut run,
+        "rows of a partition under two names",
+        "select exists (select from orders where id = 9000 and n = 2)",
+    )
+    .await;
+    // What was in it before is in no stream.
+    do_all(&life, &[
+        "create table orders_old (like orders including all); insert into orders_old (id, at, n) values (9100, '2026-11-05', 1)",
+        "alter table orders_old replica identity full; alter table orders attach partition orders_old for values from ('2026-11-01') to ('2026-12-01')",
+    ]).await;
+    let stopped = run.finish(&["error: ", NO_KEY]).await.expect_code(6);
+    assert!(stopped.stderr.contains("public.orders_old"), "{}", stopped.stderr);
+    let mut run = life.run_with(&[KEEP]);
+    life.wait_for(
+        &mut run,
+        "rows of a partition that was attached",
+        "select exists (select from orders where id = 9100)",
+    )
+    .await;
+    life.wait_for(&mut run, "following", "select phase = 'follow' from pgmig.progress").await;
+    // One that is detached is a table of its own; one that is dropped takes its rows along.
+    do_all(
+        &life,
+        &["alter table visits detach partition visits_3; insert into visits_3 values (3, 12345, 'no more of it')"],
+    )
+    .await;
+    let stopped = run.finish(&["error: ", NO_KEY]).await.expect_code(6);
+    assert!(stopped.stderr.contains("public.visits_3"), "{}", stopped.stderr);
+    let stopped = life.run_with(&[KEEP]).finish(&["error: ", NO_KEY]).await.expect_code(6);
+    assert!(
+        stopped.stderr.contains("public.visits_3") && stopped.stderr.to_lowercase().contains("create table"),
+        "{}",
+        stopped.stderr
+    );
+    life.on_target("create table visits_3 (shop int, id int, v text, primary key (shop, id))").await;
+    let mut run = life.run_with(&[KEEP]);
+    life.wait_for(&mut run, "the table of its own", "select exists (select from visits_3 where id = 12345)").await;
+    life.wait_for(&mut run, "following", "select phase = 'follow' from pgmig.progress").await;
+    do_all(&life, &["insert into orders (id, at) values (9200, '2026-11-06'); drop table orders_old"]).await;
+    for _ in 0..100 {
+        if run.stderr().contains("orders_old was dropped") {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    }
+    assert!(run.stderr().contains("public.orders_old was dropped"), "{}", run.stderr());
+    life.on_target("delete from orders where at >= '2026-11-01' and at < '2026-12-01'").await;
+    life.set_endpos(life.lsn().await).await;
+    run.finish(&["orders_old was dropped"]).await.expect_code(0);
+    let apart = "alter table refers drop constraint refers_hashed_fkey; drop view seen";
+    for side in [&life.source, &life.target] {
+        side.batch_execute(apart).await.unwrap_or_else(|e| panic!("{way:?}: {e:?}"));
+    }
+    assert_same_rows(&life, &TABLES).await;
     Ok(())
 }
