@@ -13,6 +13,7 @@ mod routed;
 mod row;
 mod shape;
 mod value;
+mod walk;
 mod wire;
 
 use apply::Applier;

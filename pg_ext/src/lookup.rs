@@ -6,6 +6,7 @@ use crate::bare;
 use crate::relation::Table;
 use crate::report::{Watch, fail};
 use crate::shape::{Bound, KeyColumn};
+use crate::walk::Walk;
 use pgrx::pg_sys;
 use pgrx::pg_sys::errcodes::PgSqlErrorCode;
 use pgrx::pg_sys::ffi::pg_guard_ffi_boundary;
@@ -22,6 +23,7 @@ pub struct UniqueIndex {
     index: pg_sys::Relation,
     keys: Vec<pg_sys::ScanKeyData>,
     scan: pg_sys::IndexScanDesc,
+    walk: Option<Walk>,
 }
 
 /// A unique index that a declared key covers.
@@ -51,6 +53,7 @@ impl UniqueIndex {
     /// From the indexes that ExecOpenIndices has opened, so nothing is opened twice. `parts`: also what is
     /// found by the first columns of each.
     pub unsafe fn all(result: *mut pg_sys::ResultRelInfo, parts: bool) -> Vec<UniqueIndex> {
+        let equal = pg_sys::BTEqualStrategyNumber;
         unsafe {
             let read = |at: usize| {
                 let index = *(*result).ri_IndexRelationDescs.add(at);
@@ -67,12 +70,14 @@ impl UniqueIndex {
                 (least..=count).map(move |columns| {
                     let numbers = &(*info).ii_IndexAttrNumbers;
                     let attributes = numbers[..columns].iter().map(|&number| number as usize - 1);
+                    let attributes: Vec<usize> = attributes.collect();
                     UniqueIndex {
-                        attributes: attributes.collect(),
+                        walk: if columns == count { Walk::along(index, &attributes) } else { None },
+                        attributes,
                         primary: (*form).indisprimary,
                         part: columns < count,
                         index,
-                        keys: (0..columns).map(|column| scan_key(index, column)).collect(),
+                        keys: (0..columns).map(|column| scan_key(index, column, equal)).collect(),
                         scan: ptr::null_mut(),
                     }
                 })
@@ -82,18 +87,18 @@ impl UniqueIndex {
     }
 }
 
-unsafe fn scan_key(index: pg_sys::Relation, column: usize) -> pg_sys::ScanKeyData {
+/// What a column of the index is compared with, and how; the value is to be put in.
+pub unsafe fn scan_key(index: pg_sys::Relation, column: usize, strategy: u32) -> pg_sys::ScanKeyData {
     unsafe {
-        let equal = pg_sys::BTEqualStrategyNumber;
         let family = *(*index).rd_opfamily.add(column);
         let opclass_type = *(*index).rd_opcintype.add(column);
-        let operator = pg_sys::get_opfamily_member(family, opclass_type, opclass_type, equal as i16);
+        let operator = pg_sys::get_opfamily_member(family, opclass_type, opclass_type, strategy as i16);
         let mut key = pg_sys::ScanKeyData::default();
         pg_sys::ScanKeyEntryInitialize(
             &mut key,
             0,
             column as pg_sys::AttrNumber + 1,
-            equal as pg_sys::StrategyNumber,
+            strategy as pg_sys::StrategyNumber,
             pg_sys::InvalidOid,
             *(*index).rd_indcollation.add(column),
             pg_sys::get_opcode(operator),
@@ -175,6 +180,12 @@ impl Table {
     unsafe fn look_by_index(&mut self, bound: &Bound, key: &Key, lookup: &Lookup) -> Look {
         unsafe {
             let index = &mut self.unique[lookup.index];
+            if lookup.exact
+                && let Some(walk) = &mut index.walk
+                && walk.meets(self.relation, &mut *self.dirty, key.values[lookup.positions[0]], self.found)
+            {
+                return self.seen();
+            }
             let count = index.keys.len() as c_int;
             if index.scan.is_null() {
                 #[cfg(not(feature = "pg18"))]
@@ -303,6 +314,7 @@ impl Table {
             self.flush(watch);
             let caller = self.enter();
             pg_sys::ExecClearTuple(self.found);
+            self.unique.iter_mut().filter_map(|index| index.walk.as_mut()).for_each(|walk| walk.rest());
             for index in self.unique.iter_mut().filter(|index| !index.scan.is_null()) {
                 let count = index.keys.len() as c_int;
                 pg_sys::index_rescan(index.scan, index.keys.as_mut_ptr(), count, ptr::null_mut(), 0);
@@ -317,6 +329,7 @@ impl Table {
     pub(crate) unsafe fn end_scans(&mut self) {
         unsafe {
             pg_sys::ExecClearTuple(self.found);
+            self.unique.iter().filter_map(|index| index.walk.as_ref()).for_each(|walk| walk.end());
             for index in self.unique.iter().filter(|index| !index.scan.is_null()) {
                 pg_sys::index_endscan(index.scan);
             }
