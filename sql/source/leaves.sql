@@ -39,7 +39,7 @@ select rn.nspname::text as root_schema,
        -- When it and what is above it became partitions: by which transactions.
        b.attached,
        b.born_one,
-       -- What a row of it says of itself, if it says so on every server: hashes of some types, the order of
+       -- Whether its bounds say which rows are its own, on every server alike: hashes of some types, the order of
        -- text and types of the user's own differ from one to the other, and what a default partition holds
        -- changes with its siblings.
        case when not exists (select from levels l
@@ -51,8 +51,10 @@ select rn.nspname::text as root_schema,
                                                             join pg_catalog.pg_collation k on k.oid = o.oid
                                                      where not k.collisdeterministic)
                                      or l.partdefid = c.oid or l.partdefid = any (b.parents)))
-            then pg_catalog.pg_get_partition_constraintdef(c.oid)
-       end as condition,
+            then true else false
+       end as nameable,
+       -- Whether its replica identity is what it was when it became a partition, as far as pg_class tells.
+       c.xmin::text = (select h.xmin::text from pg_catalog.pg_inherits h where h.inhrelid = c.oid) as identity_kept,
        -- Whether no other partition can hold a row of the same identity.
        c.relreplident = 'f'
        or not exists (select from levels l

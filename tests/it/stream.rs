@@ -14,6 +14,7 @@ mod routed;
 mod transactions;
 mod types;
 mod united;
+mod walks;
 
 use crate::life::{EXTENSION, EXTENSION_WAL2JSON, Life, PLAIN, PLAIN_WAL2JSON, Way, session, value};
 

@@ -92,7 +92,11 @@ impl<W: Writer> Apply<W> {
             return Ok(Ok(()));
         }
         let found = columns::columns(&self.client, &ddl.tables()).await?;
-        let mut doubt = ddl.doubt(|table| found.get(table).cloned().unwrap_or_default());
+        let columns = |table: &TableName| found.get(self.gatherer.known_as(table)).cloned().unwrap_or_default();
+        let mut doubt = ddl.doubt(columns);
+        if let Some(root) = self.gatherer.root_beside(ddl) {
+            doubt = Some(format!("it is about a partition, whose rows are in {root} on the target, and about more"));
+        }
         if self.gatherer.ddl.mode == Mode::Stop {
             doubt = Some("--ddl=stop".into());
         }
@@ -210,11 +214,26 @@ impl super::Gatherer {
         ddl.is_new() && ddl.tables().iter().all(|table| self.wanted_now(table).is_none())
     }
 
-    /// Whether it is about partitions whose rows go into another table, without that table.
+    /// The table that the rows of a partition go into.
+    fn known_as<'a>(&'a self, table: &'a TableName) -> &'a TableName {
+        self.tags.leaf(table).map_or(table, |leaf| &leaf.root)
+    }
+
+    /// The table of the target that the rows of a partition go into, where the DDL is about the partition without
+    /// that table.
+    fn root_beside(&self, ddl: &Ddl) -> Option<TableName> {
+        let tables = ddl.tables();
+        let roots = tables.iter().filter_map(|table| Some(&self.tags.leaf(table)?.root));
+        roots.into_iter().find(|root| !tables.contains(root)).cloned()
+    }
+
+    /// Whether all that it is about are partitions whose rows go into another table, or what lies between; or
+    /// how such a table is made of them.
     fn is_of_partition(&self, ddl: &Ddl) -> bool {
         let tables = ddl.tables();
-        let root = |table: &TableName| self.tags.leaf(table).map(|leaf| &leaf.root);
-        !tables.is_empty() && tables.iter().all(|table| root(table).is_some_and(|root| !tables.contains(root)))
+        let below = |table: &TableName| self.tags.leaf(table).is_some() || self.parents.contains(table);
+        let only_below = self.root_beside(ddl).is_some() && tables.iter().all(below);
+        only_below || (ddl.attaches() && tables.iter().any(|table| self.tags.is_united(table)))
     }
 
     fn wanted_for(&self, ddl: &Ddl) -> impl Iterator<Item = Wanted> {

@@ -10,7 +10,7 @@ use tokio_postgres::Client;
 use super::batch::{Batch, Op};
 use super::ddl::Taken;
 use super::drift::Drift;
-use super::tags::{Clear, Copy, Leaf, Tags, Verdict, Wanted};
+use super::tags::{Clear, Copy, Tags, Verdict, Wanted};
 use super::told::Ddl;
 use crate::error::{Error, Exit, Result};
 use crate::model::wire::{Change, Item, Kind, Shape};
@@ -18,7 +18,7 @@ use crate::model::{Lsn, TableName};
 use crate::stream::spool::{Position, SpoolReader};
 
 /// Shapes that are remembered; each frame of the spool brings its own.
-const REMEMBERED: usize = 10_000;
+pub(super) const REMEMBERED: usize = 10_000;
 
 /// What a look into the spool came to.
 pub enum Gathered {
@@ -64,7 +64,7 @@ pub struct Gatherer {
     drift: Drift,
     /// Shapes of partitions whose rows go into another table, by address, each with what it is there. They
     /// are held, so that no other comes to lie there.
-    united: HashMap<usize, (Arc<Shape>, Arc<Shape>)>,
+    pub(super) united: HashMap<usize, (Arc<Shape>, Arc<Shape>)>,
     /// Transactions that end at or before this are applied, or were given out.
     passed: Lsn,
     /// What was read and not given out yet.
@@ -184,19 +184,6 @@ impl Gatherer {
             }
             item => Ok(item),
         }
-    }
-
-    fn unite(&mut self, change: &mut Change) {
-        let Some(leaf) = self.tags.leaf(&change.shape.table) else { return };
-        if self.united.len() >= REMEMBERED {
-            self.united.clear();
-        }
-        let at = Arc::as_ptr(&change.shape) as usize;
-        let (_, there) = self.united.entry(at).or_insert_with(|| {
-            let there = Shape { table: leaf.root.clone(), ..Shape::clone(&change.shape) };
-            (Arc::clone(&change.shape), Arc::new(there))
-        });
-        change.shape = Arc::clone(there);
     }
 
     /// The next thing to write.
@@ -385,31 +372,6 @@ impl Gatherer {
             }
         }
         if is_shown && !rows.is_empty() { Emptied::Rows(rows) } else { Emptied::Tables(tables) }
-    }
-
-    /// The tables of the target that a TRUNCATE is about, and the partitions of which a table of the target holds
-    /// more than the rows.
-    fn united_shapes(&self, shapes: &[Arc<Shape>]) -> (Vec<Arc<Shape>>, Vec<Leaf>) {
-        let mut whole: Vec<Arc<Shape>> = Vec::with_capacity(shapes.len());
-        let mut partly = Vec::new();
-        let is_named = |name: &TableName| shapes.iter().any(|shape| shape.table == *name);
-        for shape in shapes {
-            let Some(leaf) = self.tags.leaf(&shape.table) else {
-                whole.push(Arc::clone(shape));
-                continue;
-            };
-            let root = &leaf.root;
-            // pgoutput does not name the root beside its partitions, wal2json does.
-            if is_named(root) || whole.iter().any(|shape| shape.table == *root) {
-                continue;
-            }
-            if self.tags.leaves_of(root).all(is_named) {
-                whole.push(Arc::new(Shape { table: root.clone(), columns: vec![], types: vec![], key: vec![] }));
-            } else {
-                partly.push(leaf.clone());
-            }
-        }
-        (whole, partly)
     }
 
     /// What becomes of the open transaction if a table must be copied before it: nothing, if it ends behind endpos.

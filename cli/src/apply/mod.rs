@@ -32,6 +32,7 @@ mod reconcile;
 pub mod statements;
 pub mod tags;
 mod told;
+mod united;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

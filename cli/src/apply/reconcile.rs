@@ -80,7 +80,7 @@ impl<W: Writer> Apply<W> {
     /// Notes the table without whose rows it cannot go on.
     pub(super) async fn lacks(&mut self, table: TableName) -> Result<Error> {
         self.rollback().await?;
-        let what = format!("the stream lacks values of a row of {table} that moved from one Part to another");
+        let what = format!("the stream does not say what became of all rows of {table}");
         self.lacking = Some(table);
         Ok(Error::new(Exit::Differ, what))
     }
@@ -123,9 +123,15 @@ impl<W: Writer> Apply<W> {
             if let Err(err) = self.client.batch_execute(&sql).await.on_target(|| format!("truncate a part of {table}"))
             {
                 self.rollback().await?;
+                // What was true of the rows of a partition names a column that has another name now.
+                if err.sqlstate() == Some(UNDEFINED_COLUMN) {
+                    return Err(self.lacks(table.clone()).await?);
+                }
                 return refused(err, from);
             }
         }
         Ok(Ok(()))
     }
 }
+
+const UNDEFINED_COLUMN: &str = "42703";

@@ -90,6 +90,9 @@ impl Tags {
     pub fn leaf(&self, name: &TableName) -> Option<&Leaf> {
         self.leaves.get(name)
     }
+    pub fn remove_leaf(&mut self, name: &TableName) {
+        self.leaves.remove(name);
+    }
     pub fn has_leaves(&self) -> bool {
         !self.leaves.is_empty()
     }

@@ -144,6 +144,12 @@ impl Ddl {
             && self.words().windows(2).any(|two| two == ["rename", "to"] || two == ["set", "schema"])
     }
 
+    /// Whether a table gets a partition, or lets go of one.
+    pub fn attaches(&self) -> bool {
+        self.tag == "ALTER TABLE"
+            && self.words().windows(2).any(|two| two == ["attach", "partition"] || two == ["detach", "partition"])
+    }
+
     pub fn changes_owner(&self) -> bool {
         self.words().windows(2).any(|two| two == ["owner", "to"])
     }

@@ -23,7 +23,7 @@ use crate::source::dump::{Entry, Tools};
 use crate::source::dump_ranges::{Dumped, Dumps};
 use crate::source::inventory::class;
 use crate::source::snapshot::SnapshotHolder;
-use crate::source::{extensions, large_objects, roles, sample, subscriptions};
+use crate::source::{extensions, large_objects, partitions, roles, sample, subscriptions};
 use crate::target::layout::There;
 use crate::target::queue::{Part, Step};
 
@@ -135,7 +135,7 @@ pub async fn draft(holder: &SnapshotHolder, asked: &Asked<'_>, file: &Path) -> R
     };
     let mut selected = selection::select(client, asked.filters, asked.follow, asked.cut.sizes).await?;
     sample::measure(client, &mut selected.tables).await;
-    let united = united::unite(client, asked.there, asked.follow, &mut selected.tables).await?;
+    let mut united = united::unite(client, asked.there, asked.follow, &mut selected.tables).await?;
     if let (true, Some(united)) = (asked.cut.snapshot_per_part, united.first()) {
         return Err(Error::usage(format!(
             "--snapshot-per-part: {} is copied from several partitions, which must be of one moment",
@@ -143,8 +143,10 @@ pub async fn draft(holder: &SnapshotHolder, asked: &Asked<'_>, file: &Path) -> R
         ))
         .hint("leave --snapshot-per-part out"));
     }
-    for leaf in united.iter().flat_map(|united| &united.leaves) {
-        selected.selection.insert_only.retain(|name| *name != leaf.1.name);
+    for united in &mut united {
+        partitions::read_conditions(client, &mut united.partitions).await?;
+        let is_one = |name: &TableName| united.partitions.iter().any(|partition| partition.name == *name);
+        selected.selection.insert_only.retain(|name| !is_one(name));
     }
     if !united.is_empty() {
         selected.selection.tables = selected.tables.iter().map(|table| table.name.clone()).collect();
@@ -154,7 +156,7 @@ pub async fn draft(holder: &SnapshotHolder, asked: &Asked<'_>, file: &Path) -> R
     let (mut one_moment, mut kept_whole) = (Vec::new(), Vec::new());
     for table in &selected.tables {
         if let Some(united) = united.iter().find(|united| united.root == table.name) {
-            all.extend(united::parts_of(&united.root, &united.leaves, cut));
+            all.extend(united::parts_of(&united.root, &united.tables, &united.partitions, cut));
             continue;
         }
         kept_whole.extend(asked.cut.keeps_none(table, cut).map(|why| (table.name.clone(), why)));

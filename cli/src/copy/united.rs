@@ -20,7 +20,8 @@ pub struct United {
     pub root: TableName,
     /// Whether new partitions have a key from it.
     pub gives_key: bool,
-    pub leaves: Vec<(Table, Leaf)>,
+    pub tables: Vec<Table>,
+    pub partitions: Vec<Partition>,
     /// All that is below it on the source, itself included.
     pub below: Vec<(u32, TableName)>,
 }
@@ -59,7 +60,7 @@ pub async fn unite(
         }
         let below = partitions::below(client, &[oid]).await?;
         tables.push(sum(oid, &root, &of_root));
-        all.push(United { root, gives_key, leaves: with_conditions(of_root, &found), below });
+        all.push(United { root, gives_key, tables: of_root, partitions: found, below });
     }
     tables.sort_by(|a, b| b.bytes.cmp(&a.bytes).then_with(|| a.name.cmp(&b.name)));
     Ok(all)
@@ -91,13 +92,10 @@ pub fn refused(root: &TableName, found: &[Partition], selected: &[Table], follow
     None
 }
 
-/// Each table with what is true of its rows alone.
-pub fn with_conditions(tables: Vec<Table>, found: &[Partition]) -> Vec<(Table, Leaf)> {
-    let of = |table: Table| {
-        let leaf = found.iter().find(|leaf| leaf.name == table.name).map(leaf)?;
-        Some((table, leaf))
-    };
-    tables.into_iter().filter_map(of).collect()
+/// Each table with what is kept of it as a partition.
+fn leaves(tables: &[Table], found: &[Partition]) -> Vec<(Table, Leaf)> {
+    let of = |table: &Table| Some((table.clone(), found.iter().find(|leaf| leaf.name == table.name).map(leaf)?));
+    tables.iter().filter_map(of).collect()
 }
 
 /// What the migration keeps of a partition.
@@ -125,8 +123,9 @@ fn sum(oid: u32, root: &TableName, leaves: &[Table]) -> Table {
     }
 }
 
-/// The Parts of a table into which these partitions go: those of each, cut by its blocks.
-pub fn parts_of(root: &TableName, leaves: &[(Table, Leaf)], cut: Cut) -> Vec<Part> {
+/// The Parts of a table into which these partitions go: those of each, cut by its blocks. `found` is with what is
+/// true of their rows.
+pub fn parts_of(root: &TableName, tables: &[Table], found: &[Partition], cut: Cut) -> Vec<Part> {
     let larger_than = if cut.by == SplitBy::Ctid { cut.larger_than } else { None };
     let cut = Cut { larger_than, by: SplitBy::Ctid, ..cut };
     let of_leaf = |(table, leaf): &(Table, Leaf)| {
@@ -135,7 +134,7 @@ pub fn parts_of(root: &TableName, leaves: &[(Table, Leaf)], cut: Cut) -> Vec<Par
             .map(move |part| Part { leaf: Some(leaf.clone()), ..part })
             .collect::<Vec<_>>()
     };
-    let mut all: Vec<Part> = leaves.iter().flat_map(of_leaf).collect();
+    let mut all: Vec<Part> = leaves(tables, found).iter().flat_map(of_leaf).collect();
     let count = all.len() as i32;
     for (at, part) in all.iter_mut().enumerate() {
         (part.table, part.number, part.parts) = (root.clone(), at as i32 + 1, count);

@@ -1,7 +1,6 @@
 //! Partitioned tables of the source, and the partitions that hold their rows.
 
 use tokio_postgres::Client;
-use tokio_postgres::error::SqlState;
 
 use crate::error::{Context, Result};
 use crate::model::TableName;
@@ -24,10 +23,14 @@ pub struct Partition {
     pub name: TableName,
     /// Whether its rows are on this server and in its WAL.
     pub followed: bool,
-    /// What is true of all its rows and of no other of the root, on every server alike; None where nothing is.
+    /// Whether its bounds say which rows are its own, on every server alike.
+    pub nameable: bool,
+    /// What is true of all its rows and of no other of the root; None where nothing is, or it was not read.
     pub condition: Option<String>,
     /// Whether no row of another partition has the same identity.
     pub told_apart: bool,
+    /// Whether it had its replica identity when it became a partition, as far as can be told.
+    pub identity_kept: bool,
     /// Whether it was made as a partition, and so was empty when it became one.
     pub born_one: bool,
     /// Stands for when it, and what is above it, were attached.
@@ -57,30 +60,57 @@ pub async fn roots(client: &Client) -> Result<Vec<Root>> {
     Ok(rows.iter().map(root).collect())
 }
 
-/// The partitions of these roots (oids), by root and name. In a transaction that stays open the locks are let go
-/// that it takes to print what they hold.
+/// The partitions of these roots (oids), by root and name, without what is true of their rows. Takes no lock.
 pub async fn partitions(client: &Client, roots: &[u32]) -> Result<Vec<Partition>> {
-    let doing = || "list the partitions of the source".to_string();
-    let held = match client.batch_execute("savepoint pgmig_partitions").await {
-        Err(err) if err.code() == Some(&SqlState::NO_ACTIVE_SQL_TRANSACTION) => false,
-        answer => answer.on_source(doing).map(|()| true)?,
-    };
-    let rows = client.query(include_str!("../../../sql/source/leaves.sql"), &[&roots]).await.on_source(doing)?;
-    if held {
-        let after = "rollback to savepoint pgmig_partitions; release savepoint pgmig_partitions";
-        client.batch_execute(after).await.on_source(doing)?;
-    }
+    let rows = client
+        .query(include_str!("../../../sql/source/leaves.sql"), &[&roots])
+        .await
+        .on_source(|| "list the partitions of the source".into())?;
     let partition = |row: &tokio_postgres::Row| Partition {
         root: TableName::new(row.get::<_, String>("root_schema"), row.get::<_, String>("root_name")),
         oid: row.get("oid"),
         name: TableName::new(row.get::<_, String>("schema_name"), row.get::<_, String>("table_name")),
         followed: row.get("followed"),
-        condition: row.get("condition"),
+        nameable: row.get("nameable"),
+        condition: None,
         told_apart: row.get("told_apart"),
+        identity_kept: row.get("identity_kept"),
         born_one: row.get("born_one"),
         attached: row.get("attached"),
     };
     Ok(rows.iter().map(partition).collect())
+}
+
+/// Reads what is true of the rows of each, where that says which they are. In a transaction, which keeps none of
+/// the locks that it takes.
+pub async fn read_conditions(client: &Client, partitions: &mut [Partition]) -> Result<()> {
+    let doing = || "read the bounds of partitions of the source".to_string();
+    let oids: Vec<u32> = partitions.iter().filter(|p| p.nameable).map(|partition| partition.oid).collect();
+    if oids.is_empty() {
+        return Ok(());
+    }
+    client.batch_execute("savepoint pgmig_bounds; set local lock_timeout = '10s'").await.on_source(doing)?;
+    let rows = client
+        .query("select oid, pg_catalog.pg_get_partition_constraintdef(oid) from unnest($1::oid[]) as w (oid)", &[&oids])
+        .await
+        .on_source(doing)?;
+    let after = "rollback to savepoint pgmig_bounds; release savepoint pgmig_bounds";
+    client.batch_execute(after).await.on_source(doing)?;
+    for row in &rows {
+        if let Some(partition) = partitions.iter_mut().find(|partition| partition.oid == row.get::<_, u32>(0)) {
+            partition.condition = row.get(1);
+        }
+    }
+    Ok(())
+}
+
+/// Whether the source has a relation of this oid.
+pub async fn is_there(client: &Client, oid: u32) -> Result<bool> {
+    let row = client
+        .query_one("select exists (select from pg_catalog.pg_class where oid = $1)", &[&oid])
+        .await
+        .on_source(|| "look for a relation".into())?;
+    Ok(row.get(0))
 }
 
 /// Whether the partition, by itself, has no row now.

@@ -160,7 +160,7 @@ impl Run {
         for united in unite(source, self.there().await?.as_ref(), true, &mut tables).await? {
             if !united.gives_key {
                 tables.retain(|table| table.name != united.root);
-                tables.extend(united.leaves.into_iter().map(|(table, _)| table));
+                tables.extend(united.tables);
             }
         }
         Ok(tables)

@@ -145,6 +145,7 @@ impl Run {
             )
             .hint("begin again: pgmig cleanup --force, empty the target, then pgmig run"));
         }
+        self.publish_partitions().await?;
         let holder = SnapshotHolder::new(self.source_client("pgmig snapshot").await?, None).await?;
         // What an earlier run's helpers still read is not stored any more.
         sentinel::set_exported(&self.target, &self.config.name, None).await?;

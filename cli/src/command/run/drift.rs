@@ -42,7 +42,7 @@ impl Run {
                 };
                 match look.await {
                     // The stream and apply say so, and wait for it.
-                    Err(err) if err.connection_lost() || connect::unreachable(&err) => {}
+                    Err(err) if err.connection_lost() || connect::unreachable(&err) || err.passing() => {}
                     looked => looked?,
                 }
                 tokio::time::sleep(LOOK_EVERY.max(began.elapsed() * SHARE)).await;
@@ -279,7 +279,7 @@ impl Run {
             )
             .hint(
                 "if it was a table of its own, or one that was copied anew since it lost that name: --leave-new-tables; \
-                 if it was a partition of a table that is kept on the target, made and dropped meanwhile, so too; \
+                 if it was a partition of a table that is kept on the target, pgmig table resync of that table too; \
                  if a table of the migration bore that name for a while, begin again (pgmig cleanup --force, empty the target, pgmig run)",
             ));
         }

@@ -141,7 +141,10 @@ impl Run {
                                         failed = &mut requests => return Err(failed),
                                     }
                                 } else {
-                                    self.look_at_partitions(&found.plugin, &tables, Some(&mut Gone::new())).await?;
+                                    match self.look_at_partitions(&found.plugin, &tables, Some(&mut Gone::new())).await {
+                                        Err(err) if err.passing() => tokio::time::sleep(Duration::from_secs(1)).await,
+                                        looked => looked?,
+                                    }
                                     self.know_partitions(&tables).await?;
                                 }
                                 continue;

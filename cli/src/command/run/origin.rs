@@ -31,10 +31,16 @@ impl Run {
             _ => None,
         };
         let mut gone = Vec::new();
+        let united = queue::united(&self.target_client("pgmig watch", &[]).await?, &self.config.name).await?;
         for at in 0..selection.origins.len() {
             let origin = selection.origins[at].clone();
             let name = &origin.name;
-            let Some(form) = there.get(name) else {
+            // A plain table may have become a partition of one that took its name.
+            let form = match there.get(name) {
+                Some(form) if form.partitioned && !united.contains_key(name) => None,
+                form => form,
+            };
+            let Some(form) = form else {
                 let Some(renamed) = by_oid.get(&origin.oid) else {
                     gone.push(name.clone());
                     continue;

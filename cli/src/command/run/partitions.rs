@@ -12,16 +12,16 @@ use super::Run;
 use super::tables::Tables;
 use crate::apply::tags;
 use crate::copy::parts::{Cut, SplitBy};
-use crate::copy::united::{self, leaf, parts_of, with_conditions};
-use crate::error::{Error, Exit, Result};
+use crate::copy::united::{self, leaf, parts_of};
+use crate::error::{Context, Error, Exit, Result};
 use crate::model::{Lsn, TableName};
 use crate::source::catalog::{self, Sizes};
 use crate::source::partitions::{self, Partition, Root};
-use crate::source::{self, slot};
+use crate::source::{self, slot, snapshot};
 use crate::target::queue::{self, Leaf};
 
-/// Partitions that were seen to be dropped: where the source was then, and whether it was told.
-pub(super) type Gone = HashMap<TableName, (Lsn, bool)>;
+/// Partitions that were seen to be dropped, by oid: where the source was then, and whether it was told.
+pub(super) type Gone = HashMap<u32, (Lsn, bool)>;
 
 /// The partitions of a table as apply knows them.
 pub(super) fn leaves_of(root: &TableName, leaves: Vec<Leaf>) -> Vec<(TableName, tags::Leaf)> {
@@ -66,24 +66,72 @@ impl Run {
         let mut planned = queue::united(&self.target, migration).await?;
         let pending = queue::pending_tables(&self.target, migration).await?;
         planned.retain(|root, _| pending.contains(root));
-        for (Root { name, .. }, partitions) in found(snapshot, &planned).await? {
-            let mut tables = catalog::tables(snapshot, Sizes::Estimates).await?;
+        if planned.is_empty() {
+            return Ok(());
+        }
+        let (here, there) = (source::checks::abilities(snapshot).await?.version, self.target_version().await?);
+        let cut = Cut {
+            // Before 14 each Part would read the whole partition.
+            larger_than: self.config.cut.larger_than.filter(|_| here >= 140_000),
+            parts_max: self.config.cut.parts_max,
+            by: SplitBy::Ctid,
+            binary: here / 10_000 == there / 10_000,
+        };
+        let all = catalog::tables(snapshot, Sizes::Estimates).await?;
+        let mut found: HashMap<TableName, Vec<Partition>> =
+            found(snapshot, &planned).await?.into_iter().map(|(root, found)| (root.name, found)).collect();
+        for (root, leaves) in &planned {
+            let Some(mut partitions) = found.remove(root) else {
+                self.is_no_root(snapshot, root).await?;
+                continue;
+            };
+            let mut tables = all.clone();
             tables.retain(|table| partitions.iter().any(|partition| partition.name == table.name));
-            if let Some(why) = united::refused(&name, &partitions, &tables, true) {
+            if let Some(why) = united::refused(root, &partitions, &tables, true) {
                 return Err(Error::new(Exit::Source, why).hint("mend it on the source, then run again"));
             }
-            let (here, there) = (source::checks::abilities(snapshot).await?.version, self.target_version().await?);
-            let cut = Cut {
-                larger_than: self.config.cut.larger_than,
-                parts_max: self.config.cut.parts_max,
-                by: SplitBy::Ctid,
-                binary: here / 10_000 == there / 10_000,
-            };
-            let parts = parts_of(&name, &with_conditions(tables, &partitions), cut);
-            queue::replace_parts(&self.target, migration, &name, &parts).await?;
-            self.forget_partitions(planned.get(&name).map_or(&[], Vec::as_slice), &partitions)?;
+            partitions::read_conditions(snapshot, &mut partitions).await?;
+            let parts = parts_of(root, &tables, &partitions, cut);
+            queue::replace_parts(&self.target, migration, root, &parts).await?;
+            self.forget_partitions(leaves, &partitions)?;
         }
         Ok(())
+    }
+
+    /// A table that is to be copied and is no partitioned table of the source any more.
+    async fn is_no_root(&self, snapshot: &Client, root: &TableName) -> Result<()> {
+        if source::columns::exists(snapshot, root).await? {
+            return Err(Error::new(
+                Exit::Differ,
+                format!("{root} is no table with partitions of its own any more on the source"),
+            )
+            .hint("make it one again, or begin again (pgmig cleanup --force, empty the target, pgmig run)"));
+        }
+        let tag = snapshot::tag(snapshot).await?;
+        let lsn = slot::current_lsn(&self.source).await?;
+        queue::finish_dropped(&self.target, &self.config.name, root, &tag, lsn).await?;
+        self.report.warning(format!("{root} was dropped on the source: it is empty on the target"));
+        Ok(())
+    }
+
+    /// Before a snapshot that tables are copied anew under: whatever is written to their partitions behind it is
+    /// in the stream.
+    pub(super) async fn publish_partitions(&self) -> Result<()> {
+        let migration = &self.config.name;
+        let mut planned = queue::united(&self.target, migration).await?;
+        let pending = queue::pending_tables(&self.target, migration).await?;
+        planned.retain(|root, _| pending.contains(root));
+        if planned.is_empty() || self.sentinel().await?.plugin != "pgoutput" {
+            return Ok(());
+        }
+        let mut found = found(&self.source, &planned).await?;
+        // The publication of a root holds all that is below it.
+        found.retain(|(root, _)| !root.gives_key);
+        let partitions = found.iter().flat_map(|(_, partitions)| partitions).filter(|p| p.told_apart && p.followed);
+        let partitions: Vec<(TableName, bool)> = partitions.map(|partition| (partition.name.clone(), true)).collect();
+        slot::publish(&self.source, migration, &partitions).await?;
+        // What was being written to one of them when it was published is not in the stream.
+        if partitions.is_empty() { Ok(()) } else { self.wait_for_writers().await }
     }
 
     /// What the stream still holds of partitions that are gone lies before the copy.
@@ -120,62 +168,83 @@ impl Run {
             _ => None,
         };
         let look = Look { tables, source, target, published, own };
+        // All of them are looked at: a partition may have moved from one table to another.
+        let mut first = None;
         for (root, partitions) in found(&look.source, &planned).await? {
             let leaves = planned.get(&root.name).map_or(&[][..], Vec::as_slice);
-            for partition in &partitions {
-                self.look_at(&look, &root, leaves, partition).await?;
-            }
-            let there = |leaf: &&Leaf| !partitions.iter().any(|p| p.name == leaf.name || p.oid == leaf.oid);
-            for leaf in leaves.iter().filter(there) {
-                if source::columns::exists(&look.source, &leaf.name).await? {
-                    return Err(self.copy_anew(&root.name, &leaf.name, "was detached").await?);
+            let mut moved = None;
+            for leaf in leaves.iter().filter(|leaf| !partitions.iter().any(|found| found.name == leaf.name)) {
+                if let Some(what) = self.look_for(&look, &root, leaf, &partitions, gone.as_deref_mut()).await? {
+                    moved.get_or_insert((leaf.name.clone(), what));
                 }
-                self.is_gone(&look, &root.name, leaf, gone.as_deref_mut()).await?;
+            }
+            for partition in &partitions {
+                if let Some(what) = self.look_at(&look, &root, leaves, partition).await? {
+                    moved.get_or_insert((partition.name.clone(), what));
+                }
+            }
+            if let Some((partition, what)) = moved {
+                first.get_or_insert(self.copy_anew(&root.name, &partition, what).await?);
             }
         }
-        Ok(())
+        first.map_or(Ok(()), Err)
     }
 
-    /// Looks at one partition.
-    async fn look_at(&self, look: &Look<'_>, root: &Root, leaves: &[Leaf], partition: &Partition) -> Result<()> {
+    /// Looks for a partition that the table has no more. Some: its rows went without a change of any row.
+    async fn look_for(
+        &self,
+        look: &Look<'_>,
+        root: &Root,
+        leaf: &Leaf,
+        partitions: &[Partition],
+        gone: Option<&mut Gone>,
+    ) -> Result<Option<&'static str>> {
+        let is_other = source::columns::exists(&look.source, &leaf.name).await?;
+        if !is_other && partitions.iter().any(|found| found.oid == leaf.oid) {
+            // It has another name now.
+            return Ok(None);
+        }
+        if is_other || partitions::is_there(&look.source, leaf.oid).await? {
+            return Ok(Some("was detached, or is another table now,"));
+        }
+        self.is_gone(look, &root.name, leaf, gone).await.map(|()| None)
+    }
+
+    /// Looks at one partition. Some: its rows came without a change of any row.
+    async fn look_at(
+        &self,
+        look: &Look<'_>,
+        root: &Root,
+        leaves: &[Leaf],
+        partition: &Partition,
+    ) -> Result<Option<&'static str>> {
         let known = leaves.iter().find(|known| known.name == partition.name);
         let renamed = || leaves.iter().any(|known| known.oid == partition.oid && known.attached == partition.attached);
-        if known.is_some_and(|known| *known == leaf(partition)) && partition.told_apart && look.is_told(root, partition)
-        {
-            return Ok(());
-        }
-        let moved = match known {
-            _ if !partition.told_apart => "has no key that tells its rows from all others of the table",
-            _ if !look.is_told(root, partition) => {
-                let one = [(partition.name.clone(), true)];
-                slot::publish(&look.source, &self.config.name, &one).await?;
-                // What is being written to it now is not in the stream, so the snapshot must show it.
-                self.wait_for_writers().await?;
-                "was not in the publication of pgmig"
-            }
-            Some(known) if known.oid != partition.oid => "was replaced by another one of that name",
-            Some(known) if known.attached != partition.attached => "was detached and attached again",
-            Some(_) => {
-                queue::set_condition(&look.target, &self.config.name, &leaf(partition)).await?;
-                look.tables.know(leaves_of(&root.name, vec![leaf(partition)]));
-                return Ok(());
-            }
+        // Through wal2json a change is not told that came before the key.
+        let had_key = look.published.is_some() || root.gives_key || partition.identity_kept;
+        Ok(match known {
+            _ if !partition.followed => Some("is unlogged"),
+            _ if !partition.told_apart => Some("has no key that tells its rows from all others of the table"),
+            _ if !look.is_told(root, partition) => Some("is not in the publication of pgmig"),
+            Some(known) if known.oid != partition.oid => Some("was replaced by another one of that name"),
+            Some(known) if known.attached != partition.attached => Some("was detached and attached again"),
+            Some(_) => None,
             None if look.own.contains(&partition.name) => {
                 queue::forget_table(&look.target, &self.config.name, &partition.name).await?;
                 self.report.warning(format!(
                     "{} became a partition of {} on the source: the table of that name on the target is of no use any more",
                     partition.name, root.name
                 ));
-                "was a table of its own"
+                Some("was a table of its own")
             }
-            None if look.tables.was_ignored(&partition.name) => "was no part of the migration",
-            None if renamed() => return self.take_in(look, partition, "has another name now").await,
-            None if partition.born_one || partitions::is_empty(&look.source, &partition.name).await? => {
-                return self.take_in(look, partition, "is new").await;
+            None if look.tables.was_ignored(&partition.name) => Some("was no part of the migration"),
+            None if renamed() => self.take_in(look, partition, "has another name now").await?,
+            None if had_key && (partition.born_one || partitions::is_empty(&look.source, &partition.name).await?) => {
+                self.take_in(look, partition, "is new").await?
             }
-            None => "was attached with the rows that it had",
-        };
-        Err(self.copy_anew(&root.name, &partition.name, moved).await?)
+            None if !had_key => Some("got its key later than it became one"),
+            None => Some("was attached with the rows that it had"),
+        })
     }
 
     /// Apply knows the partitions that the queue has by now.
@@ -187,25 +256,32 @@ impl Run {
 
     /// From now on the rows of a partition go into the table of its root. No gate is needed: changes of a name
     /// that apply does not know are in no Batch.
-    async fn take_in(&self, look: &Look<'_>, partition: &Partition, why: &str) -> Result<()> {
-        let (root, leaf) = (&partition.root, leaf(partition));
+    async fn take_in(&self, look: &Look<'_>, partition: &Partition, why: &str) -> Result<Option<&'static str>> {
+        let doing = || format!("read the bounds of {}", partition.name);
+        let mut one = [partition.clone()];
+        look.source.batch_execute("begin").await.on_source(doing)?;
+        let read = partitions::read_conditions(&look.source, &mut one).await;
+        look.source.batch_execute("rollback").await.on_source(doing)?;
+        read?;
+        let (root, leaf) = (&partition.root, leaf(&one[0]));
         if queue::add_leaf(&look.target, &self.config.name, root, &leaf).await? {
             look.tables.know(leaves_of(root, vec![leaf]));
             self.report.info(format!("{} {why} on the source: its rows go into {root}", partition.name));
         }
-        Ok(())
+        Ok(None)
     }
 
     /// The rows of a partition that was dropped stay on the target: no change removes them.
     async fn is_gone(&self, look: &Look<'_>, root: &TableName, leaf: &Leaf, gone: Option<&mut Gone>) -> Result<()> {
         if let Some(gone) = gone {
             let now = slot::current_lsn(&look.source).await?;
-            let (at, told) = gone.entry(leaf.name.clone()).or_insert((now, false));
+            let (at, told) = gone.entry(leaf.oid).or_insert((now, false));
             if *told || look.tables.applied.borrow().level_with < *at {
                 return Ok(());
             }
             *told = true;
             queue::forget_leaf(&look.target, &self.config.name, leaf).await?;
+            look.tables.forget(&leaf.name);
         }
         self.report.warning(format!(
             "{} was dropped on the source: on the target its rows stay in {root}; delete them there, or pgmig table resync {root}",

@@ -81,6 +81,11 @@ impl Tables {
         self.ignored.lock().unwrap_or_else(PoisonError::into_inner).insert(table.clone());
     }
 
+    /// Apply knows this partition no more.
+    pub fn forget(&self, partition: &TableName) {
+        self.tags.send_modify(|tags| Arc::make_mut(tags).remove_leaf(partition));
+    }
+
     pub fn was_ignored(&self, table: &TableName) -> bool {
         self.ignored.lock().unwrap_or_else(PoisonError::into_inner).contains(table)
     }
@@ -102,13 +107,20 @@ impl Run {
     pub(super) async fn table_requests(&self, tables: &Tables, mut lacking: mpsc::Receiver<TableName>) -> Error {
         let work = async {
             requests::finish_earlier(&self.target, &self.config.name).await?;
+            // Foreign keys of a table that was added come once apply has passed its snapshot.
+            let mut keys_behind = None;
             loop {
+                if keys_behind.is_some_and(|lsn| tables.applied.borrow().level_with >= lsn) {
+                    keys_behind = None;
+                    self.foreign_keys(Some(Arc::clone(&tables.gate))).await?;
+                }
                 let asked = tokio::select! {
                     Some(table) = lacking.recv() => {
                         self.report.info(match tables.is_united(&table) {
                             true => format!("a partition of {table} was emptied on the source, and nothing says which rows of the target were in it: the table is copied anew"),
                             false => format!("a row of {table} moved to a Part that was read under another snapshot, and the stream does not have all of it: the table is copied anew"),
                         });
+                        tables.busy.send_replace(true);
                         self.resync(tables, &table, None).await?;
                         tables.busy.send_replace(false);
                         continue;
@@ -135,7 +147,10 @@ impl Run {
                 }
                 tables.busy.send_replace(false);
                 if request.verb == Verb::Add {
-                    self.foreign_keys_of_added(tables).await?;
+                    if let Err(err) = slot::nudge(&self.source_client("pgmig table").await?).await {
+                        tracing::debug!(error = %err.chain(), "the source takes no message: its keepalives will do");
+                    }
+                    keys_behind = Some(tables.newest());
                 }
             }
         };
@@ -186,6 +201,13 @@ impl Run {
         let there = source::columns::forms(&self.source_client("pgmig table").await?).await?;
         let here = crate::target::columns::forms(client).await?;
         match (there.get(table), here.get(table)) {
+            (Some(there), _)
+                if there.partitioned && !queue::united(client, &self.config.name).await?.contains_key(table) =>
+            {
+                return Err(refused(format!(
+                    "{table} is partitioned on the source, and was not when the migration began"
+                )));
+            }
             (Some(there), Some(here)) if there.columns == here.columns => {}
             (Some(_), Some(_)) => {
                 return Err(refused(format!("{table} has other columns on the target than on the source")));
@@ -216,6 +238,7 @@ impl Run {
     /// Copies the pending Parts of a table that is marked as being copied, and lets apply go on with it.
     async fn copy_late(&self, tables: &Tables, table: &TableName) -> Result<()> {
         queue::restart_split_tables(&self.target, &self.config.name, false).await?;
+        self.publish_partitions().await?;
         let holder = SnapshotHolder::new(self.source_client("pgmig snapshot").await?, None).await?;
         self.renew_partitions(&holder.client).await?;
         let leaves = queue::united(&self.target, &self.config.name).await?.remove(table).unwrap_or_default();
@@ -343,18 +366,6 @@ impl Run {
             }
         }
         self.plan.store_selection(&selection)
-    }
-
-    /// Foreign keys, once apply has passed the snapshot of a table that was added.
-    async fn foreign_keys_of_added(&self, tables: &Tables) -> Result<()> {
-        if let Err(err) = slot::nudge(&self.source_client("pgmig table").await?).await {
-            tracing::debug!(error = %err.chain(), "the source takes no message: its keepalives will do");
-        }
-        let newest = tables.newest();
-        if tables.applied.clone().wait_for(|applied| applied.level_with >= newest).await.is_err() {
-            return Ok(());
-        }
-        self.foreign_keys(Some(Arc::clone(&tables.gate))).await
     }
 }
 

@@ -27,7 +27,7 @@ const PARAMETERS: &[(&str, &str)] = &[
 
 /// No time limit may end the session while it waits; the server notices a dead peer by TCP instead.
 /// All can be set by any user. A wal_sender_timeout of 0 would have the server look for an answer of ours
-/// behind each message that it sends, which costs it a sixth of its time (WalSndWriteData in walsender.c);
+/// behind each message that it sends, which costs it a fifth of its time (WalSndWriteData in walsender.c);
 /// a long one it looks at only.
 const OPTIONS: &str = "-c wal_sender_timeout=1d -c statement_timeout=0 -c lock_timeout=0 \
     -c idle_in_transaction_session_timeout=0 -c lc_monetary=C \

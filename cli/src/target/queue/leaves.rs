@@ -82,19 +82,6 @@ pub async fn add_leaf(client: &Client, migration: &str, table: &TableName, leaf:
     Ok(added > 0)
 }
 
-/// Notes what is true of the rows of a partition by now.
-pub async fn set_condition(client: &Client, migration: &str, leaf: &Leaf) -> Result<()> {
-    client
-        .execute(
-            "update pgmig.part set leaf_condition = $5
-              where migration = $1 and leaf_schema = $2 and leaf_name = $3 and leaf_oid = $4",
-            &[&migration, &leaf.name.schema, &leaf.name.table, &leaf.oid, &leaf.condition],
-        )
-        .await
-        .on_target(|| format!("note what {} holds", leaf.name))?;
-    Ok(())
-}
-
 /// Forgets a partition that is gone, once no more of it is in the stream; what was copied of it stays counted.
 pub async fn forget_leaf(client: &Client, migration: &str, leaf: &Leaf) -> Result<()> {
     client
