@@ -110,7 +110,7 @@ pub struct WhatArgs {
     #[arg(long, help_heading = "What to migrate")]
     pub drop_if_exists: bool,
 
-    /// Fill tables that the target has already, empty, and partitioned there or on the source alone
+    /// Fill tables that the target has already, empty, where one of the sides has them partitioned
     #[arg(long, conflicts_with = "drop_if_exists", help_heading = "What to migrate")]
     pub keep_tables: bool,
 
