@@ -85,8 +85,17 @@ select pg_catalog.set_config(name, case reset_val when 'off' then 'on' else rese
   from pg_catalog.pg_settings
  where name = 'synchronous_commit'";
 
-/// Set to 0 where the server knows them: PostgreSQL 14 and 17.
-const NEWER_TIMEOUTS: &str = "'idle_session_timeout', 'transaction_timeout'";
+/// The same in a session that has set nothing yet; pg_settings takes a millisecond.
+const COMMITS_WAIT_AT_FIRST: &str = "\
+select pg_catalog.set_config('synchronous_commit', 'on', false)
+ where pg_catalog.current_setting('synchronous_commit') = 'off'";
+
+/// Set to 0 where the server knows them: timeouts of PostgreSQL 14 and 17; and compiling a query for the
+/// catalogs, whose costs are guesses, takes a second where the query itself takes milliseconds.
+const OFF_WHERE_KNOWN: &str = "\
+select pg_catalog.set_config(name, '0', false)
+  from pg_catalog.unnest(array['idle_session_timeout', 'transaction_timeout', 'jit']) name
+ where pg_catalog.current_setting(name, true) is not null";
 
 /// A session for SQL. Its connection runs as a task until the client is dropped. `settings` come after
 /// the usual ones and win over them; those of the connection string's `options` lose to both.
@@ -144,10 +153,7 @@ pub(crate) fn settings_sql(settings: &[(&str, &str)]) -> String {
             format!("pg_catalog.set_config({}, {}, false)", escape_literal(name), escape_literal(value))
         })
         .collect();
-    format!(
-        "{COMMITS_WAIT};\nselect {};\nselect pg_catalog.set_config(name, '0', false)\n  from pg_catalog.pg_settings\n where name in ({NEWER_TIMEOUTS})",
-        calls.join(", ")
-    )
+    format!("{COMMITS_WAIT_AT_FIRST};\n{OFF_WHERE_KNOWN};\nselect {}", calls.join(", "))
 }
 
 /// Whether no server was found that answers; one may be there in a moment.
