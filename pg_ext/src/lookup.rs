@@ -87,6 +87,19 @@ impl UniqueIndex {
     }
 }
 
+/// A scan by so many keys, which are put in before it is begun again.
+pub unsafe fn begin_scan(
+    table: pg_sys::Relation,
+    index: pg_sys::Relation,
+    snapshot: pg_sys::Snapshot,
+    keys: c_int,
+) -> pg_sys::IndexScanDesc {
+    #[cfg(not(feature = "pg18"))]
+    return unsafe { pg_sys::index_beginscan(table, index, snapshot, keys, 0) };
+    #[cfg(feature = "pg18")]
+    return unsafe { pg_sys::index_beginscan(table, index, snapshot, ptr::null_mut(), keys, 0) };
+}
+
 /// What a column of the index is compared with, and how; the value is to be put in.
 pub unsafe fn scan_key(index: pg_sys::Relation, column: usize, strategy: u32) -> pg_sys::ScanKeyData {
     unsafe {
@@ -188,12 +201,7 @@ impl Table {
             }
             let count = index.keys.len() as c_int;
             if index.scan.is_null() {
-                #[cfg(not(feature = "pg18"))]
-                let scan = pg_sys::index_beginscan(self.relation, index.index, &mut *self.dirty, count, 0);
-                #[cfg(feature = "pg18")]
-                let scan =
-                    pg_sys::index_beginscan(self.relation, index.index, &mut *self.dirty, ptr::null_mut(), count, 0);
-                index.scan = scan;
+                index.scan = begin_scan(self.relation, index.index, &mut *self.dirty, count);
             }
             for (scan_key, &at) in index.keys.iter_mut().zip(&lookup.positions) {
                 scan_key.sk_argument = key.values[at];

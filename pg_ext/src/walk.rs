@@ -3,7 +3,7 @@
 //! like that. Only where a key is one integer; whatever the walk does not meet is looked up as ever.
 
 use crate::bare;
-use crate::lookup::scan_key;
+use crate::lookup::{begin_scan, scan_key};
 use pgrx::pg_sys;
 use pgrx::pg_sys::ffi::pg_guard_ffi_boundary;
 use std::ptr;
@@ -82,11 +82,7 @@ impl Walk {
         unsafe {
             if !self.under_way {
                 if self.scan.is_null() {
-                    #[cfg(not(feature = "pg18"))]
-                    let scan = pg_sys::index_beginscan(table, self.index, snapshot, 1, 0);
-                    #[cfg(feature = "pg18")]
-                    let scan = pg_sys::index_beginscan(table, self.index, snapshot, ptr::null_mut(), 1, 0);
-                    self.scan = scan;
+                    self.scan = begin_scan(table, self.index, snapshot, 1);
                 }
                 self.from.sk_argument = key;
                 pg_sys::index_rescan(self.scan, &mut self.from, 1, ptr::null_mut(), 0);

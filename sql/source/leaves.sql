@@ -23,7 +23,7 @@ below as (
      where c.relkind <> 'p'),
 -- What their rows are divided by, at each level.
 levels as (
-    select b.leaf, p.partrelid, p.partdefid, p.partstrat, p.partattrs::int2[] as numbers, p.partexprs, p.partcollation::oid[] as collations,
+    select b.leaf, p.partdefid, p.partstrat, p.partexprs, p.partcollation::oid[] as collations,
            array(select a.attname from unnest(p.partattrs::int2[]) k (attnum)
                                        join pg_catalog.pg_attribute a on a.attrelid = p.partrelid and a.attnum = k.attnum) as names,
            array(select a.atttypid from unnest(p.partattrs::int2[]) k (attnum)
@@ -42,7 +42,7 @@ select rn.nspname::text as root_schema,
        -- Whether its bounds say which rows are its own, on every server alike: hashes of some types, the order of
        -- text and types of the user's own differ from one to the other, and what a default partition holds
        -- changes with its siblings.
-       case when not exists (select from levels l
+       not exists (select from levels l
                               where l.leaf = c.oid
                                 and (l.partstrat not in ('r', 'l') or l.partexprs is not null
                                      or exists (select from unnest(l.types) t (oid) where t.oid >= 10000)
@@ -50,9 +50,7 @@ select rn.nspname::text as root_schema,
                                      or exists (select from unnest(l.collations) o (oid)
                                                             join pg_catalog.pg_collation k on k.oid = o.oid
                                                      where not k.collisdeterministic)
-                                     or l.partdefid = c.oid or l.partdefid = any (b.parents)))
-            then true else false
-       end as nameable,
+                                     or l.partdefid = c.oid or l.partdefid = any (b.parents))) as nameable,
        -- Whether its replica identity is what it was when it became a partition, as far as pg_class tells.
        c.xmin::text = (select h.xmin::text from pg_catalog.pg_inherits h where h.inhrelid = c.oid) as identity_kept,
        -- Whether no other partition can hold a row of the same identity.

@@ -215,7 +215,7 @@ impl super::Gatherer {
     }
 
     /// The table that the rows of a partition go into.
-    fn known_as<'a>(&'a self, table: &'a TableName) -> &'a TableName {
+    pub(super) fn known_as<'a>(&'a self, table: &'a TableName) -> &'a TableName {
         self.tags.leaf(table).map_or(table, |leaf| &leaf.root)
     }
 

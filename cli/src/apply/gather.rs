@@ -437,8 +437,7 @@ impl Gatherer {
 
     /// What becomes of changes of a table in the open transaction; None: it is no part of the migration.
     pub(super) fn wanted_now(&self, table: &TableName) -> Option<Wanted> {
-        let table = self.tags.leaf(table).map_or(table, |leaf| &leaf.root);
-        self.tags.get(table).map(|copy| copy.wanted(self.skip.xid, self.passed))
+        self.tags.get(self.known_as(table)).map(|copy| copy.wanted(self.skip.xid, self.passed))
     }
 
     /// Whether a change to this relation is to be applied; None: not known yet. Looked up once per

@@ -105,7 +105,7 @@ impl Tags {
     }
     /// Whether several partitions of the source go into this table.
     pub fn is_united(&self, table: &TableName) -> bool {
-        self.leaves.values().any(|leaf| leaf.root == *table)
+        self.leaves_of(table).next().is_some()
     }
     /// Puts the partitions of a table in the place of those that it had.
     pub fn set_leaves(&mut self, root: &TableName, leaves: impl IntoIterator<Item = (TableName, Leaf)>) {

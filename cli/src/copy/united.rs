@@ -28,9 +28,7 @@ pub struct United {
 
 /// The partitioned tables of the source that are there.
 pub async fn roots(client: &Client, there: &There) -> Result<Vec<Root>> {
-    let mut roots = partitions::roots(client).await?;
-    roots.retain(|root| there.partitioned.contains(&root.name) || there.plain.contains(&root.name));
-    Ok(roots)
+    partitions::roots(client, |name| there.partitioned.contains(name) || there.plain.contains(name)).await
 }
 
 /// Puts each partitioned table that is there in the place of its partitions.
@@ -45,8 +43,9 @@ pub async fn unite(
 ) -> Result<Vec<United>> {
     let Some(there) = there else { return Ok(Vec::new()) };
     let mut all = Vec::new();
-    for Root { oid, name: root, gives_key } in roots(client, there).await? {
-        let found = partitions::partitions(client, &[oid]).await?;
+    for root in roots(client, there).await? {
+        let one = std::slice::from_ref(&root);
+        let found = partitions::partitions(client, one).await?;
         let names: HashSet<&TableName> = found.iter().map(|leaf| &leaf.name).collect();
         let (of_root, others) = std::mem::take(tables).into_iter().partition(|table| names.contains(&table.name));
         let of_root: Vec<Table> = of_root;
@@ -55,12 +54,12 @@ pub async fn unite(
         if of_root.is_empty() && !found.is_empty() {
             continue;
         }
-        if let Some(why) = refused(&root, &found, &of_root, follow) {
+        if let Some(why) = refused(&root.name, &found, &of_root, follow) {
             return Err(Error::new(Exit::Source, why).hint("see: pgmig preflight --keep-tables"));
         }
-        let below = partitions::below(client, &[oid]).await?;
-        tables.push(sum(oid, &root, &of_root));
-        all.push(United { root, gives_key, tables: of_root, partitions: found, below });
+        let below = partitions::below(client, one).await?;
+        tables.push(sum(&root, &of_root));
+        all.push(United { root: root.name, gives_key: root.gives_key, tables: of_root, partitions: found, below });
     }
     tables.sort_by(|a, b| b.bytes.cmp(&a.bytes).then_with(|| a.name.cmp(&b.name)));
     Ok(all)
@@ -105,11 +104,11 @@ pub fn leaf(partition: &Partition) -> Leaf {
 }
 
 /// The partitions as one table.
-fn sum(oid: u32, root: &TableName, leaves: &[Table]) -> Table {
+fn sum(root: &Root, leaves: &[Table]) -> Table {
     let all = |of: fn(&Table) -> Option<u64>| leaves.iter().map(of).sum::<Option<u64>>();
     Table {
-        oid,
-        name: root.clone(),
+        oid: root.oid,
+        name: root.name.clone(),
         bytes: leaves.iter().map(|leaf| leaf.bytes).sum(),
         blocks: leaves.iter().map(|leaf| leaf.blocks).sum(),
         rows: all(|leaf| leaf.rows),

@@ -55,13 +55,9 @@ struct Sides {
 
 impl Sides {
     /// A table that is partitioned on the source, and on the target not or otherwise.
-    async fn check_united(
-        &self,
-        scope: &Scope<'_>,
-        checks: &mut Checks,
-        Root { oid, name: root, gives_key }: &Root,
-    ) -> Result<Vec<TableName>> {
-        let found = source::partitions::partitions(scope.source, &[*oid]).await?;
+    async fn check_united(&self, scope: &Scope<'_>, checks: &mut Checks, of: &Root) -> Result<Vec<TableName>> {
+        let root = &of.name;
+        let found = source::partitions::partitions(scope.source, std::slice::from_ref(of)).await?;
         let of_root = |table: &&Table| found.iter().any(|leaf| leaf.name == table.name);
         let tables: Vec<Table> = scope.selected.tables.iter().filter(of_root).cloned().collect();
         if tables.is_empty() && !found.is_empty() {
@@ -83,13 +79,13 @@ impl Sides {
                 "{root} is partitioned on the source, {how} on the target: the rows of {rows} go into it, and nothing of it is made but its rows"
             );
             self.fit(scope, checks, root, &message, &key).await?;
-            if scope.asked.follow && !gives_key {
+            if scope.asked.follow && !of.gives_key {
                 let message = format!("{root} has no primary key that a new partition would get from it");
                 let mend = "a partition that is made while changes are followed needs a replica identity of its own; through pgoutput the table is copied anew then";
                 checks.warn_aloud(Place::Source, "kept tables", message, mend);
             }
         }
-        let below = source::partitions::below(scope.source, &[*oid]).await?;
+        let below = source::partitions::below(scope.source, std::slice::from_ref(of)).await?;
         Ok(below.into_iter().map(|(_, name)| name).collect())
     }
 

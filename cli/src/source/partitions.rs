@@ -37,8 +37,8 @@ pub struct Partition {
     pub attached: String,
 }
 
-/// The partitioned tables that are no partitions.
-pub async fn roots(client: &Client) -> Result<Vec<Root>> {
+/// The partitioned tables that are no partitions, those that are `wanted`.
+pub async fn roots(client: &Client, wanted: impl Fn(&TableName) -> bool) -> Result<Vec<Root>> {
     let rows = client
         .query(
             "select c.oid, n.nspname::text, c.relname::text,
@@ -57,11 +57,12 @@ pub async fn roots(client: &Client) -> Result<Vec<Root>> {
         name: TableName::new(row.get::<_, String>(1), row.get::<_, String>(2)),
         gives_key: row.get(3),
     };
-    Ok(rows.iter().map(root).collect())
+    Ok(rows.iter().map(root).filter(|root| wanted(&root.name)).collect())
 }
 
-/// The partitions of these roots (oids), by root and name, without what is true of their rows. Takes no lock.
-pub async fn partitions(client: &Client, roots: &[u32]) -> Result<Vec<Partition>> {
+/// The partitions of these roots, by root and name, without what is true of their rows. Takes no lock.
+pub async fn partitions(client: &Client, roots: &[Root]) -> Result<Vec<Partition>> {
+    let roots: Vec<u32> = roots.iter().map(|root| root.oid).collect();
     let rows = client
         .query(include_str!("../../../sql/source/leaves.sql"), &[&roots])
         .await
@@ -122,8 +123,9 @@ pub async fn is_empty(client: &Client, partition: &TableName) -> Result<bool> {
     Ok(row.get(0))
 }
 
-/// What is below these roots (oids), they themselves included, whether it holds rows or not.
-pub async fn below(client: &Client, roots: &[u32]) -> Result<Vec<(u32, TableName)>> {
+/// What is below these roots, they themselves included, whether it holds rows or not.
+pub async fn below(client: &Client, roots: &[Root]) -> Result<Vec<(u32, TableName)>> {
+    let roots: Vec<u32> = roots.iter().map(|root| root.oid).collect();
     let rows = client
         .query(
             "with recursive tree (relation) as (

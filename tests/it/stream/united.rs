@@ -3,7 +3,7 @@
 
 use harness::Outcome;
 
-use super::routed::assert_same_rows;
+use super::routed::{MOVES, assert_same_rows};
 use super::{EXTENSION, EXTENSION_WAL2JSON, Life, PLAIN, PLAIN_WAL2JSON, Way, do_all};
 
 /// By ranges and below one of them by hashes, by lists, by hashes; a key, a part of one, all columns.
@@ -51,22 +51,10 @@ const OTHERWISE: &str = "
 
 const TABLES: [&str; 4] = ["orders", "visits", "events", "hashed"];
 
-const CHANGES: &[&str] = &[
-    "insert into orders select n, date '2026-01-01' + n % 200, n, repeat(md5(n::text), 200) from generate_series(301, 400) n",
-    // Within a partition, into another one, and with large values that are not in the stream.
-    "update orders set n = n + 1 where id < 50",
-    "update orders set at = at + 31 where id % 5 = 0",
-    "begin; update orders set at = '2026-03-15' where id = 7; update orders set n = -7 where id = 7; update orders set at = '2026-01-15', body = 'short' where id = 7; commit",
-    "update orders set id = id + 1000 where id between 10 and 20; update orders set id = id + 2000, at = '2026-02-02' where id between 21 and 25",
-    "delete from orders where id % 11 = 0; insert into orders values (11, '2026-02-11', 1, 'again')",
-    "begin; delete from orders where id = 30; insert into orders values (30, '2026-05-20', 30, 'elsewhere'); update orders set n = null where id = 30; commit",
-    "update visits set v = v || '!' where shop = 1; update visits set shop = 6 - shop where id % 3 = 0",
-    "update visits set id = id + 1000 where shop > 4; delete from visits where shop = 2 and id < 100",
-    "insert into visits values (0, 5000, null), (3, 5000, ''), (9, 5000, 'x'); update visits set shop = shop + 1 where id = 5000",
-    "insert into events values (null, null, null), (null, null, null), ('a', 1, 'NaN'), ('z', 1, '-0')",
-    "update events set n = 100 where ctid in (select ctid from events where kind is null limit 5)",
-    "update events set kind = 'a' where ctid in (select ctid from events where kind = 'c' limit 4); update events set kind = null where ctid in (select ctid from events where kind = 'a' limit 7)",
-    "delete from events where ctid in (select min(ctid) from events group by kind, n)",
+/// After those of a table that is routed.
+const CHANGES: [&str; 9] = [
+    // Into the default partition, too.
+    "update orders set at = at + 120 where id % 9 = 0",
     "update hashed set id = id + 100 where id not in (select hashed from refers); update hashed set v = v || '.' where id % 2 = 0",
     // One partition, two, one whose rows its condition cannot name, all of them.
     "begin; insert into orders values (7000, '2026-01-20', 1, 'goes'), (7001, '2026-02-20', 1, 'stays'); truncate orders_1; insert into orders values (7002, '2026-01-21', 1, 'after'); update orders set n = 9 where id = 7002; commit",
@@ -82,6 +70,21 @@ const KEEP: &str = "--keep-tables";
 /// What is said of a table whose new partitions have no key.
 const NO_KEY: &str = "public.events has no primary key";
 
+async fn begin(way: Way) -> Life {
+    let mut life = Life::begin(way, MADE).await;
+    life.allowed = &[NO_KEY];
+    life.target.batch_execute(OTHERWISE).await.expect("the target is ours");
+    life
+}
+
+async fn compare(life: &Life) {
+    let apart = "alter table refers drop constraint refers_hashed_fkey; drop view seen";
+    for side in [&life.source, &life.target] {
+        side.batch_execute(apart).await.unwrap_or_else(|e| panic!("{:?}: {e:?}", life.way));
+    }
+    assert_same_rows(life, &TABLES).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn partitions_go_into_one_table_through_crashes_by_wal2json() -> Outcome {
     into_one_table(EXTENSION_WAL2JSON).await
@@ -93,9 +96,7 @@ async fn partitions_go_into_one_table_through_crashes_by_pgoutput() -> Outcome {
 }
 
 async fn into_one_table(way: Way) -> Outcome {
-    let mut life = Life::begin(way, MADE).await;
-    life.allowed = &[NO_KEY];
-    life.target.batch_execute(OTHERWISE).await.expect("the target is ours");
+    let mut life = begin(way).await;
     let refused = life.run().finish(&["error: ", NO_KEY]).await.expect_code(4);
     assert!(refused.stderr.contains("already holds") && refused.stderr.contains(KEEP), "{}", refused.stderr);
     // Not where a key may stand twice, and not over rows.
@@ -116,10 +117,9 @@ async fn into_one_table(way: Way) -> Outcome {
     life.crash = "before part 6".into();
     assert_eq!(life.run_with(&keep).finish(&[NO_KEY]).await.code(), 128 + 9);
     life.crash = String::new();
-    let (first, last) = CHANGES.split_at(CHANGES.len() - 8);
-    do_all(&life, first).await;
+    do_all(&life, &MOVES).await;
     let mut run = life.follow_with(&keep).await;
-    do_all(&life, last).await;
+    do_all(&life, &CHANGES).await;
     do_all(&life, &["delete from hashed where id < 10"]).await;
     let level = format!("select replay_lsn >= '{}' from pgmig.progress", life.lsn().await);
     do_all(&life, &["insert into beside values (99, 'behind it')"]).await;
@@ -144,11 +144,7 @@ async fn into_one_table(way: Way) -> Outcome {
     do_all(&life, &["update orders set at = at - 1, n = n + 1 where id < 100"]).await;
     life.set_endpos(life.lsn().await).await;
     life.finish(run).await;
-    let apart = "alter table refers drop constraint refers_hashed_fkey; drop view seen";
-    for side in [&life.source, &life.target] {
-        side.batch_execute(apart).await.unwrap_or_else(|e| panic!("{way:?}: {e:?}"));
-    }
-    assert_same_rows(&life, &TABLES).await;
+    compare(&life).await;
     Ok(())
 }
 
@@ -163,9 +159,7 @@ async fn partitions_come_and_go_while_their_table_is_followed_by_wal2json() -> O
 }
 
 async fn come_and_go(way: Way) -> Outcome {
-    let mut life = Life::begin(way, MADE).await;
-    life.allowed = &[NO_KEY];
-    life.target.batch_execute(OTHERWISE).await.expect("the target is ours");
+    let life = begin(way).await;
     let mut run = life.follow_with(&[KEEP]).await;
     // Made empty and attached; made and written to at once.
     do_all(
@@ -271,10 +265,6 @@ async fn come_and_go(way: Way) -> Outcome {
     life.on_target("delete from orders where at >= '2026-11-01' and at < '2026-12-01'").await;
     life.set_endpos(life.lsn().await).await;
     run.finish(&["orders_old was dropped"]).await.expect_code(0);
-    let apart = "alter table refers drop constraint refers_hashed_fkey; drop view seen";
-    for side in [&life.source, &life.target] {
-        side.batch_execute(apart).await.unwrap_or_else(|e| panic!("{way:?}: {e:?}"));
-    }
-    assert_same_rows(&life, &TABLES).await;
+    compare(&life).await;
     Ok(())
 }

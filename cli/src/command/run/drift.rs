@@ -6,6 +6,8 @@
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
+use tokio::sync::Mutex;
+
 use super::Run;
 use super::partitions::Gone;
 use super::tables::Tables;
@@ -28,24 +30,33 @@ use crate::{source, target};
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// A look may take this part of the time between two.
 const SHARE: u32 = 20;
+/// However long one took: it may have stood still for what else the run did.
+const LOOK_AT_LEAST_EVERY: Duration = Duration::from_secs(60);
+
+/// What looks at the catalogs have seen and told so far.
+#[derive(Default)]
+pub(super) struct Seen {
+    told: HashSet<TableName>,
+    pub gone: Gone,
+}
 
 impl Run {
-    /// Looks at the catalogs of both sides now and then. Ends only with an error.
-    pub(super) async fn watch_catalogs(&self, plugin: &str, tables: &Tables) -> Error {
+    /// Looks at the catalogs of both sides now and then, at once to begin with. Ends only with an error.
+    pub(super) async fn watch_catalogs(&self, plugin: &str, tables: &Tables, seen: &Mutex<Seen>) -> Error {
         let work = async {
-            let (mut told, mut gone) = (HashSet::new(), Gone::new());
             loop {
                 let began = Instant::now();
                 let look = async {
-                    self.look_for_drift(plugin, Some(&mut told)).await?;
-                    self.look_at_partitions(plugin, tables, Some(&mut gone)).await
+                    let mut seen = seen.lock().await;
+                    self.look_for_drift(plugin, Some(&mut seen.told)).await?;
+                    self.look_at_partitions(plugin, tables, Some(&mut seen.gone)).await
                 };
                 match look.await {
                     // The stream and apply say so, and wait for it.
                     Err(err) if err.connection_lost() || connect::unreachable(&err) || err.passing() => {}
                     looked => looked?,
                 }
-                tokio::time::sleep(LOOK_EVERY.max(began.elapsed() * SHARE)).await;
+                tokio::time::sleep((began.elapsed() * SHARE).clamp(LOOK_EVERY, LOOK_AT_LEAST_EVERY)).await;
             }
         };
         match work.await {

@@ -1,14 +1,15 @@
 //! The phases catchup and follow: apply until endpos; foreign keys as soon as the target is at one
 //! point in time.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::{RwLock, mpsc, watch};
 
 use super::Run;
-use super::partitions::{Gone, leaves_of};
+use super::drift::Seen;
+use super::partitions::leaves_of;
 use super::stream::Streaming;
 use super::tables::Tables;
 use crate::apply::conflict::Deciding;
@@ -85,7 +86,7 @@ impl Run {
         let (lacking, lacked) = mpsc::channel(1);
         let mut gatherer = Gatherer::new(streaming.spool.reader(), known, self.ignored().await?, drift);
         gatherer.ddl = self.taken_ddl()?;
-        gatherer.parents = self.parents().await?;
+        gatherer.parents = self.parents(&united).await?;
         let mut apply = Apply::new(
             client,
             writer,
@@ -105,7 +106,9 @@ impl Run {
         );
         let caught_up = self.when_level(&tables, streaming.spool.clone(), barrier);
         let mut caught_up = std::pin::pin!(caught_up);
-        let mut catalogs = std::pin::pin!(self.watch_catalogs(&found.plugin, &tables));
+        let seen = tokio::sync::Mutex::new(Seen::default());
+        let watch = || self.watch_catalogs(&found.plugin, &tables, &seen);
+        let mut catalogs = std::pin::pin!(watch());
         let mut requests = std::pin::pin!(self.table_requests(&tables, lacked));
         let mut cutovers = std::pin::pin!(self.serve_requests());
         let mut ahead = std::pin::pin!(self.keep_sequences_ahead());
@@ -138,10 +141,14 @@ impl Run {
                                     tokio::select! {
                                         () = tables.idle() => {}
                                         ended = streaming.ended() => return Err(ended),
+                                        drifted = &mut catalogs => return Err(drifted),
                                         failed = &mut requests => return Err(failed),
                                     }
                                 } else {
-                                    match self.look_at_partitions(&found.plugin, &tables, Some(&mut Gone::new())).await {
+                                    // A look that has begun holds what it read before this one.
+                                    catalogs.set(watch());
+                                    let mut seen = seen.lock().await;
+                                    match self.look_at_partitions(&found.plugin, &tables, Some(&mut seen.gone)).await {
                                         Err(err) if err.passing() => tokio::time::sleep(Duration::from_secs(1)).await,
                                         looked => looked?,
                                     }
@@ -177,6 +184,7 @@ impl Run {
                 tokio::select! {
                     () = tables.idle() => continue,
                     ended = streaming.ended() => return Err(ended),
+                    drifted = &mut catalogs => return Err(drifted),
                     failed = &mut requests => return Err(failed),
                 }
             }
@@ -190,6 +198,7 @@ impl Run {
                     "the copy was interrupted and went on later; set endpos to {newest} or later, then run again"
                 )));
             }
+            catalogs.set(watch());
             self.look_for_drift(&found.plugin, None).await?;
             self.look_at_partitions(&found.plugin, &tables, None).await?;
             if !sentinel::enter_cutover(&self.target, &self.config.name, endpos).await? {
@@ -221,16 +230,14 @@ impl Run {
     }
 
     /// Partitioned tables: what a TRUNCATE says of them it says of their partitions too.
-    async fn parents(&self) -> Result<HashSet<TableName>> {
-        let source = self.source_client("pgmig watch").await?;
-        let roots = queue::united(&self.target, &self.config.name).await?;
-        let mut there = source::partitions::roots(&source).await?;
-        there.retain(|root| roots.contains_key(&root.name));
-        let oids: Vec<u32> = there.iter().map(|root| root.oid).collect();
-        let below = source::partitions::below(&source, &oids).await?.into_iter().map(|(_, name)| name);
-        let mut parents: HashSet<TableName> =
-            checks::partitioned(&self.target).await?.into_iter().chain(below).collect();
-        parents.retain(|name| !roots.contains_key(name));
+    async fn parents(&self, united: &BTreeMap<TableName, Vec<queue::Leaf>>) -> Result<HashSet<TableName>> {
+        let mut parents: HashSet<TableName> = checks::partitioned(&self.target).await?.into_iter().collect();
+        if !united.is_empty() {
+            let source = self.source_client("pgmig watch").await?;
+            let roots = source::partitions::roots(&source, |name| united.contains_key(name)).await?;
+            parents.extend(source::partitions::below(&source, &roots).await?.into_iter().map(|(_, name)| name));
+            parents.retain(|name| !united.contains_key(name));
+        }
         Ok(parents)
     }
 

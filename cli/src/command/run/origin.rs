@@ -1,7 +1,7 @@
 //! Whether the tables of the source are still those that the migration began with, and not others that
 //! have taken their names: the stream knows tables and columns by name only.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use super::Run;
 use super::drift::run_on_target;
@@ -31,7 +31,11 @@ impl Run {
             _ => None,
         };
         let mut gone = Vec::new();
-        let united = queue::united(&self.target_client("pgmig watch", &[]).await?, &self.config.name).await?;
+        // Asked for only where a table of the migration is partitioned there.
+        let united = match selection.origins.iter().any(|o| there.get(&o.name).is_some_and(|form| form.partitioned)) {
+            true => queue::united(&self.target_client("pgmig watch", &[]).await?, &self.config.name).await?,
+            false => BTreeMap::new(),
+        };
         for at in 0..selection.origins.len() {
             let origin = selection.origins[at].clone();
             let name = &origin.name;

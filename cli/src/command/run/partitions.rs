@@ -238,9 +238,9 @@ impl Run {
                 Some("was a table of its own")
             }
             None if look.tables.was_ignored(&partition.name) => Some("was no part of the migration"),
-            None if renamed() => self.take_in(look, partition, "has another name now").await?,
+            None if renamed() => self.take_in(look, partition, "has another name now").await.map(|()| None)?,
             None if had_key && (partition.born_one || partitions::is_empty(&look.source, &partition.name).await?) => {
-                self.take_in(look, partition, "is new").await?
+                self.take_in(look, partition, "is new").await.map(|()| None)?
             }
             None if !had_key => Some("got its key later than it became one"),
             None => Some("was attached with the rows that it had"),
@@ -256,7 +256,7 @@ impl Run {
 
     /// From now on the rows of a partition go into the table of its root. No gate is needed: changes of a name
     /// that apply does not know are in no Batch.
-    async fn take_in(&self, look: &Look<'_>, partition: &Partition, why: &str) -> Result<Option<&'static str>> {
+    async fn take_in(&self, look: &Look<'_>, partition: &Partition, why: &str) -> Result<()> {
         let doing = || format!("read the bounds of {}", partition.name);
         let mut one = [partition.clone()];
         look.source.batch_execute("begin").await.on_source(doing)?;
@@ -268,7 +268,7 @@ impl Run {
             look.tables.know(leaves_of(root, vec![leaf]));
             self.report.info(format!("{} {why} on the source: its rows go into {root}", partition.name));
         }
-        Ok(None)
+        Ok(())
     }
 
     /// The rows of a partition that was dropped stay on the target: no change removes them.
@@ -305,10 +305,8 @@ async fn found(source: &Client, united: &BTreeMap<TableName, Vec<Leaf>>) -> Resu
     if united.is_empty() {
         return Ok(Vec::new());
     }
-    let mut roots = partitions::roots(source).await?;
-    roots.retain(|root| united.contains_key(&root.name));
-    let oids: Vec<u32> = roots.iter().map(|root| root.oid).collect();
-    let all = partitions::partitions(source, &oids).await?;
+    let roots = partitions::roots(source, |name| united.contains_key(name)).await?;
+    let all = partitions::partitions(source, &roots).await?;
     let of = |root: &Root| all.iter().filter(|partition| partition.root == root.name).cloned().collect();
     Ok(roots.into_iter().map(|root| (root.clone(), of(&root))).collect())
 }

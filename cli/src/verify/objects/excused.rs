@@ -76,11 +76,9 @@ impl Excused {
         let united: Vec<TableName> = queue::united(target, migration).await?.into_keys().collect();
         let tables = [layout::routed(target, migration).await?, united.clone()].concat();
         self.routed = layout::oids(target, &tables).await?;
-        let mut roots = partitions::roots(source).await?;
-        roots.retain(|root| united.contains(&root.name));
-        let roots: Vec<u32> = roots.into_iter().map(|root| root.oid).collect();
+        let roots = partitions::roots(source, |name| united.contains(name)).await?;
         let below = partitions::below(source, &roots).await?.into_iter().map(|(oid, _)| oid);
-        self.united = below.filter(|oid| !roots.contains(oid)).collect();
+        self.united = below.filter(|oid| !roots.iter().any(|root| root.oid == *oid)).collect();
         Ok(())
     }
 
