@@ -3,7 +3,8 @@
 //!
 //! Each contender has a slot and a target from before the backlog. A run gets a copy of both, so that
 //! every run reads and applies the same changes from the first to the last. It is over when the
-//! backlog's last row can be seen on the target.
+//! backlog's last row can be seen on the target. Where pgcopydb is installed, it applies a backlog of the
+//! same changes between two servers of its own.
 
 mod base;
 mod contender;
@@ -16,7 +17,7 @@ use self::base::Base;
 use self::contender::{Contender, Flavour, Plugin};
 use self::workload::Workload;
 use crate::meter::{Cost, Meter};
-use crate::servers::{Servers, TARGET, pgmig_command, run as run_to_end};
+use crate::servers::{Servers, TARGET, in_path, pgmig_command, run as run_to_end};
 use crate::table::{Report, Row, Table, Target};
 use crate::{Common, Outcome};
 
@@ -51,6 +52,10 @@ pub struct CdcArgs {
 pub async fn run(args: CdcArgs) -> Outcome<Report> {
     let pgmig = args.common.pgmig()?;
     let servers = Servers::start("logical").await?;
+    let backlogs = args.only.iter().any(|part| *part != Part::Lag);
+    let apart =
+        backlogs && in_path("pgcopydb").is_some() && !args.without.iter().any(|name| "pgcopydb".starts_with(name));
+    let apart = if apart { Some(Servers::start("logical").await?) } else { None };
     let mut tables = Vec::new();
     for part in &args.only {
         let contenders: Vec<Contender> = contender::all(*part)
@@ -58,8 +63,8 @@ pub async fn run(args: CdcArgs) -> Outcome<Report> {
             .filter(|contender| !args.without.iter().any(|name| contender.name().starts_with(name)))
             .collect();
         tables.push(match part {
-            Part::Bulk => backlog(Workload::Bulk, &contenders, &servers, &pgmig, &args.common).await?,
-            Part::Hot => backlog(Workload::Hot, &contenders, &servers, &pgmig, &args.common).await?,
+            Part::Bulk => backlog(Workload::Bulk, &contenders, &servers, apart.as_ref(), &pgmig, &args.common).await?,
+            Part::Hot => backlog(Workload::Hot, &contenders, &servers, apart.as_ref(), &pgmig, &args.common).await?,
             Part::Lag => {
                 let seconds = args.lag_seconds.unwrap_or((30.0 * args.common.scale.min(1.0)).max(5.0) as u64);
                 lag::measure(&contenders, &servers, &pgmig, &args.common, seconds).await?
@@ -80,12 +85,18 @@ async fn backlog(
     workload: Workload,
     contenders: &[Contender],
     servers: &Servers,
+    apart: Option<&Servers>,
     pgmig: &std::path::Path,
     common: &Common,
 ) -> Outcome<Table> {
-    let base = Base::make(workload, contenders, servers, pgmig, common).await?;
-    let changes = workload.write(servers, common).await?;
-    let expected = workload.digest(&servers.source, workload.database()).await?;
+    let (alone, together): (Vec<Contender>, Vec<Contender>) =
+        contenders.iter().partition(|contender| **contender == Contender::Pgcopydb);
+    let arena = Arena::make(workload, &together, servers, pgmig, common).await?;
+    let changes = arena.changes.clone();
+    let other = match apart {
+        Some(apart) => Some(Arena::make(workload, &alone, apart, pgmig, common).await?),
+        None => None,
+    };
     let mut table = Table { title: format!("{}: {changes}", workload.database()), ..Table::default() };
     for contender in contenders {
         table.rows.push(Row { name: contender.name(), runs: Vec::new(), error: None });
@@ -93,8 +104,9 @@ async fn backlog(
     for round in 0..common.rounds {
         for at in (0..contenders.len()).map(|n| (n + round) % contenders.len()) {
             let contender = &contenders[at];
-            let check = (round == 0 && contender.applies()).then_some(expected.as_str());
-            let done = one_run(contender, &base, servers, common, check).await;
+            let arena = other.as_ref().filter(|other| other.contenders.contains(contender)).unwrap_or(&arena);
+            let check = (round == 0 && contender.applies()).then_some(arena.expected.as_str());
+            let done = one_run(contender, &arena.base, arena.servers, common, check).await;
             let told = done.as_ref().map_or("failed".to_string(), |cost| format!("{:.1} s", cost.wall));
             eprintln!("{} round {}: {}: {told}", workload.database(), round + 1, contender.name());
             let row = &mut table.rows[at];
@@ -102,9 +114,38 @@ async fn backlog(
             row.error = done.err().map(|err| err.to_string()).or(row.error.take());
         }
     }
-    base.remove(contenders, servers).await?;
+    for arena in [Some(arena), other].into_iter().flatten() {
+        arena.base.remove(&arena.contenders, arena.servers).await?;
+    }
     judge(&mut table, workload);
     Ok(table)
+}
+
+/// Contenders that apply the same backlog. pgcopydb writes to the source what all others would have to
+/// follow, so it has servers of its own.
+struct Arena<'a> {
+    contenders: Vec<Contender>,
+    servers: &'a Servers,
+    base: Base,
+    /// What the backlog is.
+    changes: String,
+    /// What the target holds once it is applied.
+    expected: String,
+}
+
+impl<'a> Arena<'a> {
+    async fn make(
+        workload: Workload,
+        contenders: &[Contender],
+        servers: &'a Servers,
+        pgmig: &std::path::Path,
+        common: &Common,
+    ) -> Outcome<Arena<'a>> {
+        let base = Base::make(workload, contenders, servers, pgmig, common).await?;
+        let changes = workload.write(servers, common).await?;
+        let expected = workload.digest(&servers.source, workload.database()).await?;
+        Ok(Arena { contenders: contenders.to_vec(), servers, base, changes, expected })
+    }
 }
 
 async fn one_run(

@@ -1,7 +1,7 @@
 //! The two servers of a bench: set up like small production machines, fsync and checksums on, and
 //! reached over TCP. Both are thrown away at the end.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use pgmig::embedded::{Cluster, Stop};
@@ -58,7 +58,7 @@ impl Servers {
     }
 
     /// A folder that is empty and not made yet.
-    pub fn folder(&self, name: &str) -> Outcome<std::path::PathBuf> {
+    pub fn folder(&self, name: &str) -> Outcome<PathBuf> {
         let path = self.scratch.path().join(name);
         if path.exists() {
             std::fs::remove_dir_all(&path)?;
@@ -99,6 +99,11 @@ pub async fn session(uri: &str) -> Outcome<tokio_postgres::Client> {
         let _ = connection.await;
     });
     Ok(client)
+}
+
+pub fn in_path(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path).map(|folder| folder.join(name)).find(|file| file.exists())
 }
 
 /// Runs a program that is not measured.

@@ -30,6 +30,8 @@ pub struct Begun {
 }
 
 const PUBLICATION: &str = "bench";
+/// pgcopydb's on the target.
+const ORIGIN: &str = "bench";
 
 impl Base {
     pub async fn make(
@@ -52,6 +54,7 @@ impl Base {
                     servers.source.sql(database, &slot).await?;
                 }
                 Contender::Pgmig(..) => base.pgmig_before(contender, servers).await?,
+                Contender::Pgcopydb => base.pgcopydb_before(contender, servers).await?,
             }
             if *contender == Contender::Native {
                 servers.new_target().await?;
@@ -85,6 +88,31 @@ impl Base {
         let mut begun = Begun { contender: *contender, child: Some(tool.spawn(command)?), log };
         begun.follows(servers, self.limit).await?;
         begun.end(servers).await?;
+        self.keep(contender, servers).await
+    }
+
+    /// One that has copied everything with the help of pg_dump, and has set up its slot and its origin.
+    async fn pgcopydb_before(&self, contender: &Contender, servers: &Servers) -> Outcome<()> {
+        servers.new_target().await?;
+        dump_and_restore(servers, self.workload.database())?;
+        servers.folder("cdc")?;
+        run(self.pgcopydb(contender, servers, &["stream", "setup"]).arg("--not-consistent"))?;
+        // pgcopydb 0.10 keeps its state beside the data of the source.
+        servers.source.sql(self.workload.database(), "update pgcopydb.sentinel set apply = true").await?;
+        self.keep(contender, servers).await
+    }
+
+    fn pgcopydb(&self, contender: &Contender, servers: &Servers, words: &[&str]) -> Command {
+        let mut command = Command::new("pgcopydb");
+        command.args(words).args(["--source", &servers.source.uri(self.workload.database())]);
+        command.args(["--target", &servers.target.uri(TARGET), "--dir"]).arg(servers.scratch.path().join("cdc"));
+        command.args(["--slot-name", &self.slot(contender), "--origin", ORIGIN]);
+        command.stdin(Stdio::null()).stdout(Stdio::null());
+        command
+    }
+
+    /// Puts the slot and the folder of a contender aside.
+    async fn keep(&self, contender: &Contender, servers: &Servers) -> Outcome<()> {
         let (slot, keep) = (self.slot(contender), self.kept_slot(contender));
         servers.source.sql("postgres", &wait_for_slot(&slot)).await?;
         let copy =
@@ -125,7 +153,22 @@ impl Base {
             let create = format!("create database {TARGET} template {} {strategy}", contender.word());
             servers.target.sql("postgres", &create).await?;
         }
-        if let Contender::Pgmig(..) = contender {
+        if *contender == Contender::Pgcopydb {
+            let begins = format!("select confirmed_flush_lsn from pg_replication_slots where slot_name = '{keep}'");
+            let lsn = servers.source.value("postgres", &begins).await?.unwrap_or_default();
+            let forget = format!(
+                "update pgcopydb.sentinel
+                    set startpos = '{lsn}', endpos = '0/0', write_lsn = '0/0', flush_lsn = '0/0', replay_lsn = '0/0'"
+            );
+            servers.source.sql(self.workload.database(), &forget).await?;
+            let origin = format!(
+                "select pg_replication_origin_drop(roname) from pg_replication_origin where roname = '{ORIGIN}';
+                 select pg_replication_origin_create('{ORIGIN}');
+                 select pg_replication_origin_advance('{ORIGIN}', '{lsn}')"
+            );
+            servers.target.sql(TARGET, &origin).await?;
+        }
+        if let Contender::Pgmig(..) | Contender::Pgcopydb = contender {
             let folder = servers.folder("cdc")?;
             run(Command::new("cp").arg("-a").arg(servers.scratch.path().join(contender.word())).arg(folder))?;
         }
@@ -176,6 +219,13 @@ impl Base {
                 let mut command = self.pgmig_run(contender, servers);
                 command.stderr(std::fs::File::create(&log)?);
                 Some(tool.spawn(command)?)
+            }
+            Contender::Pgcopydb => {
+                let end = servers.source.value(self.workload.database(), "select pg_current_wal_insert_lsn()").await?;
+                let mut follow = self.pgcopydb(contender, servers, &["follow"]);
+                follow.args(["--resume", "--not-consistent", "--endpos", &end.unwrap_or_default()]);
+                follow.stderr(std::fs::File::create(&log)?);
+                Some(tool.spawn(follow)?)
             }
         };
         Ok(Begun { contender: *contender, child, log })

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::Part;
+use crate::servers::in_path;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Plugin {
@@ -23,10 +24,12 @@ pub enum Contender {
     /// `pg_recvlogical` to nowhere: what decoding takes by itself.
     Floor(Plugin),
     Pgmig(Flavour, Plugin),
+    /// `pgcopydb follow`, where it is installed.
+    Pgcopydb,
 }
 
 pub fn all(part: Part) -> Vec<Contender> {
-    use Contender::{Floor, Native, Pgmig};
+    use Contender::{Floor, Native, Pgcopydb, Pgmig};
     use Flavour::{Extension, Plain};
     use Plugin::{Pgoutput, Wal2json};
     match part {
@@ -38,7 +41,10 @@ pub fn all(part: Part) -> Vec<Contender> {
             Pgmig(Extension, Wal2json),
             Pgmig(Plain, Wal2json),
             Floor(Wal2json),
-        ],
+        ]
+        .into_iter()
+        .chain(in_path("pgcopydb").map(|_| Pgcopydb))
+        .collect(),
         Part::Lag => vec![Native, Pgmig(Extension, Pgoutput), Pgmig(Plain, Pgoutput)],
     }
 }
@@ -61,6 +67,7 @@ impl Contender {
             Contender::Native => "native".to_string(),
             Contender::Floor(plugin) => format!("floor {plugin}"),
             Contender::Pgmig(flavour, plugin) => format!("pgmig {flavour} {plugin}"),
+            Contender::Pgcopydb => "pgcopydb".to_string(),
         }
     }
     /// A word that names its slot, its template and its folder.
@@ -71,6 +78,7 @@ impl Contender {
         match self {
             Contender::Native => Plugin::Pgoutput,
             Contender::Floor(plugin) | Contender::Pgmig(_, plugin) => *plugin,
+            Contender::Pgcopydb => Plugin::Wal2json,
         }
     }
     /// Whether it writes to the target.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::Outcome;
 use crate::data::Dataset;
 use crate::meter::Tool;
-use crate::servers::{Servers, TARGET, pgmig_command, run};
+use crate::servers::{Servers, TARGET, in_path, pgmig_command, run};
 
 pub enum Contender {
     Pgmig,
@@ -43,11 +43,6 @@ pub fn all(dataset: Dataset, pgcopydb: &[PathBuf]) -> Vec<Contender> {
             .chain([Contender::PgmigFollow])
             .collect(),
     }
-}
-
-fn in_path(name: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path).map(|folder| folder.join(name)).find(|file| file.exists())
 }
 
 impl Contender {
@@ -105,7 +100,13 @@ impl Contender {
                 let mut clone = Command::new(path);
                 clone.args(["clone", "--source", &from, "--target", &to, "--dir"]).arg(servers.folder("pgcopydb")?);
                 clone.args(["--table-jobs", &jobs, "--index-jobs", &jobs, "--split-tables-larger-than", "200MB"]);
-                clone.args(["--skip-large-objects", "--use-copy-binary"]).stdin(Stdio::null());
+                clone.arg("--skip-large-objects").stdin(Stdio::null());
+                // Older ones know text only.
+                if run(Command::new(path).args(["clone", "--help"]).stderr(Stdio::null()))?
+                    .contains("--use-copy-binary")
+                {
+                    clone.arg("--use-copy-binary");
+                }
                 tool.run(clone)
             }
             Contender::Ideal => ideal(tool, servers, setting, dataset).await,
