@@ -99,6 +99,11 @@ async fn main() -> std::process::ExitCode {
         }
         Err(err) => {
             eprintln!("error: {err}");
+            let mut cause = err.source();
+            while let Some(err) = cause {
+                eprintln!("  because: {err}");
+                cause = err.source();
+            }
             std::process::ExitCode::FAILURE
         }
     }

@@ -45,7 +45,10 @@ impl Base {
         workload.load(servers, common).await?;
         let base = Base { workload, pgmig: pgmig.to_path_buf(), limit: common.limit() };
         let database = workload.database();
-        servers.source.sql(database, &format!("create publication {PUBLICATION} for all tables")).await?;
+        // pgcopydb updates a table of its own there, which has no key.
+        if contenders.iter().any(|contender| *contender != Contender::Pgcopydb) {
+            servers.source.sql(database, &format!("create publication {PUBLICATION} for all tables")).await?;
+        }
         for contender in contenders {
             let (word, keep) = (contender.word(), base.kept_slot(contender));
             match contender {
@@ -118,8 +121,13 @@ impl Base {
         let copy =
             format!("select pg_copy_logical_replication_slot('{slot}', '{keep}'), pg_drop_replication_slot('{slot}')");
         servers.source.sql(self.workload.database(), &copy).await?;
-        let kept = servers.folder(&contender.word())?;
-        std::fs::rename(servers.scratch.path().join("cdc"), kept)?;
+        let (folder, kept) = (servers.scratch.path().join("cdc"), servers.folder(&contender.word())?);
+        // pgcopydb has not made one yet.
+        if folder.exists() {
+            std::fs::rename(folder, kept)?
+        } else {
+            std::fs::create_dir(kept)?
+        }
         Ok(())
     }
 

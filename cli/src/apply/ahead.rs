@@ -2,8 +2,12 @@
 //! spool: what comes of it may be thrown away and gathered again.
 
 use std::future::{Future, poll_fn};
+use std::panic::resume_unwind;
 use std::pin::pin;
 use std::task::Poll;
+
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
 
 use super::Writer;
 use super::gather::{Gathered, Gatherer};
@@ -46,15 +50,36 @@ impl<Work> Next<Work> {
     }
 }
 
-/// Starts `work`, does something else while it waits for an answer, and finishes it.
-pub async fn overlapped<T, M>(work: impl Future<Output = T>, meanwhile: impl FnOnce() -> M) -> (T, Option<M>) {
+/// Starts `work`, does something else in a thread of its own while `work` goes on, and finishes it.
+pub async fn overlapped<T, M: Send>(
+    work: impl Future<Output = T>,
+    meanwhile: impl FnOnce() -> M + Send,
+) -> (T, Option<M>) {
     let mut work = pin!(work);
-    match poll_fn(|context| Poll::Ready(work.as_mut().poll(context))).await {
-        Poll::Ready(done) => (done, None),
-        Poll::Pending => {
-            // What carries the request runs on the other threads.
-            let meanwhile = tokio::task::block_in_place(meanwhile);
-            (work.await, Some(meanwhile))
-        }
+    if let Poll::Ready(done) = poll_fn(|context| Poll::Ready(work.as_mut().poll(context))).await {
+        return (done, None);
+    }
+    let (finished, has_finished) = oneshot::channel();
+    let (done, meanwhile) = tokio::task::block_in_place(|| {
+        std::thread::scope(|scope| {
+            let aside = scope.spawn(move || {
+                let made = meanwhile();
+                // Nobody listens where `work` was done first.
+                let _ = finished.send(());
+                made
+            });
+            let done = Handle::current().block_on(async {
+                tokio::select! {
+                    biased;
+                    done = &mut work => Some(done),
+                    _ = has_finished => None,
+                }
+            });
+            (done, aside.join().unwrap_or_else(|panic| resume_unwind(panic)))
+        })
+    });
+    match done {
+        Some(done) => (done, Some(meanwhile)),
+        None => (work.await, Some(meanwhile)),
     }
 }

@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Statement};
 
 use super::batch::Op;
@@ -56,14 +57,14 @@ impl Writer for ExtensionWriter {
 /// Moves replay_lsn in the open transaction.
 pub async fn advance_by(client: &Client, advance: &Advance, rows: u64) -> Result<()> {
     client
-        .execute(
+        .execute_typed(
             "select pgmig.advance($1, $2, $3, $4, $5)",
             &[
-                &advance.migration,
-                &advance.commit.end_lsn,
-                &timestamp(advance.commit.commit_at),
-                &(advance.transactions as i64),
-                &((rows + advance.rows_before) as i64),
+                (&advance.migration, Type::TEXT),
+                (&advance.commit.end_lsn, Type::PG_LSN),
+                (&timestamp(advance.commit.commit_at), Type::TIMESTAMPTZ),
+                (&(advance.transactions as i64), Type::INT8),
+                (&((rows + advance.rows_before) as i64), Type::INT8),
             ],
         )
         .await

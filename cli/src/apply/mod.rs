@@ -73,7 +73,7 @@ const DURABLE_EVERY: Duration = Duration::from_secs(1);
 #[expect(async_fn_in_trait, reason = "used inside this program only")]
 pub trait Writer {
     /// Changes as this writer sends them; made while the target still writes those before.
-    type Work;
+    type Work: Send;
     fn work(ops: Vec<Op>) -> Self::Work;
     /// The target's tables were altered.
     fn forget(&mut self) {}

@@ -1,12 +1,17 @@
 //! The writer for the plain flavour: runs of changes of one table, kind and column set become one
-//! statement over arrays. Every row is counted: a change that finds no row is an error. A Batch that
+//! statement over arrays. Every row is counted: a change that finds no row is an error. Statements are sent
+//! before those in front of them are answered, so that the target never waits for us. A Batch that
 //! fails on a constraint is rolled back and written again, one change a statement, in the source's
 //! order, before that is called an error.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 
 use bytes::BytesMut;
+use futures_util::future::{FutureExt, MaybeDone, maybe_done};
 use tokio_postgres::types::{IsNull, ToSql, Type, to_sql_checked};
 use tokio_postgres::{Client, Statement};
 
@@ -20,6 +25,8 @@ use crate::model::wire::{Change, Kind, Value};
 
 /// Rows of one statement at most.
 const RUN: usize = 1000;
+/// Statements that are sent and not answered, at most.
+const IN_FLIGHT: usize = 4;
 
 #[derive(Default)]
 pub struct PlainWriter {
@@ -73,43 +80,53 @@ impl Writer for PlainWriter {
 impl PlainWriter {
     async fn write_all(&mut self, client: &Client, ops: &[Op], run_max: usize) -> Result<u64> {
         let mut rows = 0;
+        let mut sent = InFlight::default();
         for stretch in ops.chunk_by(|a, b| matches!((a, b), (Op::Change(_), Op::Change(_)))) {
             if let [Op::Truncate(shapes)] = stretch {
                 let mut tables = Vec::new();
                 for shape in shapes {
-                    tables.push(self.target(client, &shape.table).await?.rows.clone());
+                    tables.push(self.target(client, &shape.table, &mut sent).await?.rows.clone());
                 }
-                client
-                    .batch_execute(&format!("truncate {}", tables.join(", ")))
-                    .await
-                    .on_target(|| format!("truncate {}", shapes[0].table))?;
+                let (sql, table) = (format!("truncate {}", tables.join(", ")), &shapes[0].table);
+                sent.send(async move { client.batch_execute(&sql).await.on_target(|| format!("truncate {table}")) })
+                    .await?;
             }
             let changes: Vec<&Change> = stretch.iter().filter_map(Op::change).collect();
             let mut rest = &changes[..];
             while let Some(first) = rest.first() {
-                let target = self.target(client, &first.shape.table).await?;
+                let target = self.target(client, &first.shape.table, &mut sent).await?;
                 let lookup = target.lookup(first);
                 let run = run(rest, &lookup, run_max);
-                self.write_run(client, &target, &lookup, run).await?;
+                self.send_run(client, &target, &lookup, run, &mut sent).await?;
                 rows += run.len() as u64;
                 rest = &rest[run.len()..];
             }
         }
+        sent.all().await?;
         Ok(rows)
     }
 
-    async fn write_run(&mut self, client: &Client, target: &Target, lookup: &Lookup, run: &[&Change]) -> Result<()> {
-        let (shape, kind) = (&run[0].shape, run[0].kind);
-        let sent = sent_columns(run[0]);
+    async fn send_run<'a>(
+        &mut self,
+        client: &'a Client,
+        target: &Target,
+        lookup: &Lookup,
+        run: &[&'a Change],
+        sent: &mut InFlight<'a>,
+    ) -> Result<()> {
+        let (first, count) = (run[0], run.len() as u64);
+        let (shape, kind) = (&first.shape, first.kind);
+        let columns = sent_columns(first);
         let sql = match kind {
-            Kind::Insert => target.insert_sql(shape, &sent)?,
-            Kind::Update => target.update_sql(shape, &sent, lookup)?,
+            Kind::Insert => target.insert_sql(shape, &columns)?,
+            Kind::Update => target.update_sql(shape, &columns, lookup)?,
             Kind::Delete => target.delete_sql(shape, lookup)?,
         };
         // One array a column: the key's first, then the new row's.
-        let mut arrays: Vec<Vec<Option<Text<'_>>>> = Vec::new();
-        for change in run {
-            let row = change.row().enumerate().filter(|(at, _)| sent.contains(at) && !target.is_computed(shape, *at));
+        let mut arrays: Vec<Vec<Option<Text<'a>>>> = Vec::new();
+        for &change in run {
+            let row =
+                change.row().enumerate().filter(|(at, _)| columns.contains(at) && !target.is_computed(shape, *at));
             for (column, value) in change.key().chain(row.map(|(_, value)| value)).enumerate() {
                 if arrays.len() <= column {
                     arrays.push(Vec::with_capacity(run.len()));
@@ -117,40 +134,76 @@ impl PlainWriter {
                 arrays[column].push(text_of(value)?);
             }
         }
-        if arrays.is_empty() {
-            // A table without columns: nothing but the number of its rows.
-            for change in run {
-                let changed =
-                    client.execute(&sql, &[]).await.on_target(|| format!("{} {}", verb(kind), shape.table))?;
-                if changed != 1 {
-                    return Err(no_row(change));
-                }
-            }
-            return Ok(());
+        // A table without columns: nothing but the number of its rows.
+        let (times, rows_each) = if arrays.is_empty() { (count, 1) } else { (1, count) };
+        let statement = self.prepare(client, sql, sent).await?;
+        for _ in 0..times {
+            let (statement, arrays) = (statement.clone(), std::mem::take(&mut arrays));
+            sent.send(async move {
+                let changed = client.execute_raw(&statement, arrays).await;
+                let changed = changed.on_target(|| format!("{} {}", verb(kind), first.shape.table))?;
+                if changed == rows_each { Ok(()) } else { Err(no_row(first)) }
+            })
+            .await?;
         }
-        let statement = self.prepare(client, sql).await?;
-        let params: Vec<&(dyn ToSql + Sync)> = arrays.iter().map(|array| array as &(dyn ToSql + Sync)).collect();
-        let changed =
-            client.execute(&statement, &params).await.on_target(|| format!("{} {}", verb(kind), shape.table))?;
-        if changed == run.len() as u64 { Ok(()) } else { Err(no_row(run[0])) }
+        Ok(())
     }
 
-    async fn prepare(&mut self, client: &Client, sql: String) -> Result<Statement> {
+    // What is asked meanwhile is refused too where a statement in flight fails, and is not the cause.
+    async fn prepare(&mut self, client: &Client, sql: String, sent: &mut InFlight<'_>) -> Result<Statement> {
         if let Some(statement) = self.statements.get(&sql) {
             return Ok(statement.clone());
         }
+        sent.all().await?;
         let statement = client.prepare(&sql).await.on_target(|| "prepare a statement of apply".into())?;
         self.statements.insert(sql, statement.clone());
         Ok(statement)
     }
 
-    async fn target(&mut self, client: &Client, table: &TableName) -> Result<Arc<Target>> {
+    async fn target(&mut self, client: &Client, table: &TableName, sent: &mut InFlight<'_>) -> Result<Arc<Target>> {
         if let Some(target) = self.targets.get(table) {
             return Ok(Arc::clone(target));
         }
+        sent.all().await?;
         let target = Arc::new(Target::load(client, table).await?);
         self.targets.insert(table.clone(), Arc::clone(&target));
         Ok(target)
+    }
+}
+
+/// Statements of one transaction in the order in which the server takes them. It refuses all behind one that
+/// fails, so the first error is the cause of the others.
+#[derive(Default)]
+struct InFlight<'a>(VecDeque<MaybeDone<Answer<'a>>>);
+
+type Answer<'a> = Pin<Box<dyn Future<Output = Result<()>> + 'a>>;
+
+impl<'a> InFlight<'a> {
+    /// Sends a statement, and waits for the oldest answer where too many are missing.
+    async fn send(&mut self, statement: impl Future<Output = Result<()>> + 'a) -> Result<()> {
+        let mut answer: MaybeDone<Answer<'a>> = maybe_done(Box::pin(statement));
+        // The first look at it hands it to what writes to the server.
+        poll_fn(|context| {
+            let _ = answer.poll_unpin(context);
+            Poll::Ready(())
+        })
+        .await;
+        self.0.push_back(answer);
+        if self.0.len() > IN_FLIGHT { self.oldest().await } else { Ok(()) }
+    }
+
+    async fn oldest(&mut self) -> Result<()> {
+        let Some(mut answer) = self.0.pop_front() else { return Ok(()) };
+        (&mut answer).await;
+        Pin::new(&mut answer).take_output().unwrap_or(Ok(()))
+    }
+
+    /// Waits for all answers.
+    async fn all(&mut self) -> Result<()> {
+        while !self.0.is_empty() {
+            self.oldest().await?;
+        }
+        Ok(())
     }
 }
 

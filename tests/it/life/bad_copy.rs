@@ -167,7 +167,9 @@ async fn a_function_that_relies_on_search_path_is_told_and_mended() -> Outcome {
     let before = life.marks().await;
     mend("of_index").await;
     let run = life.follow().await;
-    assert_eq!(life.marks().await, before);
+    // What had been copied was not copied again. The failure may have come before all of it was.
+    let after = life.marks().await;
+    assert!(before.contains("indexed") && before.split(", ").all(|mark| after.contains(mark)), "{before} -> {after}");
     life.end(run).await;
     Ok(())
 }
