@@ -268,3 +268,54 @@ async fn come_and_go(way: Way) -> Outcome {
     compare(&life).await;
     Ok(())
 }
+
+/// What is about single partitions is written down, what is about their table is run in its place, and what is
+/// about a partition and another table is left to a person.
+#[tokio::test(flavor = "multi_thread")]
+async fn ddl_about_partitions_that_the_target_has_not_is_written_down() -> Outcome {
+    for way in [EXTENSION_WAL2JSON, PLAIN] {
+        let mut life = begin(way).await;
+        let mut run = life.follow_with(&[KEEP, "--ddl", "apply"]).await;
+        do_all(
+            &life,
+            &[
+                "create role reader",
+                "create index on orders_1 (body)",
+                "comment on table orders_3 is 'in two'",
+                "alter table orders_2 set (fillfactor = 70)",
+                "create table orders_9 partition of orders for values from ('2026-09-01') to ('2026-10-01')",
+                "insert into orders values (9900, '2026-09-01', 1, 'new')",
+                "create table visits_5 (shop int, id int, v text, primary key (shop, id))",
+                "alter table visits attach partition visits_5 for values in (77)",
+                "insert into visits values (77, 1, 'new')",
+                "alter table orders add note text",
+                "update orders set note = 'known' where id % 3 = 0 or id = 9900",
+                "insert into orders (id, at, note) values (9901, '2026-01-02', 'new')",
+                "comment on table orders is 'all of them'",
+            ],
+        )
+        .await;
+        life.wait_for(&mut run, "the changes", "select exists (select from orders where note = 'new')").await;
+        life.wait_for(&mut run, "the comment", "select count(*) = 8 from pgmig.ddl").await;
+        assert_eq!(
+            life.on_target("select string_agg(tag || ' ' || state, ', ' order by at) from pgmig.ddl").await,
+            "CREATE INDEX left, COMMENT left, ALTER TABLE left, CREATE TABLE left, CREATE TABLE left, \
+             ALTER TABLE left, ALTER TABLE applied, COMMENT applied"
+        );
+        let both = "grant select on orders_1, beside to reader";
+        do_all(&life, &[both, "update orders set n = 77 where id = 1"]).await;
+        let stopped = run.finish(&["error: ", NO_KEY]).await.expect_code(6);
+        assert!(stopped.stderr.contains(both), "{}", stopped.stderr);
+        assert!(stopped.stderr.contains("public.orders on the target, and about more"), "{}", stopped.stderr);
+        life.on_target("create role reader").await;
+        life.on_target("grant select on beside to reader").await;
+        life.on_target("select pgmig.ddl_done()").await;
+        let mut run = life.run_with(&[KEEP]);
+        life.wait_for(&mut run, "what came behind it", "select n = 77 from orders where id = 1").await;
+        life.set_endpos(life.lsn().await).await;
+        life.allowed = &[NO_KEY, "not carried over"];
+        life.finish(run).await;
+        compare(&life).await;
+    }
+    Ok(())
+}
