@@ -60,14 +60,15 @@ pub async fn overlapped<T, M: Send>(
         return (done, None);
     }
     let (finished, has_finished) = oneshot::channel();
-    let (done, meanwhile) = tokio::task::block_in_place(|| {
+    let (done, made) = tokio::task::block_in_place(|| {
         std::thread::scope(|scope| {
-            let aside = scope.spawn(move || {
+            let aside = move || {
                 let made = meanwhile();
                 // Nobody listens where `work` was done first.
                 let _ = finished.send(());
                 made
-            });
+            };
+            let Ok(aside) = std::thread::Builder::new().spawn_scoped(scope, aside) else { return (None, None) };
             let done = Handle::current().block_on(async {
                 tokio::select! {
                     biased;
@@ -75,11 +76,13 @@ pub async fn overlapped<T, M: Send>(
                     _ = has_finished => None,
                 }
             });
-            (done, aside.join().unwrap_or_else(|panic| resume_unwind(panic)))
+            (done, Some(aside.join().unwrap_or_else(|panic| resume_unwind(panic))))
         })
     });
+    // What else this task waits for may have been woken meanwhile, and was not looked at.
+    tokio::task::yield_now().await;
     match done {
-        Some(done) => (done, Some(meanwhile)),
-        None => (work.await, Some(meanwhile)),
+        Some(done) => (done, made),
+        None => (work.await, made),
     }
 }

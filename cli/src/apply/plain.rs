@@ -97,7 +97,11 @@ impl PlainWriter {
                 let target = self.target(client, &first.shape.table, &mut sent).await?;
                 let lookup = target.lookup(first);
                 let run = run(rest, &lookup, run_max);
-                self.send_run(client, &target, &lookup, run, &mut sent).await?;
+                if let Err(err) = self.send_run(client, &target, &lookup, run, &mut sent).await {
+                    // What was sent before it may have failed before it.
+                    sent.all().await?;
+                    return Err(err);
+                }
                 rows += run.len() as u64;
                 rest = &rest[run.len()..];
             }
@@ -195,7 +199,11 @@ impl<'a> InFlight<'a> {
     async fn oldest(&mut self) -> Result<()> {
         let Some(mut answer) = self.0.pop_front() else { return Ok(()) };
         (&mut answer).await;
-        Pin::new(&mut answer).take_output().unwrap_or(Ok(()))
+        let answer = Pin::new(&mut answer).take_output().unwrap_or(Ok(()));
+        if answer.is_err() {
+            self.0.clear();
+        }
+        answer
     }
 
     /// Waits for all answers.
