@@ -7,6 +7,7 @@ use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Mutex;
+use tokio_postgres::Client;
 
 use super::Run;
 use super::partitions::Gone;
@@ -38,6 +39,21 @@ const LOOK_AT_LEAST_EVERY: Duration = Duration::from_secs(60);
 pub(super) struct Seen {
     told: HashSet<TableName>,
     pub gone: Gone,
+    /// Sessions with both sides, for the next look.
+    sessions: Option<(Client, Client)>,
+}
+
+/// The sessions that a look at the catalogs asks by.
+#[derive(Clone, Copy)]
+pub(super) struct Eyes<'a> {
+    pub source: &'a Client,
+    pub target: &'a Client,
+}
+
+impl<'a> Eyes<'a> {
+    pub fn of((source, target): &'a (Client, Client)) -> Eyes<'a> {
+        Eyes { source, target }
+    }
 }
 
 impl Run {
@@ -48,8 +64,16 @@ impl Run {
                 let began = Instant::now();
                 let look = async {
                     let mut seen = seen.lock().await;
-                    self.look_for_drift(plugin, Some(&mut seen.told)).await?;
-                    self.look_at_partitions(plugin, tables, Some(&mut seen.gone)).await
+                    // A look that fails, or is broken off, leaves none behind.
+                    let sessions = match seen.sessions.take() {
+                        Some(kept) if !kept.0.is_closed() && !kept.1.is_closed() => kept,
+                        _ => self.sessions_to_look_by().await?,
+                    };
+                    let eyes = Eyes::of(&sessions);
+                    self.look_for_drift(eyes, plugin, Some(&mut seen.told)).await?;
+                    self.look_at_partitions(eyes, plugin, tables, Some(&mut seen.gone)).await?;
+                    seen.sessions = Some(sessions);
+                    Ok(())
                 };
                 match look.await {
                     // The stream and apply say so, and wait for it.
@@ -65,15 +89,24 @@ impl Run {
         }
     }
 
+    /// Sessions of their own with both sides.
+    pub(super) async fn sessions_to_look_by(&self) -> Result<(Client, Client)> {
+        tokio::try_join!(self.source_client("pgmig watch"), self.target_client("pgmig watch", &[]))
+    }
+
     /// An error for what cannot be followed any further. A column that was added or dropped is none as
     /// long as apply goes on, since it stops at the right row by itself: `told` then remembers of which
     /// tables that was said. At the end, without it, such a column is an error too.
-    pub(super) async fn look_for_drift(&self, plugin: &str, mut told: Option<&mut HashSet<TableName>>) -> Result<()> {
-        let there = source::columns::forms(&self.source_client("pgmig watch").await?).await?;
-        let target = self.target_client("pgmig watch", &[]).await?;
-        let here = target::columns::forms(&target).await?;
-        let planned = queue::tables(&target, &self.config.name).await?;
-        for gone in self.look_for_others(plugin, &there).await? {
+    pub(super) async fn look_for_drift(
+        &self,
+        eyes: Eyes<'_>,
+        plugin: &str,
+        mut told: Option<&mut HashSet<TableName>>,
+    ) -> Result<()> {
+        let there = source::columns::forms(eyes.source).await?;
+        let here = target::columns::forms(eyes.target).await?;
+        let planned = queue::tables(eyes.target, &self.config.name).await?;
+        for gone in self.look_for_others(eyes, plugin, &there).await? {
             // Where DDL is told, apply says what becomes of it.
             if !self.tells_ddl() && told.as_mut().is_some_and(|told| told.insert(gone.clone())) {
                 self.report.warning(format!(
@@ -106,13 +139,13 @@ impl Run {
         let is_looked_for = |table: &TableName| plugin == "pgoutput" || selection.former_names.contains(table);
         if (plugin == "pgoutput" || !selection.former_names.is_empty()) && !self.config.leave_new_tables {
             let ignored = self.ignored().await?;
-            let united = queue::united(&target, &self.config.name).await?;
+            let united = queue::united(eyes.target, &self.config.name).await?;
             let leaves: HashSet<&TableName> = united.values().flatten().map(|leaf| &leaf.name).collect();
             let unknown = |table: &TableName| {
                 is_looked_for(table) && !planned.contains(table) && !ignored.contains(table) && !leaves.contains(table)
             };
             if there.iter().any(|(table, form)| form.logged && !form.partitioned && unknown(table)) {
-                let mut new = self.selected_tables().await?;
+                let mut new = self.selected_tables(eyes).await?;
                 new.retain(|table| table.logged && unknown(&table.name));
                 if let Some(first) = new.first() {
                     let names: Vec<String> = new.iter().map(|table| table.name.to_string()).collect();
@@ -181,7 +214,10 @@ impl Run {
             let Some(table) = drifted else {
                 // A value that does not fit its column may be one of a type that was changed.
                 let retyped = err.sqlstate().is_some_and(|code| code.starts_with("22"));
-                return if retyped { self.look_for_drift("wal2json", None).await.map(|()| None) } else { Ok(None) };
+                if retyped {
+                    self.look_for_drift(Eyes::of(&self.sessions_to_look_by().await?), "wal2json", None).await?;
+                }
+                return Ok(None);
             };
             if !queue::tables(&self.target, &self.config.name).await?.contains(table) {
                 return self.make_table(table).await.map(Some);
@@ -220,8 +256,9 @@ impl Run {
     /// values only the source has.
     pub(super) async fn alterations(&self, table: &TableName) -> Result<(Vec<String>, Vec<String>)> {
         let name = std::slice::from_ref(table);
-        let mut there = source::columns::columns(&self.source_client("pgmig watch").await?, name).await?;
-        let mut here = target::columns::columns(&self.target_client("pgmig watch", &[]).await?, name).await?;
+        let (source, target) = self.sessions_to_look_by().await?;
+        let mut there = source::columns::columns(&source, name).await?;
+        let mut here = target::columns::columns(&target, name).await?;
         let (there, here) = (there.remove(table).unwrap_or_default(), here.remove(table).unwrap_or_default());
         if there.is_empty() {
             return Ok(Default::default());
@@ -260,10 +297,9 @@ impl Run {
     }
 
     /// Those whose rows go into a table of the same name.
-    async fn selected_tables(&self) -> Result<Vec<Table>> {
-        let client = self.source_client("pgmig watch").await?;
-        let mut tables = select(&client, self.filters.as_ref(), true, Sizes::Estimates).await?.tables;
-        let united = self.united_partitions(&client).await?;
+    async fn selected_tables(&self, eyes: Eyes<'_>) -> Result<Vec<Table>> {
+        let mut tables = select(eyes.source, self.filters.as_ref(), true, Sizes::Estimates).await?.tables;
+        let united = self.united_partitions(eyes).await?;
         tables.retain(|table| !united.iter().any(|leaf| leaf.name == table.name));
         Ok(tables)
     }
@@ -274,13 +310,14 @@ impl Run {
         if queue::tables(&self.target, &self.config.name).await?.contains(table) {
             return Ok(false);
         }
-        let client = self.source_client("pgmig watch").await?;
-        self.look_for_others(plugin, &source::columns::forms(&client).await?).await?;
+        let sessions = self.sessions_to_look_by().await?;
+        let eyes = Eyes::of(&sessions);
+        self.look_for_others(eyes, plugin, &source::columns::forms(eyes.source).await?).await?;
         let renamed_back = self.plan.selection()?.is_some_and(|selection| selection.former_names.contains(table));
         if self.config.leave_new_tables {
             return Ok(true);
         }
-        if !source::columns::exists(&client, table).await? {
+        if !source::columns::exists(eyes.source, table).await? {
             if renamed_back {
                 return Ok(true);
             }
@@ -294,7 +331,7 @@ impl Run {
                  if a table of the migration bore that name for a while, begin again (pgmig cleanup --force, empty the target, pgmig run)",
             ));
         }
-        Ok(!self.selected_tables().await?.iter().any(|selected| selected.name == *table))
+        Ok(!self.selected_tables(eyes).await?.iter().any(|selected| selected.name == *table))
     }
 
     /// Tables that the source has made since the migration began and that are on the target now: they
@@ -304,7 +341,7 @@ impl Run {
             return Ok(());
         }
         let planned = queue::tables(&self.target, &self.config.name).await?;
-        let mut new = self.selected_tables().await?;
+        let mut new = self.selected_tables(Eyes { source: &self.source, target: &self.target }).await?;
         new.retain(|table| !planned.contains(&table.name));
         let names: Vec<TableName> = new.iter().map(|table| table.name.clone()).collect();
         let there = checks::existing(&self.target, &names).await?;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::{RwLock, mpsc, watch};
 
 use super::Run;
-use super::drift::Seen;
+use super::drift::{Eyes, Seen};
 use super::partitions::leaves_of;
 use super::stream::Streaming;
 use super::tables::Tables;
@@ -148,7 +148,9 @@ impl Run {
                                     // A look that has begun holds what it read before this one.
                                     catalogs.set(watch());
                                     let mut seen = seen.lock().await;
-                                    match self.look_at_partitions(&found.plugin, &tables, Some(&mut seen.gone)).await {
+                                    let sessions = self.sessions_to_look_by().await?;
+                                    let eyes = Eyes::of(&sessions);
+                                    match self.look_at_partitions(eyes, &found.plugin, &tables, Some(&mut seen.gone)).await {
                                         Err(err) if err.passing() => tokio::time::sleep(Duration::from_secs(1)).await,
                                         looked => looked?,
                                     }
@@ -199,8 +201,10 @@ impl Run {
                 )));
             }
             catalogs.set(watch());
-            self.look_for_drift(&found.plugin, None).await?;
-            self.look_at_partitions(&found.plugin, &tables, None).await?;
+            let sessions = self.sessions_to_look_by().await?;
+            let eyes = Eyes::of(&sessions);
+            self.look_for_drift(eyes, &found.plugin, None).await?;
+            self.look_at_partitions(eyes, &found.plugin, &tables, None).await?;
             if !sentinel::enter_cutover(&self.target, &self.config.name, endpos).await? {
                 // The switches are read again in a moment.
                 tokio::time::sleep(Duration::from_millis(50)).await;

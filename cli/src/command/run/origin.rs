@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::Run;
-use super::drift::run_on_target;
+use super::drift::{Eyes, run_on_target};
 use crate::copy::failure::Altered;
 use crate::error::{Error, Exit, Result};
 use crate::model::name::identifier;
@@ -21,19 +21,20 @@ impl Run {
     /// table is copied anew then. Gives the tables that were dropped: they have the last word of the stream.
     pub(super) async fn look_for_others(
         &self,
+        eyes: Eyes<'_>,
         plugin: &str,
         there: &HashMap<TableName, Form>,
     ) -> Result<Vec<TableName>> {
         let Some(mut selection) = self.plan.selection()? else { return Ok(Vec::new()) };
         let by_oid: HashMap<u32, &TableName> = there.iter().map(|(name, form)| (form.oid, name)).collect();
         let published = match plugin {
-            "pgoutput" => Some(slot::published(&self.source_client("pgmig watch").await?, &self.config.name).await?),
+            "pgoutput" => Some(slot::published(eyes.source, &self.config.name).await?),
             _ => None,
         };
         let mut gone = Vec::new();
         // Asked for only where a table of the migration is partitioned there.
         let united = match selection.origins.iter().any(|o| there.get(&o.name).is_some_and(|form| form.partitioned)) {
-            true => queue::united(&self.target_client("pgmig watch", &[]).await?, &self.config.name).await?,
+            true => queue::united(eyes.target, &self.config.name).await?,
             false => BTreeMap::new(),
         };
         for at in 0..selection.origins.len() {
@@ -80,9 +81,9 @@ impl Run {
             };
             if unpublished && form.oid == origin.oid {
                 // The publications were read later than the tables, which may be others since then.
-                let now = source::columns::forms(&self.source_client("pgmig watch").await?).await?;
+                let now = source::columns::forms(eyes.source).await?;
                 if now.get(name).map(|now| now.oid) != Some(form.oid) {
-                    return Box::pin(self.look_for_others(plugin, &now)).await;
+                    return Box::pin(self.look_for_others(eyes, plugin, &now)).await;
                 }
             }
             let insert_only = selection.insert_only.contains(name);
@@ -90,8 +91,7 @@ impl Run {
                 return Err(self.without_key(plugin, name).await?);
             }
             if unpublished {
-                let client = self.source_client("pgmig watch").await?;
-                slot::publish(&client, &self.config.name, &[(name.clone(), !insert_only)]).await?;
+                slot::publish(eyes.source, &self.config.name, &[(name.clone(), !insert_only)]).await?;
                 // What is being written to it now is not in the stream, so the snapshot must show it.
                 self.wait_for_writers().await?;
             }
@@ -129,7 +129,8 @@ impl Run {
     /// that they have on the source.
     pub(super) async fn check_origins(&self, found: &Sentinel) -> Result<()> {
         let there = source::columns::forms(&self.source).await?;
-        self.look_for_others(&found.plugin, &there).await?;
+        let eyes = Eyes { source: &self.source, target: &self.target };
+        self.look_for_others(eyes, &found.plugin, &there).await?;
         if found.phase <= Phase::Indexes {
             return Ok(());
         }

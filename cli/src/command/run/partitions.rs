@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use tokio_postgres::Client;
 
 use super::Run;
+use super::drift::Eyes;
 use super::tables::Tables;
 use crate::apply::tags;
 use crate::copy::parts::{Cut, SplitBy};
@@ -32,8 +33,8 @@ pub(super) fn leaves_of(root: &TableName, leaves: Vec<Leaf>) -> Vec<(TableName, 
 /// What a look at the partitions needs of both sides.
 struct Look<'a> {
     tables: &'a Tables,
-    source: Client,
-    target: Client,
+    source: &'a Client,
+    target: &'a Client,
     /// What the publications hold; None: the plugin tells every table.
     published: Option<HashSet<u32>>,
     /// Tables of the migration.
@@ -48,14 +49,14 @@ impl Look<'_> {
 
 impl Run {
     /// The partitions that the source has of such tables.
-    pub(super) async fn united_partitions(&self, source: &Client) -> Result<Vec<Partition>> {
-        let united = queue::united(&self.target_client("pgmig watch", &[]).await?, &self.config.name).await?;
-        Ok(found(source, &united).await?.into_iter().flat_map(|(_, partitions)| partitions).collect())
+    pub(super) async fn united_partitions(&self, eyes: Eyes<'_>) -> Result<Vec<Partition>> {
+        let united = queue::united(eyes.target, &self.config.name).await?;
+        Ok(found(eyes.source, &united).await?.into_iter().flat_map(|(_, partitions)| partitions).collect())
     }
 
     /// Whether a table that apply does not know is one of them.
     pub(super) async fn is_united_partition(&self, table: &TableName) -> Result<bool> {
-        let partitions = self.united_partitions(&self.source_client("pgmig watch").await?).await?;
+        let partitions = self.united_partitions(Eyes::of(&self.sessions_to_look_by().await?)).await?;
         Ok(partitions.iter().any(|partition| partition.name == *table))
     }
 
@@ -152,6 +153,7 @@ impl Run {
     /// Rows have moved that the stream says nothing of.
     pub(super) async fn look_at_partitions(
         &self,
+        Eyes { source, target }: Eyes<'_>,
         plugin: &str,
         tables: &Tables,
         mut gone: Option<&mut Gone>,
@@ -159,18 +161,16 @@ impl Run {
         if !tables.has_leaves() || *tables.busy.borrow() {
             return Ok(());
         }
-        let (source, target) =
-            (self.source_client("pgmig watch").await?, self.target_client("pgmig watch", &[]).await?);
-        let planned = queue::united(&target, &self.config.name).await?;
-        let own = queue::tables(&target, &self.config.name).await?;
+        let planned = queue::united(target, &self.config.name).await?;
+        let own = queue::tables(target, &self.config.name).await?;
         let published = match plugin {
-            "pgoutput" => Some(slot::published(&source, &self.config.name).await?),
+            "pgoutput" => Some(slot::published(source, &self.config.name).await?),
             _ => None,
         };
         let look = Look { tables, source, target, published, own };
         // All of them are looked at: a partition may have moved from one table to another.
         let mut first = None;
-        for (root, partitions) in found(&look.source, &planned).await? {
+        for (root, partitions) in found(look.source, &planned).await? {
             let leaves = planned.get(&root.name).map_or(&[][..], Vec::as_slice);
             let mut moved = None;
             for leaf in leaves.iter().filter(|leaf| !partitions.iter().any(|found| found.name == leaf.name)) {
@@ -199,12 +199,12 @@ impl Run {
         partitions: &[Partition],
         gone: Option<&mut Gone>,
     ) -> Result<Option<&'static str>> {
-        let is_other = source::columns::exists(&look.source, &leaf.name).await?;
+        let is_other = source::columns::exists(look.source, &leaf.name).await?;
         if !is_other && partitions.iter().any(|found| found.oid == leaf.oid) {
             // It has another name now.
             return Ok(None);
         }
-        if is_other || partitions::is_there(&look.source, leaf.oid).await? {
+        if is_other || partitions::is_there(look.source, leaf.oid).await? {
             return Ok(Some("was detached, or is another table now,"));
         }
         self.is_gone(look, &root.name, leaf, gone).await.map(|()| None)
@@ -230,7 +230,7 @@ impl Run {
             Some(known) if known.attached != partition.attached => Some("was detached and attached again"),
             Some(_) => None,
             None if look.own.contains(&partition.name) => {
-                queue::forget_table(&look.target, &self.config.name, &partition.name).await?;
+                queue::forget_table(look.target, &self.config.name, &partition.name).await?;
                 self.report.warning(format!(
                     "{} became a partition of {} on the source: the table of that name on the target is of no use any more",
                     partition.name, root.name
@@ -239,7 +239,7 @@ impl Run {
             }
             None if look.tables.was_ignored(&partition.name) => Some("was no part of the migration"),
             None if renamed() => self.take_in(look, partition, "has another name now").await.map(|()| None)?,
-            None if had_key && (partition.born_one || partitions::is_empty(&look.source, &partition.name).await?) => {
+            None if had_key && (partition.born_one || partitions::is_empty(look.source, &partition.name).await?) => {
                 self.take_in(look, partition, "is new").await.map(|()| None)?
             }
             None if !had_key => Some("got its key later than it became one"),
@@ -260,11 +260,11 @@ impl Run {
         let doing = || format!("read the bounds of {}", partition.name);
         let mut one = [partition.clone()];
         look.source.batch_execute("begin").await.on_source(doing)?;
-        let read = partitions::read_conditions(&look.source, &mut one).await;
+        let read = partitions::read_conditions(look.source, &mut one).await;
         look.source.batch_execute("rollback").await.on_source(doing)?;
         read?;
         let (root, leaf) = (&partition.root, leaf(&one[0]));
-        if queue::add_leaf(&look.target, &self.config.name, root, &leaf).await? {
+        if queue::add_leaf(look.target, &self.config.name, root, &leaf).await? {
             look.tables.know(leaves_of(root, vec![leaf]));
             self.report.info(format!("{} {why} on the source: its rows go into {root}", partition.name));
         }
@@ -274,13 +274,13 @@ impl Run {
     /// The rows of a partition that was dropped stay on the target: no change removes them.
     async fn is_gone(&self, look: &Look<'_>, root: &TableName, leaf: &Leaf, gone: Option<&mut Gone>) -> Result<()> {
         if let Some(gone) = gone {
-            let now = slot::current_lsn(&look.source).await?;
+            let now = slot::current_lsn(look.source).await?;
             let (at, told) = gone.entry(leaf.oid).or_insert((now, false));
             if *told || look.tables.applied.borrow().level_with < *at {
                 return Ok(());
             }
             *told = true;
-            queue::forget_leaf(&look.target, &self.config.name, leaf).await?;
+            queue::forget_leaf(look.target, &self.config.name, leaf).await?;
             look.tables.forget(&leaf.name);
         }
         self.report.warning(format!(

@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{RwLock, mpsc, watch};
 
 use super::Run;
+use super::drift::Eyes;
 use super::partitions::leaves_of;
 use crate::apply::Applied;
 use crate::apply::tags::{self, Copy, Tag, Tags};
@@ -269,7 +270,8 @@ impl Run {
     async fn add(&self, tables: &Tables, request: &Request) -> Result<()> {
         let table = &request.table;
         let client = self.source_client("pgmig table").await?;
-        if let Some(leaf) = self.united_partitions(&client).await?.into_iter().find(|leaf| leaf.name == *table) {
+        let eyes = Eyes { source: &client, target: &self.target };
+        if let Some(leaf) = self.united_partitions(eyes).await?.into_iter().find(|leaf| leaf.name == *table) {
             return Err(refused(format!("{table} is a partition of {}, which it is followed with", leaf.root)));
         }
         let all = catalog::tables(&client, Sizes::Files).await?;
