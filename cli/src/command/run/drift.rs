@@ -73,7 +73,7 @@ impl Run {
                     self.look_for_drift(eyes, plugin, Some(&mut seen.told)).await?;
                     self.look_at_partitions(eyes, plugin, tables, Some(&mut seen.gone)).await?;
                     seen.sessions = Some(sessions);
-                    Ok(())
+                    Ok::<_, Error>(())
                 };
                 match look.await {
                     // The stream and apply say so, and wait for it.
