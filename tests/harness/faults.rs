@@ -171,12 +171,10 @@ async fn pump(
     let mut buffer = Vec::with_capacity(16 * 1024);
     loop {
         buffer.clear();
-        if from.read_buf(&mut buffer).await? == 0 {
-            return Ok(());
-        }
-        let goes_on = passes(&mut buffer);
-        // What was read while the line was open still waits here once it stalls.
-        if line.wait_for(|now| *now == Line::Open).await.is_err() {
+        let read = from.read_buf(&mut buffer).await;
+        let goes_on = read.as_ref().is_ok_and(|read| *read > 0 && passes(&mut buffer));
+        // What was read while the line was open still waits here once it stalls; an end of it too.
+        if line.wait_for(|now| *now == Line::Open).await.is_err() || read? == 0 {
             return Ok(());
         }
         to.write_all(&buffer).await?;

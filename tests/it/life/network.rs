@@ -36,10 +36,14 @@ async fn the_next_run_takes_the_slot_from_a_run_that_was_killed_behind_a_network
     let proxy = Proxy::to(&life.pair.source).await?;
     let mut run = life.run_from(&proxy.uri(&life.pair.source, DATABASE), &["--allow-insert-only"]);
     life.wait_for(&mut run, "follow", "select phase = 'follow' from pgmig.progress").await;
+    let reader = "select active_pid from pg_replication_slots where slot_name = 'pgmig_default'";
+    let reads = async || life.on_source(reader).await;
+    // It may just be taking the stream up again.
+    harness::wait_until(Duration::from_secs(30), "a reader of the slot", async || !reads().await.is_empty()).await;
     proxy.stall();
     writers.write_more(20).await;
     life.kill(run).await;
-    let reads = life.on_source("select active_pid from pg_replication_slots where slot_name = 'pgmig_default'").await;
+    let reads = reads().await;
     assert_ne!(reads, "");
     let run = life.run_with(&["--allow-insert-only"]);
     writers.write_more(20).await;

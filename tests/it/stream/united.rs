@@ -287,6 +287,14 @@ async fn ddl_about_partitions_that_the_target_has_not_is_written_down() -> Outco
                 "insert into orders values (9900, '2026-09-01', 1, 'new')",
                 "create table visits_5 (shop int, id int, v text, primary key (shop, id))",
                 "alter table visits attach partition visits_5 for values in (77)",
+            ],
+        )
+        .await;
+        let known = "select exists (select from pgmig.part where leaf_name = 'visits_5')";
+        life.wait_for(&mut run, "an empty partition", known).await;
+        do_all(
+            &life,
+            &[
                 "insert into visits values (77, 1, 'new')",
                 "alter table orders add note text",
                 "update orders set note = 'known' where id % 3 = 0 or id = 9900",
