@@ -99,6 +99,10 @@ impl Base {
         servers.new_target().await?;
         dump_and_restore(servers, self.workload.database())?;
         servers.folder("cdc")?;
+        // Origins are the server's, not the database's.
+        let drop =
+            format!("select pg_replication_origin_drop(roname) from pg_replication_origin where roname = '{ORIGIN}'");
+        servers.target.sql(TARGET, &drop).await?;
         run(self.pgcopydb(contender, servers, &["stream", "setup"]).arg("--not-consistent"))?;
         // pgcopydb 0.10 keeps its state beside the data of the source.
         servers.source.sql(self.workload.database(), "update pgcopydb.sentinel set apply = true").await?;

@@ -121,6 +121,8 @@ impl PlainWriter {
         let (first, count) = (run[0], run.len() as u64);
         let (shape, kind) = (&first.shape, first.kind);
         let columns = sent_columns(first);
+        let goes: Vec<bool> =
+            (0..shape.columns.len()).map(|at| columns.contains(&at) && !target.is_computed(shape, at)).collect();
         let sql = match kind {
             Kind::Insert => target.insert_sql(shape, &columns)?,
             Kind::Update => target.update_sql(shape, &columns, lookup)?,
@@ -129,9 +131,8 @@ impl PlainWriter {
         // One array a column: the key's first, then the new row's.
         let mut arrays: Vec<Vec<Option<Text<'a>>>> = Vec::new();
         for &change in run {
-            let row =
-                change.row().enumerate().filter(|(at, _)| columns.contains(at) && !target.is_computed(shape, *at));
-            for (column, value) in change.key().chain(row.map(|(_, value)| value)).enumerate() {
+            let row = change.row().zip(&goes).filter(|(_, goes)| **goes).map(|(value, _)| value);
+            for (column, value) in change.key().chain(row).enumerate() {
                 if arrays.len() <= column {
                     arrays.push(Vec::with_capacity(run.len()));
                 }
@@ -267,16 +268,16 @@ fn sent_columns(change: &Change) -> Vec<usize> {
 /// no key that changes.
 fn run<'a, 'b>(changes: &'b [&'a Change], lookup: &Lookup, run_max: usize) -> &'b [&'a Change] {
     let first = changes[0];
-    let sent = sent_columns(first);
     if first.kind != Kind::Insert && (!lookup.by_index || lookup.moves_key(first)) {
         return &changes[..1];
     }
     let mut keys: HashSet<Vec<Value<'a>>> = HashSet::new();
     keys.insert(lookup.key_of(first));
+    let unsent = |change: &'a Change| change.row().map(|value| value == Value::Unchanged);
     let breaks = |next: &'a Change| {
         next.kind != first.kind
             || next.shape != first.shape
-            || sent_columns(next) != sent
+            || !unsent(next).eq(unsent(first))
             || (first.kind != Kind::Insert
                 && (lookup.moves_key(next)
                     || lookup.key_of(next).contains(&Value::Null)

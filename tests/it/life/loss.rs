@@ -2,9 +2,10 @@
 //! backup, and the run says what is lost, or goes on because nothing is.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use harness::Outcome;
+use nix::sys::signal::Signal;
 use pgmig::embedded::Stop;
 
 use super::{EXTENSION, Life, PLAIN_WAL2JSON};
@@ -87,6 +88,37 @@ async fn a_spool_that_is_lost_emptied_or_damaged_is_told_and_one_put_back_goes_o
     life.allowed = &["is lost and is made anew"];
     let run = life.follow().await;
     life.end(run).await;
+    Ok(())
+}
+
+/// What was changed since it was dropped is in no stream, whether there is one of its name again or not.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slot_that_is_dropped_or_made_again_is_noticed_at_once() -> Outcome {
+    for way in [EXTENSION, PLAIN_WAL2JSON] {
+        let life = Life::begin(way, TABLE).await;
+        let mut run = life.follow().await;
+        life.on_source("insert into t (note) values ('followed')").await;
+        life.wait_for(&mut run, "the row", "select exists (select from t where note = 'followed')").await;
+        // It has no time to take the stream up again.
+        run.signal(Signal::SIGSTOP);
+        life.on_source("select pg_terminate_backend(active_pid, 10000) from pg_replication_slots").await;
+        life.on_source("select pg_drop_replication_slot('pgmig_default')").await;
+        run.signal(Signal::SIGCONT);
+        let dropped = Instant::now();
+        let ended = run.finish(&["error: ", "lost the connection to the source"]).await.expect_code(3);
+        assert!(ended.stderr.contains("slot `pgmig_default` is gone from the source"), "{}", ended.stderr);
+        assert!(
+            ended.stderr.contains("begin again") && dropped.elapsed() < Duration::from_secs(10),
+            "{}",
+            ended.stderr
+        );
+
+        life.on_source("insert into t (note) values ('in no stream')").await;
+        life.on_source(&format!("select pg_create_logical_replication_slot('pgmig_default', '{}')", way.plugin)).await;
+        let refused = life.run().finish(&["error: "]).await.expect_code(3);
+        assert!(refused.stderr.contains("is confirmed up to"), "{}", refused.stderr);
+        assert_eq!(life.on_target("select count(*) from t where note = 'in no stream'").await, "0");
+    }
     Ok(())
 }
 
