@@ -21,7 +21,7 @@ use self::workload::Workload;
 use crate::meter::{Cost, Meter};
 use crate::servers::{Servers, TARGET, in_path, pgmig_command, run as run_to_end};
 use crate::table::{Report, Row, Table, Target};
-use crate::{Common, Outcome};
+use crate::{Common, Outcome, why};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Part {
@@ -123,7 +123,7 @@ async fn backlog(
             eprintln!("{} round {}: {}: {told}", workload.database(), round + 1, contender.name());
             let row = &mut table.rows[at];
             row.runs.push(done.as_ref().ok().copied());
-            row.error = done.err().map(|err| err.to_string()).or(row.error.take());
+            row.error = done.err().as_ref().map(why);
         }
     }
     for arena in [Some(arena), other].into_iter().flatten() {

@@ -12,7 +12,7 @@ use crate::data::Dataset;
 use crate::meter::{Cost, Meter};
 use crate::servers::{Servers, TARGET, pgmig_command};
 use crate::table::{Report, Row, Table, Target};
-use crate::{Common, Outcome, servers};
+use crate::{Common, Outcome, servers, why};
 
 #[derive(Debug, Args)]
 pub struct CopyArgs {
@@ -104,7 +104,7 @@ async fn measure(dataset: Dataset, servers: &Servers, setting: &Setting, args: &
             eprintln!("{} round {}: {}: {told}", dataset.name(), round + 1, contender.name());
             let row = &mut table.rows[at];
             row.runs.push(done.as_ref().ok().copied());
-            row.error = done.err().map(|err| err.to_string()).or(row.error.take());
+            row.error = done.err().as_ref().map(why).or(row.error.take());
         }
     }
     if let Some(seconds) = crate::table::median(plans) {

@@ -16,7 +16,7 @@ use self::clients::{Clients, Written};
 use crate::meter::{Cost, Meter};
 use crate::servers::{Servers, pgmig_command, run as run_to_end, session};
 use crate::table::{Report, Row, Table, Target, percentile};
-use crate::{Common, Outcome};
+use crate::{Common, Outcome, why};
 
 /// The database, the same name on both sides: PgBouncer's clients keep theirs.
 const DATABASE: &str = "cut";
@@ -84,7 +84,7 @@ pub async fn run(args: CutoverArgs) -> Outcome<Report> {
             Err(err) => {
                 eprintln!("cutover {}: failed: {err}", at + 1);
                 row.runs.push(None);
-                row.error = Some(err.to_string());
+                row.error = Some(why(&err));
             }
         }
     }

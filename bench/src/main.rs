@@ -17,6 +17,11 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// What failed, with its causes where it is an error of pgmig's.
+fn why(err: &Failure) -> String {
+    err.downcast_ref().map_or_else(|| err.to_string(), pgmig::error::Error::chain)
+}
 type Outcome<T> = Result<T, Failure>;
 
 #[derive(Debug, Parser)]
@@ -98,12 +103,7 @@ async fn main() -> std::process::ExitCode {
             std::process::ExitCode::SUCCESS
         }
         Err(err) => {
-            eprintln!("error: {err}");
-            let mut cause = err.source();
-            while let Some(err) = cause {
-                eprintln!("  because: {err}");
-                cause = err.source();
-            }
+            eprintln!("error: {}", why(&err));
             std::process::ExitCode::FAILURE
         }
     }

@@ -12,7 +12,7 @@ use crate::data::pgbench_init;
 use crate::meter::{Cost, Meter};
 use crate::servers::{Servers, TARGET, pgmig_command, run as run_to_end, session};
 use crate::table::{Report, Row, Table, Target, percentile};
-use crate::{Common, Outcome};
+use crate::{Common, Outcome, why};
 
 const DATABASE: &str = "busy";
 /// What the clients do of what the machine can do without a copy.
@@ -141,7 +141,7 @@ async fn measure(servers: &Servers, pgmig: &Path, args: &SlowdownArgs, script: &
                 Err(err) => {
                     eprintln!("{script} round {}: {}: failed", round + 1, row.name);
                     row.runs.push(None);
-                    row.error = Some(err.to_string());
+                    row.error = Some(why(&err));
                 }
             }
         }

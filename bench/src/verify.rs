@@ -12,7 +12,7 @@ use crate::data::Dataset;
 use crate::meter::{Cost, Meter};
 use crate::servers::{Servers, TARGET, pgmig_command, run as run_program, session};
 use crate::table::{Report, Row, Table, Target};
-use crate::{Common, Outcome};
+use crate::{Common, Outcome, why};
 
 const PGMIG: &str = "pgmig verify";
 const HASHTEXT: &str = "sum(hashtext)";
@@ -85,7 +85,7 @@ async fn measure(servers: &Servers, args: &VerifyArgs, dataset: Dataset) -> Outc
             eprintln!("{} round {}: {:.1} s", table.rows[at].name, round + 1, began.elapsed().as_secs_f64());
             let row = &mut table.rows[at];
             row.runs.push(done.is_ok().then_some(cost));
-            row.error = done.err().map(|err| err.to_string()).or(row.error.take());
+            row.error = done.err().as_ref().map(why).or(row.error.take());
         }
     }
     table.references = vec![HASHTEXT.into()];

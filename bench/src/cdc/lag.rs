@@ -12,7 +12,7 @@ use super::workload::Workload;
 use crate::meter::{Cost, Meter};
 use crate::servers::{Servers, TARGET, run, session};
 use crate::table::{Row, Table, Target, percentile};
-use crate::{Common, Outcome};
+use crate::{Common, Outcome, why};
 
 const SHARE: f64 = 0.8;
 const BEAT_EVERY: Duration = Duration::from_millis(20);
@@ -50,7 +50,7 @@ pub async fn measure(
                 Err(err) => {
                     eprintln!("lag round {}: {}: failed", round + 1, contenders[at].name());
                     row.runs.push(None);
-                    row.error = Some(err.to_string());
+                    row.error = Some(why(&err));
                 }
             }
         }

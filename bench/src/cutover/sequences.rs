@@ -6,7 +6,7 @@ use super::DATABASE;
 use crate::meter::{Cost, Meter};
 use crate::servers::{Servers, run, session};
 use crate::table::{Row, Table, Target};
-use crate::{Common, Outcome};
+use crate::{Common, Outcome, why};
 
 pub async fn measure(common: &Common, servers: &Servers, pgmig: &std::path::Path) -> Outcome<Table> {
     let count = common.scaled(10_000.0);
@@ -20,7 +20,7 @@ pub async fn measure(common: &Common, servers: &Servers, pgmig: &std::path::Path
             Err(err) => {
                 eprintln!("sequences round {}: failed: {err}", round + 1);
                 row.runs.push(None);
-                row.error = Some(err.to_string());
+                row.error = Some(why(&err));
             }
         }
     }

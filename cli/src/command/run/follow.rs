@@ -201,10 +201,12 @@ impl Run {
                 )));
             }
             catalogs.set(watch());
-            let sessions = self.sessions_to_look_by().await?;
-            let eyes = Eyes::of(&sessions);
-            self.look_for_drift(eyes, &found.plugin, None).await?;
-            self.look_at_partitions(eyes, &found.plugin, &tables, None).await?;
+            {
+                let sessions = self.sessions_to_look_by().await?;
+                let eyes = Eyes::of(&sessions);
+                self.look_for_drift(eyes, &found.plugin, None).await?;
+                self.look_at_partitions(eyes, &found.plugin, &tables, None).await?;
+            }
             if !sentinel::enter_cutover(&self.target, &self.config.name, endpos).await? {
                 // The switches are read again in a moment.
                 tokio::time::sleep(Duration::from_millis(50)).await;
