@@ -20,6 +20,7 @@ declare
 begin
     -- What pgmig does here is not for the other side; what is filled again is no DDL.
     if pg_catalog.current_setting('application_name') operator(pg_catalog.~~) 'pgmig %'
+       or pg_catalog.current_setting('pgmig.publishes', true) operator(pg_catalog.=) 'on'
        or tg_tag operator(pg_catalog.=) any ('{REFRESH MATERIALIZED VIEW,REINDEX}'::pg_catalog.text[])
     then
         return;
@@ -49,7 +50,7 @@ begin
                (select pg_catalog.jsonb_agg(pg_catalog.concat(g.object_type, ' ', g.object_identity)) from gone g where g.original)
           into tables, dropped, others;
     else
-        with told as (
+        with recursive told as (
             select d.classid, d.objid, d.object_type, d.object_identity
               from pg_catalog.pg_event_trigger_ddl_commands() d
              where not d.in_extension and d.schema_name is distinct from 'pg_temp'
@@ -112,18 +113,69 @@ begin
         ), all_of_them as (
             select o.oid from of_them o
             union
-            select t.relid::pg_catalog.oid from of_them o, lateral pg_catalog.pg_partition_tree(o.oid) t
+            -- pg_partition_tree would wait for a lock on each of them, and keep it until the transaction ends.
+            select i.inhrelid
+              from all_of_them o
+                   join pg_catalog.pg_inherits i on i.inhparent operator(pg_catalog.=) o.oid
+                   join pg_catalog.pg_class c on c.oid operator(pg_catalog.=) i.inhrelid and c.relispartition
         )
         select (select pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
                    'schema', n.nspname,
                    'name', c.relname,
                    'oid', c.oid::pg_catalog.int8,
+                   'kind', c.relkind,
+                   -- The table that it is a partition of.
+                   'under', (select pg_catalog.jsonb_build_object('schema', u.nspname, 'name', p.relname)
+                               from pg_catalog.pg_inherits i
+                                    join pg_catalog.pg_class p on p.oid operator(pg_catalog.=) i.inhparent
+                                    join pg_catalog.pg_namespace u on u.oid operator(pg_catalog.=) p.relnamespace
+                              where c.relispartition and i.inhrelid operator(pg_catalog.=) c.oid),
+                   -- pg_get_expr locks the table: asked for only where the command has locked it itself.
+                   'bound', case when tg_tag operator(pg_catalog.=) 'CREATE TABLE' then pg_catalog.pg_get_expr(c.relpartbound, c.oid) end,
+                   'owner', pg_catalog.pg_get_userbyid(c.relowner),
+                   'grants', array(
+                       select pg_catalog.jsonb_build_object('role', r.rolname, 'privilege', x.privilege_type, 'grantable', x.is_grantable)
+                         from pg_catalog.aclexplode(c.relacl) x
+                              left join pg_catalog.pg_roles r on r.oid operator(pg_catalog.=) x.grantee
+                        where x.grantee operator(pg_catalog.<>) c.relowner),
+                   -- What CREATE TABLE gives no partition, and another event trigger may have by now.
+                   'more', pg_catalog.array_remove(array[
+                       case when c.relrowsecurity or c.relforcerowsecurity
+                                 or exists (select from pg_catalog.pg_policy y where y.polrelid operator(pg_catalog.=) c.oid)
+                            then 'row security' end,
+                       (select pg_catalog.concat('trigger ', pg_catalog.string_agg(g.tgname, ', '))
+                          from pg_catalog.pg_trigger g
+                         where g.tgrelid operator(pg_catalog.=) c.oid and not g.tgisinternal
+                           -- Those of its table are its own as parts of them.
+                           and not exists (select from pg_catalog.pg_depend e
+                                            where e.classid operator(pg_catalog.=) 'pg_catalog.pg_trigger'::pg_catalog.regclass
+                                              and e.objid operator(pg_catalog.=) g.oid
+                                              and e.refclassid operator(pg_catalog.=) e.classid)
+                        having pg_catalog.count(*) operator(pg_catalog.>) 0),
+                       case when exists (select from pg_catalog.pg_rewrite w where w.ev_class operator(pg_catalog.=) c.oid)
+                            then 'rules' end], null),
+                   -- Whether all that is done to it from here on is in the stream, as tables.sql has it.
+                   'followed', c.relpersistence operator(pg_catalog.=) 'p'
+                       and c.relreplident operator(pg_catalog.=) 'd'
+                       and exists (select from pg_catalog.pg_index i
+                                    where i.indrelid operator(pg_catalog.=) c.oid and i.indisprimary and i.indimmediate
+                                      and not exists (select from pg_catalog.pg_attribute a
+                                                       where a.attrelid operator(pg_catalog.=) c.oid
+                                                         and a.attgenerated operator(pg_catalog.<>) ''
+                                                         and a.attnum operator(pg_catalog.=) any (i.indkey[0:i.indnkeyatts operator(pg_catalog.-) 1])))
+                       and (not exists (select from pg_catalog.pg_publication p
+                                         where p.pubname operator(pg_catalog.=) 'pgmig_migration_name')
+                            or exists (select from pg_catalog.pg_publication_rel r
+                                              join pg_catalog.pg_publication p on p.oid operator(pg_catalog.=) r.prpubid
+                                        where p.pubname operator(pg_catalog.=) 'pgmig_migration_name'
+                                          and r.prrelid operator(pg_catalog.=) c.oid)),
                    'computed', array(
                        select pg_catalog.jsonb_build_object('column', a.attname, 'default', pg_catalog.pg_get_expr(d.adbin, d.adrelid))
                          from pg_catalog.pg_attribute a
                               left join pg_catalog.pg_attrdef d
                                 on d.adrelid operator(pg_catalog.=) a.attrelid and d.adnum operator(pg_catalog.=) a.attnum
-                        where a.attrelid operator(pg_catalog.=) c.oid and a.attnum operator(pg_catalog.>) 0
+                        where tg_tag operator(pg_catalog.=) 'ALTER TABLE' and told_statement operator(pg_catalog.~*) '\madd\M'
+                          and a.attrelid operator(pg_catalog.=) c.oid and a.attnum operator(pg_catalog.>) 0
                           and not a.attisdropped and a.attgenerated operator(pg_catalog.=) ''
                           and (a.atthasdef or a.attidentity operator(pg_catalog.<>) ''))))
                   from all_of_them o

@@ -350,8 +350,8 @@ async fn each_file_of_sql_runs_alone_in_psql() -> Outcome {
     for file in std::fs::read_dir(root().join("sql/source"))?.flatten() {
         let text = std::fs::read_to_string(file.path())?;
         let copy = folder.path().join("file.sql");
-        // Prepared, since some take parameters; but for the one that makes something.
-        let script = match file.file_name() == "ddl.sql" {
+        // Prepared, since some take parameters; but for those that make something.
+        let script = match file.file_name().to_string_lossy().starts_with("ddl") {
             true => format!("begin;\n{text}\nrollback;"),
             false => format!("prepare file as\n{};\ndeallocate file;", text.trim_end().trim_end_matches(';')),
         };

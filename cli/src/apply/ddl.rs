@@ -8,7 +8,7 @@ use tokio_postgres::Client;
 
 use super::gather::Gathered;
 use super::tags::Wanted;
-use super::told::{Ddl, Settings};
+use super::told::{ANOTHER_NAME, Ddl, Made, Settings};
 use super::{Apply, Writer, Written};
 use crate::error::{Context, Error, Exit, Result};
 use crate::model::name::literal;
@@ -48,11 +48,14 @@ pub struct Taken {
     pub comments: bool,
     pub privileges: bool,
     pub owners: bool,
+    /// Partitions that the source makes become part of the migration.
+    pub partitions: bool,
 }
 
 impl Taken {
     pub fn off() -> Taken {
-        Taken { mode: Mode::Off, origins: HashMap::new(), comments: false, privileges: false, owners: false }
+        let origins = HashMap::new();
+        Taken { mode: Mode::Off, origins, comments: false, privileges: false, owners: false, partitions: false }
     }
 
     fn leaves(&self, ddl: &Ddl) -> bool {
@@ -78,9 +81,13 @@ impl<W: Writer> Apply<W> {
         }
         let migration = self.deciding.migration.clone();
         if is_done(&self.client, &migration, ddl.at).await? {
+            if ddl.drops_tables() {
+                forget_tables(&self.client, &migration, &ddl.tables()).await?;
+            }
             return Ok(Ok(()));
         }
-        if !self.gatherer.concerns(ddl) && !self.concerns(ddl).await? {
+        let made = self.partition_of_ours(ddl).await?;
+        if made.is_none() && !self.gatherer.concerns(ddl) && !self.concerns(ddl).await? {
             if ddl.is_new() {
                 leave(&self.client, &migration, ddl).await?;
             }
@@ -94,6 +101,10 @@ impl<W: Writer> Apply<W> {
         let found = columns::columns(&self.client, &ddl.tables()).await?;
         let columns = |table: &TableName| found.get(self.gatherer.known_as(table)).cloned().unwrap_or_default();
         let mut doubt = ddl.doubt(columns);
+        let renamed = self.renamed_at_once(ddl).filter(|_| doubt.as_deref() == Some(ANOTHER_NAME));
+        if renamed.is_some() {
+            doubt = None;
+        }
         if let Some(root) = self.gatherer.root_beside(ddl) {
             doubt = Some(format!("it is about a partition, whose rows are in {root} on the target, and about more"));
         }
@@ -102,11 +113,17 @@ impl<W: Writer> Apply<W> {
         }
         let failed = match doubt {
             Some(why) => Error::new(Exit::Differ, format!("DDL on the source is left to you: {why}")),
-            None => match self.execute(ddl).await {
+            None => match self.execute(ddl, made.as_ref()).await {
                 Ok(()) => {
                     tell(&self.client, &migration, ddl, "applied").await?;
                     if ddl.drops_tables() {
                         forget_tables(&self.client, &migration, &ddl.tables()).await?;
+                    }
+                    if let Some(made) = made {
+                        self.take_in(made).await?;
+                    }
+                    if let Some((at, name)) = renamed {
+                        self.rename(at, name).await?;
                     }
                     self.forget().await?;
                     self.altered = true;
@@ -159,7 +176,7 @@ impl<W: Writer> Apply<W> {
         Ok(row.get(0))
     }
 
-    async fn execute(&self, ddl: &Ddl) -> Result<()> {
+    async fn execute(&self, ddl: &Ddl, made: Option<&Made>) -> Result<()> {
         let doing = || format!("run {} of the source", ddl.tag);
         let Settings { search_path, timezone, datestyle, intervalstyle, lc_monetary } = &ddl.settings;
         let path = search_path.as_deref().filter(|path| !path.is_empty()).unwrap_or("''");
@@ -173,6 +190,9 @@ impl<W: Writer> Apply<W> {
         self.client.batch_execute(&set).await.on_target(doing)?;
         // As a prepared statement: the server refuses several at once.
         self.client.execute(&ddl.to_run(), &[]).await.on_target(doing)?;
+        if let Some(made) = made {
+            self.as_told(made).await?;
+        }
         let back = "set local search_path = ''; set local timezone = 'UTC'; set local datestyle = 'ISO'; \
                     set local intervalstyle = 'postgres'; set local lc_monetary = 'C'";
         self.client.batch_execute(back).await.on_target(doing)
@@ -207,7 +227,33 @@ impl super::Gatherer {
 
     /// Whether it is about a table of the migration whose copy does not show it.
     fn concerns(&self, ddl: &Ddl) -> bool {
-        self.wanted_for(ddl).any(|wanted| matches!(wanted, Wanted::All | Wanted::ByKey))
+        self.wanted_for(ddl).any(|wanted| matches!(wanted, Wanted::All | Wanted::ByKey)) || self.is_of_childless(ddl)
+    }
+
+    /// Whether it is about a partitioned table that has no partition yet, such as apply makes: nothing of it is
+    /// copied, and the target has it as the source had it.
+    fn is_of_childless(&self, ddl: &Ddl) -> bool {
+        let known = |(table, oid)| self.ddl.known(table, oid);
+        self.ddl.partitions
+            && ddl.by_oid().map(known).any(|table| self.parents.contains(&table))
+            && !ddl.tables().iter().any(|table| self.tags.contains(self.known_as(table)))
+    }
+
+    pub(super) fn tables_made(&self, text: &[u8]) -> Result<Vec<TableName>> {
+        let ddl = Ddl::read(text)?;
+        Ok(if ddl.makes_tables() { ddl.tables() } else { Vec::new() })
+    }
+
+    /// Whether it would be run on the target, or is asked about.
+    pub(super) fn is_ours(&self, text: &[u8]) -> Result<bool> {
+        if self.ddl.mode == Mode::Off {
+            return Ok(false);
+        }
+        let ddl = Ddl::read(text)?;
+        let moved = |(table, oid)| self.tags.contains(self.known_as(&self.ddl.known(table, oid)));
+        let makes =
+            || self.ddl.partitions && ddl.makes_partition().is_some_and(|made| self.parents.contains(&made.under));
+        Ok(!self.ddl.leaves(&ddl) && (ddl.by_oid().any(moved) || self.is_of_childless(&ddl) || makes()))
     }
 
     fn is_new(&self, ddl: &Ddl) -> bool {

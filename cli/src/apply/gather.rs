@@ -154,14 +154,15 @@ impl Gatherer {
         self.passed = passed;
     }
 
-    /// Whether whole transactions follow that change a table that is moved. Nothing is given out.
+    /// Whether whole transactions follow that change a table that is moved, or one that nobody knows. Nothing is
+    /// given out.
     pub fn more(&mut self) -> Result<bool> {
         let (from, mut changed, mut more) = (self.reader.position(), false, false);
         while let Some(item) = self.read()? {
             match item {
                 Item::Begin { .. } | Item::Abort => changed = false,
-                Item::Change(change) => changed |= self.tags.contains(&change.shape.table),
-                Item::Ddl(_) => {}
+                Item::Change(change) => changed |= !self.ignored.contains(&change.shape.table),
+                Item::Ddl(text) => changed |= self.is_ours(&text)?,
                 Item::Truncate(shapes) => {
                     let moved = |table: &TableName| self.tags.contains(table) || self.tags.leaf(table).is_some();
                     changed |= shapes.iter().any(|shape| moved(&shape.table));
@@ -171,6 +172,21 @@ impl Gatherer {
         }
         self.reader.seek(from);
         Ok(more)
+    }
+
+    /// Tables that the whole transactions make which follow. Nothing is given out.
+    pub fn made_behind(&mut self) -> Result<HashSet<TableName>> {
+        let (from, mut made, mut all) = (self.reader.position(), Vec::new(), HashSet::new());
+        while let Some(item) = self.read()? {
+            match item {
+                Item::Begin { .. } | Item::Abort => made.clear(),
+                Item::Ddl(text) => made.extend(self.tables_made(&text)?),
+                Item::Commit(_) => all.extend(made.drain(..)),
+                Item::Change(_) | Item::Truncate(_) => {}
+            }
+        }
+        self.reader.seek(from);
+        Ok(all)
     }
 
     /// The next item, a change of a partition as one of the table that its rows go into. TRUNCATE is of the

@@ -21,6 +21,7 @@
 
 mod ahead;
 pub mod batch;
+pub mod born;
 pub mod conflict;
 pub mod ddl;
 pub mod drift;
@@ -34,6 +35,7 @@ pub mod tags;
 mod told;
 mod united;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -141,6 +143,8 @@ pub struct Apply<W: Writer> {
     /// Whether the session's commits wait for the disk, and when one last did.
     durable: bool,
     durable_at: Instant,
+    /// Partitions that the open transaction has made, with their oids on the source.
+    born: Vec<(TableName, u32)>,
     /// The table whose change could not be applied since the source has it in another form, or since it
     /// is not known at all.
     pub drifted: Option<TableName>,
@@ -197,6 +201,7 @@ impl<W: Writer> Apply<W> {
             altered,
             durable,
             durable_at,
+            born: Vec::new(),
             drifted,
             lacking,
         }
@@ -210,6 +215,11 @@ impl<W: Writer> Apply<W> {
     /// Whether the spool holds changes of our tables that are not applied. For when endpos is reached.
     pub fn more(&mut self) -> Result<bool> {
         self.gatherer.more()
+    }
+
+    /// Tables that the source has made behind endpos, as far as the spool tells. For when endpos is reached.
+    pub fn made_behind(&mut self) -> Result<HashSet<TableName>> {
+        self.gatherer.made_behind()
     }
 
     /// Applies until endpos is reached; returns it. Waits while apply is switched off.
@@ -289,7 +299,10 @@ impl<W: Writer> Apply<W> {
                 }
             };
             match written {
-                Ok(()) => refusals = 0,
+                Ok(()) => {
+                    refusals = 0;
+                    self.were_born()?;
+                }
                 Err(Refused { err, from }) => {
                     refusals += 1;
                     if refusals > REFUSALS {

@@ -89,6 +89,7 @@ impl<W: Writer> Apply<W> {
     pub(super) async fn rollback(&mut self) -> Result<()> {
         match self.pieces.take() {
             Some(_pieces) => {
+                self.unborn();
                 self.client.batch_execute("rollback").await.on_target(|| "roll back a large transaction".into())?;
                 if std::mem::take(&mut self.altered) { self.forget().await } else { Ok(()) }
             }

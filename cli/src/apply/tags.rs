@@ -53,6 +53,13 @@ pub enum Copy {
     Running(Option<Tag>),
 }
 
+impl Copy {
+    /// Of a table that was empty when its stream began: all changes of it are applied.
+    pub fn of_nothing() -> Copy {
+        Copy::Done(Copied::Whole(Tag { snapshot: SnapshotTag::of_nothing(), lsn: Lsn::ZERO }))
+    }
+}
+
 /// Every table that is moved.
 #[derive(Debug, Clone, Default)]
 pub struct Tags {

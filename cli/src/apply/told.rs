@@ -33,8 +33,59 @@ struct On {
     /// None: it is dropped.
     #[serde(default)]
     oid: Option<u32>,
+    /// `r`, or `p` if it is partitioned itself.
+    #[serde(default)]
+    kind: Option<String>,
+    /// The table that it is a partition of.
+    #[serde(default)]
+    under: Option<Under>,
+    /// Its rows, as the server prints it.
+    #[serde(default)]
+    bound: Option<String>,
+    #[serde(default)]
+    owner: Option<String>,
+    /// What its owner does not have by itself.
+    #[serde(default)]
+    grants: Vec<Grant>,
+    /// What else was done to it by then, by other event triggers.
+    #[serde(default)]
+    more: Vec<String>,
+    /// All that is done to it from there on is in the stream.
+    #[serde(default)]
+    followed: bool,
     #[serde(default)]
     computed: Vec<Computed>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+struct Under {
+    schema: String,
+    name: String,
+}
+
+/// A privilege that default privileges gave.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Grant {
+    /// None: PUBLIC.
+    pub role: Option<String>,
+    /// As GRANT has it.
+    pub privilege: String,
+    pub grantable: bool,
+}
+
+/// A partition that is made.
+pub struct Made {
+    pub table: TableName,
+    /// On the source.
+    pub oid: u32,
+    pub under: TableName,
+    pub bound: String,
+    pub owner: Option<String>,
+    pub grants: Vec<Grant>,
+    /// What it has on the source and its statement does not give it.
+    pub more: Vec<String>,
+    /// It has partitions and no rows of its own.
+    pub has_partitions: bool,
 }
 
 impl On {
@@ -81,6 +132,8 @@ const BETWEEN: [&str; 4] = ["unique", "or", "replace", "constraint"];
 /// Of ALTER TABLE: what may disturb apply, or change which rows are followed.
 const DISTURBS: [&str; 9] =
     ["attach", "detach", "inherit", "security", "trigger", "rule", "logged", "unlogged", "tablespace"];
+/// Why a table that is renamed is left to a person.
+pub const ANOTHER_NAME: &str = "the table gets another name";
 /// What gives another value at another time.
 const MOMENT: [&str; 13] = [
     "now",
@@ -115,7 +168,28 @@ impl Ddl {
 
     /// Whether it makes something that the migration cannot hold yet, or is about no table at all.
     pub fn is_new(&self) -> bool {
-        !self.others.is_empty() || ["CREATE TABLE", "CREATE TABLE AS", "SELECT INTO"].contains(&self.tag.as_str())
+        !self.others.is_empty() || self.makes_tables()
+    }
+
+    pub fn makes_tables(&self) -> bool {
+        ["CREATE TABLE", "CREATE TABLE AS", "SELECT INTO"].contains(&self.tag.as_str())
+    }
+
+    /// The partition that CREATE TABLE makes, if the stream has all of its rows.
+    pub fn makes_partition(&self) -> Option<Made> {
+        let [on] = &self.on[..] else { return None };
+        let (oid, under, bound) = (on.oid?, on.under.as_ref()?, on.bound.clone()?);
+        let has_partitions = on.kind.as_deref() == Some("p");
+        (self.tag == "CREATE TABLE" && (on.followed || has_partitions)).then(|| Made {
+            table: on.table(),
+            oid,
+            under: TableName::new(under.schema.as_str(), under.name.as_str()),
+            bound,
+            owner: on.owner.clone(),
+            grants: on.grants.clone(),
+            more: on.more.clone(),
+            has_partitions,
+        })
     }
 
     pub fn drops_tables(&self) -> bool {
@@ -196,7 +270,7 @@ impl Ddl {
             return Some(format!("it may disturb apply, or change which rows are followed ({})", word.to_uppercase()));
         }
         if self.renames() {
-            return Some("the table gets another name".into());
+            return Some(ANOTHER_NAME.into());
         }
         if let Some((_, using)) = text.to_lowercase().split_once("using") {
             let volatile = |word: &str| MOMENT.contains(&word);
@@ -243,6 +317,13 @@ mod tests {
             schema: "s".into(),
             name: "t".into(),
             oid: Some(1),
+            kind: Some("r".into()),
+            under: None,
+            bound: None,
+            owner: None,
+            grants: Vec::new(),
+            more: Vec::new(),
+            followed: true,
             computed: [
                 ("old", "now()"),
                 ("c", "'it''s'::character varying(9)"),

@@ -19,6 +19,11 @@ pub struct SnapshotTag {
 pub struct NotASnapshot(String);
 
 impl SnapshotTag {
+    /// The snapshot that shows no transaction that matters.
+    pub fn of_nothing() -> SnapshotTag {
+        SnapshotTag { xmin: 3, xmax: 3, xip: Vec::new() }
+    }
+
     /// Whether rows read under this snapshot already show what the top-level transaction `xid` did.
     /// The stream gives 32 bits of it; the epoch is the one that puts it nearest to xmax.
     pub fn covers(&self, xid: u32) -> bool {

@@ -3,34 +3,46 @@
 
 use tokio_postgres::Client;
 
-use crate::error::{Context, Error, Exit, Result};
+use crate::error::{Context, Result};
 use crate::model::name::identifier;
 
-fn triggers(migration: &str) -> [String; 2] {
-    [format!("pgmig_ddl_{migration}"), format!("pgmig_drop_{migration}")]
+/// The last one is for partitions that are made.
+fn triggers(migration: &str) -> [String; 3] {
+    ["ddl", "drop", "add"].map(|what| format!("pgmig_{what}_{migration}"))
 }
 
-/// Makes the event triggers of a migration, unless they are there. False if the role may not.
-pub async fn capture(client: &Client, migration: &str) -> Result<bool> {
+/// Makes the event triggers of a migration, unless they are there; with `partitions` those that are made join the
+/// publication. False if the role may not.
+pub async fn capture(client: &Client, migration: &str, partitions: bool) -> Result<bool> {
     let doing = || "make event triggers that tell DDL on the source".to_string();
+    let all = triggers(migration);
+    let wanted = if partitions { &all[..] } else { &all[..2] };
     let there = client
         .query_one(
-            "select count(*) from pg_catalog.pg_event_trigger where evtname::text = any ($1)",
-            &[&triggers(migration).to_vec()],
+            "select array(select evtname::text from pg_catalog.pg_event_trigger where evtname::text = any ($1))",
+            &[&all.to_vec()],
         )
         .await
         .on_source(doing)?;
-    if there.get::<_, i64>(0) == 2 {
+    let there: Vec<String> = there.get(0);
+    if there.len() == wanted.len() && wanted.iter().all(|name| there.contains(name)) {
         return Ok(true);
     }
-    release(client, migration).await?;
-    let script = include_str!("../../../sql/source/ddl.sql").replace("migration_name", migration);
-    match client.batch_execute(&format!("begin;\n{script}\ncommit")).await {
+    // In one transaction: no DDL is untold in between.
+    client.batch_execute("begin").await.on_source(doing)?;
+    let made = async {
+        release(client, migration).await?;
+        let mut script = include_str!("../../../sql/source/ddl.sql").replace("migration_name", migration);
+        if partitions {
+            script += &include_str!("../../../sql/source/ddl_partitions.sql").replace("migration_name", migration);
+        }
+        client.batch_execute(&format!("{script}\ncommit")).await.on_source(doing)
+    };
+    match made.await {
         Ok(()) => Ok(true),
         Err(err) => {
-            let refused = err.code().is_some_and(|code| code.code() == "42501");
             let _ = client.batch_execute("rollback").await;
-            if refused { Ok(false) } else { Err(Error::new(Exit::Source, doing()).cause(err)) }
+            if err.sqlstate() == Some("42501") { Ok(false) } else { Err(err) }
         }
     }
 }
@@ -54,7 +66,10 @@ pub async fn release(client: &Client, migration: &str) -> Result<bool> {
         .await
         .on_source(doing)?;
     if function.get(0) {
-        client.batch_execute(&format!("drop function pgmig.tell_ddl_{migration}()")).await.on_source(doing)?;
+        let drop = format!(
+            "drop function pgmig.tell_ddl_{migration}(); drop function if exists pgmig.\"tell_ddl_:{migration}\"()"
+        );
+        client.batch_execute(&drop).await.on_source(doing)?;
         let empty = client
             .query_one(
                 "select not exists (select from pg_catalog.pg_proc p where p.pronamespace = n.oid)

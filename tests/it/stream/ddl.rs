@@ -1,6 +1,8 @@
 //! DDL of the source, told in its stream: run on the target in its place between the changes, or stopped at
 //! with the statement. Both databases are compared whole, schema and all.
 
+mod partitions;
+
 use harness::{Outcome, assert_same};
 
 use crate::life::{EXTENSION, EXTENSION_WAL2JSON, Life, PLAIN, PLAIN_WAL2JSON, Way};

@@ -22,11 +22,18 @@ impl Run {
         let flag = |flag: &str| selection.left_out.iter().any(|left| left.why == flag);
         Ok(Taken {
             mode: self.ddl()?,
+            partitions: self.takes_partitions()?,
             comments: flag("--no-comments"),
             privileges: flag("--no-acl"),
             owners: flag("--no-owner"),
             origins: selection.origins.into_iter().map(|origin| (origin.oid, origin.name)).collect(),
         })
+    }
+
+    /// Whether partitions that the source makes become part of the migration as they are made. What filters say of
+    /// a new name only the source's catalog tells.
+    pub(super) fn takes_partitions(&self) -> Result<bool> {
+        Ok(self.ddl()? == Mode::Apply && self.filters.is_none() && !self.config.leave_new_tables)
     }
 
     /// Has the source tell its DDL from here on, or no longer.
@@ -43,7 +50,7 @@ impl Run {
         }
         let why = if plugin == "pgoutput" && checks::abilities(&self.source).await?.version < 140_000 {
             "pgoutput sends no messages before PostgreSQL 14"
-        } else if !ddl::capture(&self.source, name).await? {
+        } else if !ddl::capture(&self.source, name, self.takes_partitions()?).await? {
             "its role may make no event trigger"
         } else {
             self.told_ddl.store(true, Ordering::Relaxed);

@@ -12,19 +12,13 @@ use tokio_postgres::Client;
 use super::Run;
 use super::partitions::Gone;
 use super::tables::Tables;
-use crate::connect::{self, Side};
-use crate::copy::parts::{self, Cut, SplitBy};
-use crate::error::{Context, Error, Exit, Result};
+use crate::connect;
+use crate::error::{Error, Exit, Result};
 use crate::model::column::{alterations, computed_there};
 use crate::model::name::identifier;
-use crate::model::{Phase, TableName};
-use crate::selection::{Origin, select};
-use crate::source::catalog::{Sizes, Table};
-use crate::source::dump::Tools;
+use crate::model::{Lsn, TableName};
 use crate::source::slot;
-use crate::target::layout::{self, rows_of};
-use crate::target::sentinel::Sentinel;
-use crate::target::{checks, queue};
+use crate::target::queue;
 use crate::{source, target};
 
 /// How often the catalogs are looked at; less often where that takes long.
@@ -39,8 +33,21 @@ const LOOK_AT_LEAST_EVERY: Duration = Duration::from_secs(60);
 pub(super) struct Seen {
     told: HashSet<TableName>,
     pub gone: Gone,
+    /// Where the source was when a table was first seen that the migration does not know.
+    sighted: HashMap<TableName, Lsn>,
+    /// The same of one that has the name of another.
+    replaced: HashMap<(TableName, u32), Lsn>,
+    /// How far apply was when the look began.
+    passed: Lsn,
     /// Sessions with both sides, for the next look.
     sessions: Option<(Client, Client)>,
+}
+
+impl Seen {
+    /// Whether apply was behind all that made this table when the look began. `now` is where the source is.
+    pub fn has_passed(&mut self, table: &TableName, oid: u32, now: Lsn) -> bool {
+        *self.replaced.entry((table.clone(), oid)).or_insert(now) <= self.passed
+    }
 }
 
 /// The sessions that a look at the catalogs asks by.
@@ -70,7 +77,9 @@ impl Run {
                         _ => self.sessions_to_look_by().await?,
                     };
                     let eyes = Eyes::of(&sessions);
-                    self.look_for_drift(eyes, plugin, Some(&mut seen.told)).await?;
+                    seen.passed = tables.applied.borrow().level_with;
+                    let new = self.look_for_drift(eyes, plugin, Some(&mut seen)).await?;
+                    self.refuse_new(&new).await?;
                     self.look_at_partitions(eyes, plugin, tables, Some(&mut seen.gone)).await?;
                     seen.sessions = Some(sessions);
                     Ok::<_, Error>(())
@@ -97,16 +106,19 @@ impl Run {
     /// An error for what cannot be followed any further. A column that was added or dropped is none as
     /// long as apply goes on, since it stops at the right row by itself: `told` then remembers of which
     /// tables that was said. At the end, without it, such a column is an error too.
+    /// Gives the tables that the migration does not know, which are an error too.
     pub(super) async fn look_for_drift(
         &self,
         eyes: Eyes<'_>,
         plugin: &str,
-        mut told: Option<&mut HashSet<TableName>>,
-    ) -> Result<()> {
+        mut seen: Option<&mut Seen>,
+    ) -> Result<Vec<TableName>> {
         let there = source::columns::forms(eyes.source).await?;
         let here = target::columns::forms(eyes.target).await?;
         let planned = queue::tables(eyes.target, &self.config.name).await?;
-        for gone in self.look_for_others(eyes, plugin, &there).await? {
+        let all_gone = self.look_for_others(eyes, plugin, &there, seen.as_deref_mut()).await?;
+        let mut told = seen.as_deref_mut().map(|seen| &mut seen.told);
+        for gone in all_gone {
             // Where DDL is told, apply says what becomes of it.
             if !self.tells_ddl() && told.as_mut().is_some_and(|told| told.insert(gone.clone())) {
                 self.report.warning(format!(
@@ -135,6 +147,7 @@ impl Run {
         if told.is_none() || !self.tells_ddl() {
             self.altered(altered, told).await?;
         }
+        let seen = seen.filter(|_| self.tells_ddl());
         // wal2json tells every table at its first change; a partition that was detached may see none.
         let is_looked_for = |table: &TableName| plugin == "pgoutput" || selection.former_names.contains(table);
         if (plugin == "pgoutput" || !selection.former_names.is_empty()) && !self.config.leave_new_tables {
@@ -144,20 +157,23 @@ impl Run {
             let unknown = |table: &TableName| {
                 is_looked_for(table) && !planned.contains(table) && !ignored.contains(table) && !leaves.contains(table)
             };
-            if there.iter().any(|(table, form)| form.logged && !form.partitioned && unknown(table)) {
+            let is_unknown = there.iter().any(|(table, form)| form.logged && !form.partitioned && unknown(table));
+            if !is_unknown && let Some(seen) = seen {
+                seen.sighted.clear();
+            } else if is_unknown {
                 let mut new = self.selected_tables(eyes).await?;
                 new.retain(|table| table.logged && unknown(&table.name));
-                if let Some(first) = new.first() {
-                    let names: Vec<String> = new.iter().map(|table| table.name.to_string()).collect();
-                    return Err(Error::new(
-                        Exit::Differ,
-                        format!("created on the source since the migration began: {}", names.join(", ")),
-                    )
-                    .hint(self.make_table(&first.name).await?));
+                // Where DDL is told, apply comes upon it, and may make it.
+                if let Some(seen) = seen {
+                    seen.sighted.retain(|name, _| new.iter().any(|table| table.name == *name));
+                    let now = slot::current_lsn(eyes.source).await?;
+                    let passed = seen.passed;
+                    new.retain(|table| *seen.sighted.entry(table.name.clone()).or_insert(now) <= passed);
                 }
+                return Ok(new.into_iter().map(|table| table.name).collect());
             }
         }
-        Ok(())
+        Ok(Vec::new())
     }
 
     pub(super) async fn altered(
@@ -215,7 +231,9 @@ impl Run {
                 // A value that does not fit its column may be one of a type that was changed.
                 let retyped = err.sqlstate().is_some_and(|code| code.starts_with("22"));
                 if retyped {
-                    self.look_for_drift(Eyes::of(&self.sessions_to_look_by().await?), "wal2json", None).await?;
+                    let sessions = self.sessions_to_look_by().await?;
+                    let new = self.look_for_drift(Eyes::of(&sessions), "wal2json", None).await?;
+                    self.refuse_new(&new).await?;
                 }
                 return Ok(None);
             };
@@ -284,163 +302,6 @@ impl Run {
             ));
         }
         Ok(lines)
-    }
-
-    /// What to do about a table that the migration does not know.
-    async fn make_table(&self, table: &TableName) -> Result<String> {
-        let version = source::checks::abilities(&self.source).await?.version;
-        let statements = Tools::find((version / 10_000) as u32).await?.table_ddl(&self.config.source, table).await?;
-        Ok(format!(
-            "make it on the target, empty, then run again, and it is copied and followed; or leave it behind with --leave-new-tables. On the target:\n{}",
-            statements.join("\n")
-        ))
-    }
-
-    /// Those whose rows go into a table of the same name.
-    async fn selected_tables(&self, eyes: Eyes<'_>) -> Result<Vec<Table>> {
-        let mut tables = select(eyes.source, self.filters.as_ref(), true, Sizes::Estimates).await?.tables;
-        let united = self.united_partitions(eyes).await?;
-        tables.retain(|table| !united.iter().any(|leaf| leaf.name == table.name));
-        Ok(tables)
-    }
-
-    /// Whether changes of a table that the migration does not know are none of its business: left out
-    /// by the filters, or to be left behind. A name that is gone may have been that of any table.
-    pub(super) async fn is_left_out(&self, plugin: &str, table: &TableName) -> Result<bool> {
-        if queue::tables(&self.target, &self.config.name).await?.contains(table) {
-            return Ok(false);
-        }
-        let sessions = self.sessions_to_look_by().await?;
-        let eyes = Eyes::of(&sessions);
-        self.look_for_others(eyes, plugin, &source::columns::forms(eyes.source).await?).await?;
-        let renamed_back = self.plan.selection()?.is_some_and(|selection| selection.former_names.contains(table));
-        if self.config.leave_new_tables {
-            return Ok(true);
-        }
-        if !source::columns::exists(eyes.source, table).await? {
-            if renamed_back {
-                return Ok(true);
-            }
-            return Err(Error::new(
-                Exit::Differ,
-                format!("there are changes of {table}, which the migration does not know and which is gone from the source"),
-            )
-            .hint(
-                "if it was a table of its own, or one that was copied anew since it lost that name: --leave-new-tables; \
-                 if it was a partition of a table that is kept on the target, pgmig table resync of that table too; \
-                 if a table of the migration bore that name for a while, begin again (pgmig cleanup --force, empty the target, pgmig run)",
-            ));
-        }
-        Ok(!self.selected_tables(eyes).await?.iter().any(|selected| selected.name == *table))
-    }
-
-    /// Tables that the source has made since the migration began and that are on the target now: they
-    /// become part of it, and the copy that follows brings their rows, under a snapshot of their own.
-    pub(super) async fn take_in_new_tables(&self, found: &Sentinel) -> Result<()> {
-        if found.phase <= Phase::Indexes || self.config.leave_new_tables {
-            return Ok(());
-        }
-        let planned = queue::tables(&self.target, &self.config.name).await?;
-        let mut new = self.selected_tables(Eyes { source: &self.source, target: &self.target }).await?;
-        new.retain(|table| !planned.contains(&table.name));
-        let names: Vec<TableName> = new.iter().map(|table| table.name.clone()).collect();
-        let there = checks::existing(&self.target, &names).await?;
-        new.retain(|table| there.contains(&table.name));
-        if new.is_empty() {
-            return Ok(());
-        }
-        for table in &new {
-            self.check_new_table(table).await?;
-        }
-        if found.plugin == "pgoutput" {
-            let published: Vec<(TableName, bool)> =
-                new.iter().filter(|table| table.logged).map(|table| (table.name.clone(), table.identified)).collect();
-            slot::publish(&self.source, &self.config.name, &published).await?;
-            // What is being written to them now is not in the stream, so the snapshot must show it.
-            self.wait_for_writers().await?;
-        }
-        let cut = Cut { larger_than: None, parts_max: 1, by: SplitBy::Ctid, binary: false };
-        let parts: Vec<_> = new.iter().flat_map(|table| parts::parts(table, cut, &[])).collect();
-        if let Some(mut selection) = self.plan.selection()? {
-            let fresh = select(&self.source, self.filters.as_ref(), true, Sizes::Estimates).await?.selection;
-            let forms = source::columns::forms(&self.source).await?;
-            selection
-                .origins
-                .extend(new.iter().filter_map(|table| Some(Origin::new(&table.name, forms.get(&table.name)?))));
-            selection.tables.extend(new.iter().map(|table| table.name.clone()));
-            selection.insert_only.extend(new.iter().filter(|table| !table.identified).map(|table| table.name.clone()));
-            let known: HashSet<TableName> = selection.sequences.iter().cloned().collect();
-            selection.sequences.extend(fresh.sequences.into_iter().filter(|name| !known.contains(name)));
-            self.plan.store_selection(&selection)?;
-        }
-        queue::store_parts(&self.target, &self.config.name, &parts).await?;
-        for table in &new {
-            self.report.info(format!("{} is new and becomes part of the migration", table.name));
-        }
-        Ok(())
-    }
-
-    pub(super) fn check_identified(&self, table: &Table) -> Result<()> {
-        if table.logged && !table.identified && !self.config.allow_insert_only {
-            return Err(Error::new(
-                Exit::Source,
-                format!("no key says which row an UPDATE or DELETE means in {}", table.name),
-            )
-            .hint(format!(
-                "on the source: alter table {} replica identity full; or --allow-insert-only; or --leave-new-tables",
-                table.name.sql()
-            )));
-        }
-        Ok(())
-    }
-
-    pub(super) async fn check_new_table(&self, table: &Table) -> Result<()> {
-        self.check_identified(table)?;
-        self.tables_there(std::slice::from_ref(&table.name)).await?;
-        if let Some(root) = layout::root_of(&self.target, &table.name).await?
-            && queue::tables(&self.target, &self.config.name).await?.contains(&root)
-        {
-            return Err(Error::new(
-                Exit::Target,
-                format!("{} is a table of its own on the source, and a partition of {root} on the target", table.name),
-            )
-            .hint("give the partition another name on the target, make the table there, then run again"));
-        }
-        let firing = target::columns::firing(&self.target).await?;
-        if let Some((_, firing)) = firing.iter().find(|(firing, _)| *firing == table.name) {
-            return Err(Error::new(
-                Exit::Target,
-                format!("{} is new, and on the target it has what fires for applied changes too: {firing}", table.name),
-            )
-            .hint("disable it there until the migration is done, then run again: what it does, the source has done already"));
-        }
-        let row = self
-            .target
-            .query_one(
-                &format!("select exists (select from {})", rows_of(&self.target, Side::Target, &table.name).await?),
-                &[],
-            )
-            .await
-            .on_target(|| format!("look into {}", table.name))?;
-        if row.get(0) {
-            return Err(Error::new(Exit::Target, format!("{} is new on the source and holds rows on the target", table.name))
-                .hint("empty it there, and its rows are copied; a table that was renamed on the source is not followed: rename it back, and it is copied anew"));
-        }
-        Ok(())
-    }
-
-    /// Waits until every transaction of the source that runs now has ended.
-    pub(super) async fn wait_for_writers(&self) -> Result<()> {
-        let (began, mut told) = (Instant::now(), false);
-        let horizon = slot::next_xid(&self.source).await?;
-        while !slot::all_ended(&self.source, &horizon).await? {
-            if began.elapsed() > Duration::from_secs(3) && !told {
-                told = true;
-                self.report.info("the new tables wait for transactions of the source that were open when they became part of the migration");
-            }
-            tokio::time::sleep(Duration::from_millis(200)).await;
-        }
-        Ok(())
     }
 }
 

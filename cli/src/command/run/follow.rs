@@ -12,6 +12,7 @@ use super::drift::{Eyes, Seen};
 use super::partitions::leaves_of;
 use super::stream::Streaming;
 use super::tables::Tables;
+use crate::apply::born::Born;
 use crate::apply::conflict::Deciding;
 use crate::apply::drift::Drift;
 use crate::apply::extension::ExtensionWriter;
@@ -127,6 +128,11 @@ impl Run {
                     }
                     // What it listens to is gone, and so is the stream: that is the error to tell.
                     Err(err) if err.exit() == Exit::Stopped => return Err(streaming.ended().await),
+                    Err(err) if err.find::<Born>().is_some() => {
+                        let born = err.find().map_or(&[][..], |Born(born)| born);
+                        self.remember_born(born, &tables).await?;
+                        continue;
+                    }
                     Err(err) => {
                         if let Some(table) = apply.lacking.take() {
                             tables.lacks(&table);
@@ -204,7 +210,8 @@ impl Run {
             {
                 let sessions = self.sessions_to_look_by().await?;
                 let eyes = Eyes::of(&sessions);
-                self.look_for_drift(eyes, &found.plugin, None).await?;
+                let new = self.look_for_drift(eyes, &found.plugin, None).await?;
+                self.refuse_new(&self.made_before_the_end(new, eyes.source, streaming, &mut apply).await?).await?;
                 self.look_at_partitions(eyes, &found.plugin, &tables, None).await?;
             }
             if !sentinel::enter_cutover(&self.target, &self.config.name, endpos).await? {

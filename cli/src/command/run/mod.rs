@@ -15,6 +15,7 @@ mod forecast;
 mod give_way;
 mod hold;
 mod join;
+mod new_tables;
 mod origin;
 mod partitions;
 mod rates;

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::Run;
-use super::drift::{Eyes, run_on_target};
+use super::drift::{Eyes, Seen, run_on_target};
 use crate::copy::failure::Altered;
 use crate::error::{Error, Exit, Result};
 use crate::model::name::identifier;
@@ -12,8 +12,8 @@ use crate::model::{Form, Phase, TableName};
 use crate::selection::Origin;
 use crate::source::catalog::NEVER_BINARY;
 use crate::source::slot;
-use crate::target::queue;
 use crate::target::sentinel::Sentinel;
+use crate::target::{checks, queue};
 use crate::{source, target};
 
 impl Run {
@@ -24,6 +24,7 @@ impl Run {
         eyes: Eyes<'_>,
         plugin: &str,
         there: &HashMap<TableName, Form>,
+        mut seen: Option<&mut Seen>,
     ) -> Result<Vec<TableName>> {
         let Some(mut selection) = self.plan.selection()? else { return Ok(Vec::new()) };
         let by_oid: HashMap<u32, &TableName> = there.iter().map(|(name, form)| (form.oid, name)).collect();
@@ -70,6 +71,19 @@ impl Run {
             // Of a partitioned table its partitions are looked at.
             let followed = form.logged && !form.partitioned;
             let unpublished = followed && published.as_ref().is_some_and(|published| !published.contains(&form.oid));
+            // Without one of that name on the target nothing of the old one is there to be copied anew, and apply
+            // comes upon what makes the new one, or upon its first row.
+            if form.oid != origin.oid && checks::existing(eyes.target, std::slice::from_ref(name)).await?.is_empty() {
+                gone.push(name.clone());
+                continue;
+            }
+            // Where DDL is told, apply comes upon it, and may make the new one.
+            if form.oid != origin.oid
+                && let Some(seen) = seen.as_deref_mut().filter(|_| self.tells_ddl())
+                && !seen.has_passed(name, form.oid, slot::current_lsn(eyes.source).await?)
+            {
+                continue;
+            }
             let what = if form.oid != origin.oid {
                 format!("{name} was replaced on the source by another table of that name")
             } else if !replaced.is_empty() {
@@ -83,7 +97,7 @@ impl Run {
                 // The publications were read later than the tables, which may be others since then.
                 let now = source::columns::forms(eyes.source).await?;
                 if now.get(name).map(|now| now.oid) != Some(form.oid) {
-                    return Box::pin(self.look_for_others(eyes, plugin, &now)).await;
+                    return Box::pin(self.look_for_others(eyes, plugin, &now, seen)).await;
                 }
             }
             let insert_only = selection.insert_only.contains(name);
@@ -130,7 +144,7 @@ impl Run {
     pub(super) async fn check_origins(&self, found: &Sentinel) -> Result<()> {
         let there = source::columns::forms(&self.source).await?;
         let eyes = Eyes { source: &self.source, target: &self.target };
-        self.look_for_others(eyes, &found.plugin, &there).await?;
+        self.look_for_others(eyes, &found.plugin, &there, None).await?;
         if found.phase <= Phase::Indexes {
             return Ok(());
         }

@@ -47,7 +47,7 @@ pub(super) struct Tables {
 }
 
 impl Tables {
-    fn set(&self, table: &TableName, copy: Copy) {
+    pub(super) fn set(&self, table: &TableName, copy: Copy) {
         self.tags.send_modify(|tags| {
             Arc::make_mut(tags).insert(table.clone(), copy);
         });

@@ -7,6 +7,7 @@ mod steps;
 mod undo;
 mod verify;
 
+use std::collections::HashSet;
 use std::pin::Pin;
 use std::time::{Duration, Instant};
 
@@ -19,7 +20,7 @@ use crate::crash::{self, Point};
 use crate::cutover::pgbouncer::Console;
 use crate::cutover::{Freeze, Settings, Step};
 use crate::error::{Error, Exit, Result};
-use crate::model::Lsn;
+use crate::model::{Lsn, TableName};
 use crate::report::units;
 use crate::source::{catalog, slot};
 use crate::target::cutover::{self as record, State};
@@ -49,6 +50,8 @@ pub struct Cutover<'a> {
     /// When writes were stopped.
     stopped: Option<Instant>,
     endpos: Option<Lsn>,
+    /// The tables of the migration when the way back was made.
+    moved: HashSet<TableName>,
     /// The way back has its beginning.
     turned: bool,
     /// What the source's materialized views stood at before ours were refreshed.
@@ -80,7 +83,7 @@ impl<'a> Cutover<'a> {
         }
         let (console, stopped, endpos, turned, views) = (None, None, None, false, Vec::new());
         let interrupt = Box::pin(interrupted(""));
-        let told_changed = Vec::new();
+        let (moved, told_changed) = (HashSet::new(), Vec::new());
         Ok(Cutover {
             run,
             settings,
@@ -91,6 +94,7 @@ impl<'a> Cutover<'a> {
             console,
             stopped,
             endpos,
+            moved,
             turned,
             views,
             told_changed,

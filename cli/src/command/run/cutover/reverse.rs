@@ -124,6 +124,7 @@ impl Cutover<'_> {
 
     /// Makes all of it but its beginning.
     pub(super) async fn reverse(&mut self) -> Result<String> {
+        self.moved = queue::tables(&self.target, &self.run.config.name).await?;
         let way = self.check_way_back().await?;
         let (run, name) = (self.run, self.run.config.name.clone());
         let back = run.config.back();
@@ -134,7 +135,7 @@ impl Cutover<'_> {
         let tells = source::ddl::release(&self.source, &name).await?;
         let flavour = install::install(&self.source, wanted).await?;
         if tells {
-            source::ddl::capture(&self.source, &name).await?;
+            source::ddl::capture(&self.source, &name, self.run.takes_partitions()?).await?;
         }
         let begin = Begin {
             migration: &name,
@@ -163,7 +164,7 @@ impl Cutover<'_> {
         let ddl = run.ddl()?;
         if ddl != Mode::Off {
             plan.set_ddl(ddl.as_str())?;
-            if !source::ddl::capture(&self.target, &name).await? {
+            if !source::ddl::capture(&self.target, &name, run.takes_partitions()?).await? {
                 run.report.warning("the target cannot tell its DDL: its role may make no event trigger");
             }
         }
@@ -182,6 +183,11 @@ impl Cutover<'_> {
 
     /// From here on the way back carries what is committed on the target.
     pub(super) async fn turn(&mut self) -> Result<String> {
+        let now = queue::tables(&self.target, &self.run.config.name).await?;
+        if let Some(table) = now.difference(&self.moved).next() {
+            return Err(Error::new(Exit::Differ, format!("{table} was made while the way back was, which lacks it"))
+                .hint("cut over again"));
+        }
         let lsn = slot::current_lsn(&self.target).await?;
         let plain = install::installed(&self.source).await? == Some(Flavour::Plain);
         let quiet = way_back::turn(&self.source, &self.run.config.name, lsn, plain).await?;
@@ -203,7 +209,7 @@ impl Cutover<'_> {
                 let tells = source::ddl::release(&self.source, name).await?;
                 install::uninstall(&self.source, flavour).await?;
                 if tells {
-                    source::ddl::capture(&self.source, name).await?;
+                    source::ddl::capture(&self.source, name, self.run.takes_partitions()?).await?;
                 }
             }
         }
