@@ -1,12 +1,19 @@
 -- Has the source tell its DDL in its own stream: event triggers write it into a logical message, which comes
 -- in order with the changes around it, or not at all if the transaction is rolled back. A failure in here is
--- never one of the DDL. migration_name stands for the name of the migration. Names are written in full: the
--- search path is that of the session, and is told.
+-- never one of the DDL. migration_name stands for the name of the migration, ddl_key for what a message is known
+-- to be from here by: anybody may write one, and what is told is run on the target with pgmig's rights.
 create schema if not exists pgmig;
 
+create table pgmig."tell_ddl_key:migration_name" (key pg_catalog.text not null);
+revoke all on pgmig."tell_ddl_key:migration_name" from public;
+insert into pgmig."tell_ddl_key:migration_name" values ('ddl_key');
+
+-- It has the rights of pgmig's role, to read the key. Its search path is its own from its first statement on; until
+-- then, and with it, names are written in full.
 create or replace function pgmig.tell_ddl_migration_name()
 returns event_trigger
 language plpgsql
+security definer
 as $body$
 declare
     -- Tables that it alters, makes or drops, or whose trigger, policy, privilege ... it is about.
@@ -16,20 +23,33 @@ declare
     -- What else it is about, if it is about no table.
     others pg_catalog.jsonb;
     definition pg_catalog.text;
-    told_statement pg_catalog.text := pg_catalog.current_query();
+    -- Whether its role owns all of the tables. GRANT by another may be a warning and no more.
+    owned pg_catalog.bool;
+    -- A background worker may have none.
+    told_statement pg_catalog.text := coalesce(pg_catalog.current_query(), '');
+    -- What names without a schema meant to the session.
+    told_path pg_catalog.text := pg_catalog.current_setting('search_path');
+    told_role pg_catalog.name := case when pg_catalog.current_setting('role') operator(pg_catalog.=) 'none' then session_user
+                                      else pg_catalog.current_setting('role')::pg_catalog.name end;
+    told_schemas pg_catalog.name[];
 begin
-    -- What pgmig does here is not for the other side; what is filled again is no DDL.
+    -- What pgmig does here is not for the other side; what is filled again is no DDL; what ALTER TABLE drops it
+    -- tells at its end.
     if pg_catalog.current_setting('application_name') operator(pg_catalog.~~) 'pgmig %'
        or pg_catalog.current_setting('pgmig.publishes', true) operator(pg_catalog.=) 'on'
        or tg_tag operator(pg_catalog.=) any ('{REFRESH MATERIALIZED VIEW,REINDEX}'::pg_catalog.text[])
+       or tg_event operator(pg_catalog.=) 'sql_drop' and tg_tag operator(pg_catalog.!~~) 'DROP %'
     then
         return;
     end if;
+    -- Here $user would be pgmig's role; it may stand there without quotes, too.
+    perform pg_catalog.set_config('search_path', pg_catalog.regexp_replace(
+        pg_catalog.replace(told_path, '"$user"', pg_catalog.quote_ident(told_role::pg_catalog.text)),
+        '(?<![^, ])[$]user(?![^, ])',
+        pg_catalog.replace(pg_catalog.quote_ident(told_role::pg_catalog.text), E'\\', E'\\\\'), 'gi'), true);
+    told_schemas := pg_catalog.current_schemas(false);
+    perform pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
     if tg_event operator(pg_catalog.=) 'sql_drop' then
-        -- What ALTER TABLE drops it tells at its end.
-        if tg_tag operator(pg_catalog.!~~) 'DROP %' then
-            return;
-        end if;
         with gone as (
             select o.original, o.object_type, o.schema_name, o.object_name, o.object_identity,
                    case when o.object_type operator(pg_catalog.=) 'table' then array[o.schema_name, o.object_name]
@@ -105,7 +125,7 @@ begin
                     operator(pg_catalog.&) 4294967295) operator(pg_catalog.<) 2147483648
                and (pg_catalog.strpos(told_statement, c.relname::pg_catalog.text) operator(pg_catalog.>) 0
                     or pg_catalog.strpos(pg_catalog.lower(told_statement), c.relname::pg_catalog.text) operator(pg_catalog.>) 0
-                    or told_statement operator(pg_catalog.~*) 'all\s+tables')
+                    or told_statement operator(pg_catalog.~*) 'all[[:space:]]+tables')
         ), of_them as (
             select c.oid
               from about a join pg_catalog.pg_class c on c.oid operator(pg_catalog.=) a.oid
@@ -174,7 +194,7 @@ begin
                          from pg_catalog.pg_attribute a
                               left join pg_catalog.pg_attrdef d
                                 on d.adrelid operator(pg_catalog.=) a.attrelid and d.adnum operator(pg_catalog.=) a.attnum
-                        where tg_tag operator(pg_catalog.=) 'ALTER TABLE' and told_statement operator(pg_catalog.~*) '\madd\M'
+                        where tg_tag operator(pg_catalog.=) 'ALTER TABLE' and told_statement operator(pg_catalog.~*) '[[:<:]]add[[:>:]]'
                           and a.attrelid operator(pg_catalog.=) c.oid and a.attnum operator(pg_catalog.>) 0
                           and not a.attisdropped and a.attgenerated operator(pg_catalog.=) ''
                           and (a.atthasdef or a.attidentity operator(pg_catalog.<>) ''))))
@@ -182,21 +202,28 @@ begin
                        join pg_catalog.pg_class c on c.oid operator(pg_catalog.=) o.oid
                        join pg_catalog.pg_namespace n on n.oid operator(pg_catalog.=) c.relnamespace),
                (select pg_catalog.jsonb_agg(pg_catalog.concat_ws(' ', d.object_type, d.object_identity)) from told d),
-               (select pg_catalog.pg_get_indexdef(d.objid) from told d where tg_tag operator(pg_catalog.=) 'CREATE INDEX' limit 1)
-          into tables, others, definition;
+               (select pg_catalog.pg_get_indexdef(d.objid) from told d where tg_tag operator(pg_catalog.=) 'CREATE INDEX' limit 1),
+               (select pg_catalog.bool_and(pg_catalog.pg_has_role(told_role, c.relowner, 'usage'))
+                  from of_them o join pg_catalog.pg_class c on c.oid operator(pg_catalog.=) o.oid)
+          into tables, others, definition, owned;
     end if;
     if coalesce(tables, dropped, others) is not null then
         perform pg_catalog.pg_logical_emit_message(true, 'pgmig ddl migration_name', pg_catalog.jsonb_build_object(
+            'key', (select k.key from pgmig."tell_ddl_key:migration_name" k),
             'at', pg_catalog.pg_current_wal_insert_lsn(),
             'tag', tg_tag,
             'statement', told_statement,
+            'role', told_role,
+            'owned', owned,
             'definition', definition,
             'on', coalesce(tables, '[]'),
             'dropped', coalesce(dropped, '[]'),
             'others', case when tables is null and dropped is null then others else '[]' end,
             'settings', pg_catalog.jsonb_build_object(
                 'search_path', (select pg_catalog.string_agg(pg_catalog.quote_ident(s.name), ', ' order by s.at)
-                                  from pg_catalog.unnest(pg_catalog.current_schemas(false)) with ordinality as s (name, at)),
+                                  from pg_catalog.unnest(told_schemas) with ordinality as s (name, at)
+                                 where pg_catalog.has_schema_privilege(told_role, s.name::pg_catalog.text, 'usage')),
+                'strings', pg_catalog.current_setting('standard_conforming_strings'),
                 'timezone', pg_catalog.current_setting('timezone'),
                 'datestyle', pg_catalog.current_setting('datestyle'),
                 'intervalstyle', pg_catalog.current_setting('intervalstyle'),
@@ -205,6 +232,7 @@ begin
         -- first. This one may.
         perform pg_catalog.pg_logical_emit_message(true, 'pgmig', '');
     end if;
+    perform pg_catalog.set_config('search_path', told_path, true);
 exception when others then
     raise log 'pgmig: DDL is not told: %', sqlerrm;
 end

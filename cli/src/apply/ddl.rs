@@ -3,6 +3,7 @@
 //! person has seen to it; what is about no table of the migration is only written down.
 
 use std::collections::HashMap;
+use std::sync::Once;
 
 use tokio_postgres::Client;
 
@@ -42,6 +43,8 @@ impl Mode {
 #[derive(Debug)]
 pub struct Taken {
     pub mode: Mode,
+    /// What the source tells it with.
+    pub key: Option<String>,
     /// Tables of the migration by their oid on the source: one that is renamed is known by it.
     pub origins: HashMap<u32, TableName>,
     /// What flags leave out: comments, privileges, owners.
@@ -50,12 +53,39 @@ pub struct Taken {
     pub owners: bool,
     /// Partitions that the source makes become part of the migration.
     pub partitions: bool,
+    /// What others wrote is told once.
+    pub forged: Once,
 }
 
 impl Taken {
     pub fn off() -> Taken {
-        let origins = HashMap::new();
-        Taken { mode: Mode::Off, origins, comments: false, privileges: false, owners: false, partitions: false }
+        let (key, origins) = (None, HashMap::new());
+        Taken {
+            mode: Mode::Off,
+            key,
+            origins,
+            comments: false,
+            privileges: false,
+            owners: false,
+            partitions: false,
+            forged: Once::new(),
+        }
+    }
+
+    /// The DDL of a message; None if it is none of apply's business, or somebody else wrote it.
+    fn read(&self, text: &[u8]) -> Result<Option<Ddl>> {
+        if self.mode == Mode::Off {
+            return Ok(None);
+        }
+        let ddl = Ddl::read(text, self.key.as_deref())?;
+        if ddl.is_none() {
+            self.forged.call_once(|| {
+                tracing::warn!(
+                    "somebody writes messages into the stream that look like pgmig's own; they are passed over"
+                );
+            });
+        }
+        Ok(ddl.filter(|ddl| !self.leaves(ddl)))
     }
 
     fn leaves(&self, ddl: &Ddl) -> bool {
@@ -178,10 +208,11 @@ impl<W: Writer> Apply<W> {
 
     async fn execute(&self, ddl: &Ddl, made: Option<&Made>) -> Result<()> {
         let doing = || format!("run {} of the source", ddl.tag);
-        let Settings { search_path, timezone, datestyle, intervalstyle, lc_monetary } = &ddl.settings;
+        let Settings { search_path, strings, timezone, datestyle, intervalstyle, lc_monetary } = &ddl.settings;
         let path = search_path.as_deref().filter(|path| !path.is_empty()).unwrap_or("''");
         let set = format!(
-            "set local search_path = {path}; set local timezone = {}; set local datestyle = {}; set local intervalstyle = {}; set local lc_monetary = {}",
+            "set local search_path = {path}; set local standard_conforming_strings = {}; set local timezone = {}; set local datestyle = {}; set local intervalstyle = {}; set local lc_monetary = {}",
+            literal(strings),
             literal(timezone),
             literal(datestyle),
             literal(intervalstyle),
@@ -193,7 +224,7 @@ impl<W: Writer> Apply<W> {
         if let Some(made) = made {
             self.as_told(made).await?;
         }
-        let back = "set local search_path = ''; set local timezone = 'UTC'; set local datestyle = 'ISO'; \
+        let back = "set local search_path = ''; set local standard_conforming_strings = on; set local timezone = 'UTC'; set local datestyle = 'ISO'; \
                     set local intervalstyle = 'postgres'; set local lc_monetary = 'C'";
         self.client.batch_execute(back).await.on_target(doing)
     }
@@ -211,13 +242,7 @@ impl super::Gatherer {
     /// The DDL of a message, unless it is none of apply's business, or the copies of all its tables show it.
     /// Err: a copy of one is under way.
     pub(super) fn wanted_ddl(&self, text: &[u8]) -> Result<std::result::Result<Option<Ddl>, Gathered>> {
-        if self.ddl.mode == Mode::Off {
-            return Ok(Ok(None));
-        }
-        let ddl = Ddl::read(text)?;
-        if self.ddl.leaves(&ddl) {
-            return Ok(Ok(None));
-        }
+        let Some(ddl) = self.ddl.read(text)? else { return Ok(Ok(None)) };
         if self.wanted_for(&ddl).any(|wanted| matches!(wanted, Wanted::Later)) {
             return Ok(Err(Gathered::Later));
         }
@@ -240,20 +265,17 @@ impl super::Gatherer {
     }
 
     pub(super) fn tables_made(&self, text: &[u8]) -> Result<Vec<TableName>> {
-        let ddl = Ddl::read(text)?;
-        Ok(if ddl.makes_tables() { ddl.tables() } else { Vec::new() })
+        let made = self.ddl.read(text)?.filter(Ddl::makes_tables);
+        Ok(made.map(|ddl| ddl.tables()).unwrap_or_default())
     }
 
     /// Whether it would be run on the target, or is asked about.
     pub(super) fn is_ours(&self, text: &[u8]) -> Result<bool> {
-        if self.ddl.mode == Mode::Off {
-            return Ok(false);
-        }
-        let ddl = Ddl::read(text)?;
+        let Some(ddl) = self.ddl.read(text)? else { return Ok(false) };
         let moved = |(table, oid)| self.tags.contains(self.known_as(&self.ddl.known(table, oid)));
         let makes =
             || self.ddl.partitions && ddl.makes_partition().is_some_and(|made| self.parents.contains(&made.under));
-        Ok(!self.ddl.leaves(&ddl) && (ddl.by_oid().any(moved) || self.is_of_childless(&ddl) || makes()))
+        Ok(ddl.by_oid().any(moved) || self.is_of_childless(&ddl) || makes())
     }
 
     fn is_new(&self, ddl: &Ddl) -> bool {

@@ -13,6 +13,11 @@ pub struct Ddl {
     pub at: Lsn,
     pub tag: String,
     statement: String,
+    /// Whose rights it was run with on the source.
+    pub role: String,
+    /// Whether that role owned the tables.
+    #[serde(default)]
+    owned: Option<bool>,
     /// CREATE INDEX in full, as the server prints it.
     #[serde(default)]
     definition: Option<String>,
@@ -119,6 +124,8 @@ struct Computed {
 #[derive(Debug, Clone, Deserialize)]
 pub struct Settings {
     pub search_path: Option<String>,
+    /// standard_conforming_strings.
+    pub strings: String,
     pub timezone: String,
     pub datestyle: String,
     pub intervalstyle: String,
@@ -152,8 +159,17 @@ const MOMENT: [&str; 13] = [
 ];
 
 impl Ddl {
-    pub fn read(text: &[u8]) -> Result<Ddl> {
-        serde_json::from_slice(text).during(Exit::Source, || "read the DDL in the stream".into())
+    /// None if it does not have the key.
+    pub fn read(text: &[u8], key: Option<&str>) -> Result<Option<Ddl>> {
+        #[derive(Deserialize)]
+        struct Keyed {
+            key: String,
+        }
+        match serde_json::from_slice::<Keyed>(text) {
+            Ok(keyed) if Some(keyed.key.as_str()) == key => {}
+            _ => return Ok(None),
+        }
+        serde_json::from_slice(text).during(Exit::Source, || "read the DDL in the stream".into()).map(Some)
     }
 
     /// Tables that it is about, by their names after it.
@@ -224,6 +240,18 @@ impl Ddl {
             && self.words().windows(2).any(|two| two == ["attach", "partition"] || two == ["detach", "partition"])
     }
 
+    /// Why it may mean something else, or more, where pgmig runs it.
+    fn role_matters(&self) -> Option<String> {
+        let (to, own) = (["to", "from", "by"], ["current_user", "session_user", "current_role"]);
+        if self.words().windows(2).any(|two| to.contains(&two[0].as_str()) && own.contains(&two[1].as_str())) {
+            return Some(format!("it names the role that ran it, which was {}", self.role));
+        }
+        if ["GRANT", "REVOKE"].contains(&self.tag.as_str()) && self.owned != Some(true) {
+            return Some(format!("{}, who ran it, does not own the table, and may have got a warning only", self.role));
+        }
+        None
+    }
+
     pub fn changes_owner(&self) -> bool {
         self.words().windows(2).any(|two| two == ["owner", "to"])
     }
@@ -252,6 +280,9 @@ impl Ddl {
         // Where it may stand in a literal or a body, the server says whether it is one statement.
         if text.contains(';') && !text.contains(['\'', '"', '$']) {
             return Some("it may be one of several statements that were sent together".into());
+        }
+        if let Some(why) = self.role_matters() {
+            return Some(why);
         }
         if self.tag.starts_with("DROP ") && !DROPS.contains(&self.tag.as_str()) {
             return Some(format!("it reaches {} by CASCADE", self.about()));
@@ -299,6 +330,13 @@ impl Ddl {
                 self.one()
             );
         }
+        if self.statement.is_empty() {
+            return format!(
+                "a background worker of the source ran {} on {}: see to the same on the target; then there:\nselect pgmig.ddl_done();\nthen run again",
+                self.tag,
+                self.about()
+            );
+        }
         let path = self.settings.search_path.as_deref().filter(|path| !path.is_empty());
         let path = path.map_or(String::new(), |path| format!("set search_path = {path};\n"));
         format!(
@@ -337,6 +375,7 @@ mod tests {
         };
         let settings = Settings {
             search_path: None,
+            strings: "on".into(),
             timezone: "UTC".into(),
             datestyle: "ISO".into(),
             intervalstyle: "postgres".into(),
@@ -346,6 +385,8 @@ mod tests {
             at: Lsn(1),
             tag: tag.into(),
             statement: statement.into(),
+            role: "postgres".into(),
+            owned: Some(true),
             definition: None,
             on: vec![on],
             dropped: Vec::new(),

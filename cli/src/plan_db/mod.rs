@@ -105,6 +105,15 @@ impl PlanDb {
         self.set("ddl", mode)
     }
 
+    /// By which it is known that DDL in the stream is told by what pgmig has made, and by nobody else.
+    pub fn ddl_key(&self) -> Result<Option<String>> {
+        self.get("ddl_key")
+    }
+
+    pub fn set_ddl_key(&self, key: &str) -> Result<()> {
+        self.set("ddl_key", key)
+    }
+
     /// What no stream holds, as it was before the copy; None if that is lost.
     pub fn unstreamed(&self) -> Result<Option<HashMap<String, String>>> {
         let text = self.get("unstreamed")?;

@@ -2,6 +2,7 @@
 //! with the statement. Both databases are compared whole, schema and all.
 
 mod partitions;
+mod roles;
 
 use harness::{Outcome, assert_same};
 

@@ -271,6 +271,7 @@ impl Run {
             (*streaming, *holder) = (began, Some(held));
             phase = Phase::Schema;
         } else if found.follow && follows {
+            self.was_ddl_told().await?;
             self.check_origins(&found).await?;
             self.take_in_new_tables(&found).await?;
             if streaming.is_none() {

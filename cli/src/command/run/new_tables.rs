@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use tokio_postgres::Client;
 
 use super::Run;
-use super::drift::Eyes;
+use super::drift::{Eyes, Seen};
 use super::stream::Streaming;
 use super::tables::Tables;
 use crate::apply::tags::Copy;
@@ -82,7 +82,8 @@ impl Run {
         }
         let sessions = self.sessions_to_look_by().await?;
         let eyes = Eyes::of(&sessions);
-        self.look_for_others(eyes, plugin, &source::columns::forms(eyes.source).await?, None).await?;
+        self.look_for_others(eyes, plugin, &source::columns::forms(eyes.source).await?, Some(&mut Seen::default()))
+            .await?;
         let renamed_back = self.plan.selection()?.is_some_and(|selection| selection.former_names.contains(table));
         if self.config.leave_new_tables {
             return Ok(true);

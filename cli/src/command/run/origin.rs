@@ -12,8 +12,8 @@ use crate::model::{Form, Phase, TableName};
 use crate::selection::Origin;
 use crate::source::catalog::NEVER_BINARY;
 use crate::source::slot;
+use crate::target::queue;
 use crate::target::sentinel::Sentinel;
-use crate::target::{checks, queue};
 use crate::{source, target};
 
 impl Run {
@@ -71,12 +71,6 @@ impl Run {
             // Of a partitioned table its partitions are looked at.
             let followed = form.logged && !form.partitioned;
             let unpublished = followed && published.as_ref().is_some_and(|published| !published.contains(&form.oid));
-            // Without one of that name on the target nothing of the old one is there to be copied anew, and apply
-            // comes upon what makes the new one, or upon its first row.
-            if form.oid != origin.oid && checks::existing(eyes.target, std::slice::from_ref(name)).await?.is_empty() {
-                gone.push(name.clone());
-                continue;
-            }
             // Where DDL is told, apply comes upon it, and may make the new one.
             if form.oid != origin.oid
                 && let Some(seen) = seen.as_deref_mut().filter(|_| self.tells_ddl())
@@ -144,7 +138,7 @@ impl Run {
     pub(super) async fn check_origins(&self, found: &Sentinel) -> Result<()> {
         let there = source::columns::forms(&self.source).await?;
         let eyes = Eyes { source: &self.source, target: &self.target };
-        self.look_for_others(eyes, &found.plugin, &there, None).await?;
+        self.look_for_others(eyes, &found.plugin, &there, Some(&mut Seen::default())).await?;
         if found.phase <= Phase::Indexes {
             return Ok(());
         }

@@ -97,11 +97,16 @@ async fn partitions_that_are_made_with_ddl_applied_are_followed_from_their_first
         life.on_source("create table sales_5 partition of sales for values from ('2026-05-01') to ('2026-06-01')")
             .await;
         life.on_source("insert into sales values (1, '2026-05-05', 'while nobody looked')").await;
+        // And another one that takes a name.
+        life.on_source("drop table sales_9").await;
+        life.on_source("create table sales_9 partition of sales for values from ('2026-09-01') to ('2026-09-06')")
+            .await;
+        life.on_source("insert into sales values (1, '2026-09-05', 'in its place')").await;
         life.crash = "after large transaction".into();
         assert_eq!(life.run().finish(&[]).await.code(), 128 + 9);
         life.crash = String::new();
         let mut run = life.run();
-        life.wait_for(&mut run, "its row", "select exists (select from sales where day = '2026-05-05')").await;
+        life.wait_for(&mut run, "its row", "select exists (select from sales where v = 'in its place')").await;
         let followed = "select string_agg(table_name || ' ' || copied_rows, ', ' order by table_name) from pgmig.part where snapshot = '3:3:'";
         assert_eq!(
             life.on_target(followed).await,

@@ -129,14 +129,17 @@ impl Cutover<'_> {
         let (run, name) = (self.run, self.run.config.name.clone());
         let back = run.config.back();
         let fresh = install::installed(&self.source).await?.is_none();
-        self.keep(Step::Reverse, json!({ "slot": back.slot_name, "installed": fresh })).await?;
+        let tells = source::ddl::telling(&self.source, &name).await?;
+        if tells.is_some() {
+            // It goes with what is removed below.
+            run.ddl_key(&self.source, &run.plan).await?;
+        }
+        self.keep(Step::Reverse, json!({ "slot": back.slot_name, "installed": fresh, "tells": tells })).await?;
         let wanted = (fresh && run.flavour == Flavour::Plain).then_some(Flavour::Plain);
         // Its schema is in the way for a moment; DDL meanwhile would be noticed as it is without.
-        let tells = source::ddl::release(&self.source, &name).await?;
+        source::ddl::release(&self.source, &name).await?;
         let flavour = install::install(&self.source, wanted).await?;
-        if tells {
-            source::ddl::capture(&self.source, &name, self.run.takes_partitions()?).await?;
-        }
+        self.tell_again(tells).await?;
         let begin = Begin {
             migration: &name,
             follow: true,
@@ -164,8 +167,9 @@ impl Cutover<'_> {
         let ddl = run.ddl()?;
         if ddl != Mode::Off {
             plan.set_ddl(ddl.as_str())?;
-            if !source::ddl::capture(&self.target, &name, run.takes_partitions()?).await? {
-                run.report.warning("the target cannot tell its DDL: its role may make no event trigger");
+            let key = run.ddl_key(&self.target, &plan).await?;
+            if let Err(why) = source::ddl::capture(&self.target, &name, run.takes_partitions()?, &key).await? {
+                run.report.warning(format!("the target cannot tell its DDL: {why}"));
             }
         }
         let mut selection = run.plan.selection()?.unwrap_or_default();
@@ -206,14 +210,24 @@ impl Cutover<'_> {
             sentinel::remove(&self.source, name).await?;
             let ours = detail.get("installed").and_then(Value::as_bool) == Some(true);
             if ours && sentinel::migrations(&self.source).await?.is_empty() {
-                let tells = source::ddl::release(&self.source, name).await?;
+                source::ddl::release(&self.source, name).await?;
                 install::uninstall(&self.source, flavour).await?;
-                if tells {
-                    source::ddl::capture(&self.source, name, self.run.takes_partitions()?).await?;
-                }
             }
         }
+        // What told DDL may have gone when the step failed, too.
+        self.tell_again(detail.get("tells").and_then(Value::as_bool)).await?;
         remove_folder(&self.run.config.back().dir)
+    }
+
+    /// Makes what tells the source's DDL as it was.
+    async fn tell_again(&self, partitions: Option<bool>) -> Result<()> {
+        let Some(partitions) = partitions else { return Ok(()) };
+        let key = self.run.ddl_key(&self.source, &self.run.plan).await?;
+        match source::ddl::capture(&self.source, &self.run.config.name, partitions, &key).await? {
+            Ok(()) => Ok(()),
+            Err(why) => Err(Error::new(Exit::Source, format!("the source cannot tell its DDL any more: {why}"))
+                .hint("run as the role that began the migration")),
+        }
     }
 
     pub(super) async fn undo_turn(&self) -> Result<()> {
