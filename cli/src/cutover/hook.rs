@@ -64,12 +64,13 @@ pub async fn run(command: &str, hook: &str, action: Action, migration: &str, bac
     let doing = || format!("run the {hook} hook `{command}`");
     let talk = std::io::stderr().as_fd().try_clone_to_owned().during(Exit::Dir, doing)?;
     let mut child = Command::new("sh")
-        .args(["-c", command])
+        // It begins once it is watched: killed in between, we would leave it behind.
+        .args(["-c", "read -r watched || exit 1; exec sh -c \"$0\" < /dev/null", command])
         .env("PGMIG_HOOK", hook)
         .env("PGMIG_ACTION", action)
         .env("PGMIG_MIGRATION", migration)
         .env("PGMIG_DIRECTION", direction)
-        .stdin(Stdio::null())
+        .stdin(Stdio::piped())
         .stdout(Stdio::from(talk))
         .process_group(0)
         .kill_on_drop(true)
@@ -77,6 +78,10 @@ pub async fn run(command: &str, hook: &str, action: Action, migration: &str, bac
         .during(Exit::Dir, doing)?;
     let mut group = Group(child.id().map(|pid| Pid::from_raw(pid as i32)));
     let watcher = child.id().map(Watcher::of).transpose().during(Exit::Dir, doing)?;
+    if let Some(mut stdin) = child.stdin.take() {
+        // One that is gone already has a status.
+        let _ = stdin.write_all(b"watched\n").await;
+    }
     let status = child.wait().await.during(Exit::Dir, doing)?;
     // Its number may be another's from here on.
     group.0 = None;
