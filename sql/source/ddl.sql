@@ -6,6 +6,8 @@ create schema if not exists pgmig;
 
 create table pgmig."tell_ddl_key:migration_name" (key pg_catalog.text not null);
 revoke all on pgmig."tell_ddl_key:migration_name" from public;
+-- Without a policy: who may read all data, but bypasses no row security, sees no row.
+alter table pgmig."tell_ddl_key:migration_name" enable row level security;
 insert into pgmig."tell_ddl_key:migration_name" values ('ddl_key');
 
 -- It has the rights of pgmig's role, to read the key. Its search path is its own from its first statement on; until
@@ -122,7 +124,7 @@ begin
              where tg_tag operator(pg_catalog.=) any ('{GRANT,REVOKE}'::pg_catalog.text[])
                and exists (select from told d where d.object_type operator(pg_catalog.=) 'TABLE')
                and ((w.written::pg_catalog.text::pg_catalog.int8 operator(pg_catalog.-) pg_catalog.txid_current())
-                    operator(pg_catalog.&) 4294967295) operator(pg_catalog.<) 2147483648
+                    operator(pg_catalog.&) 4294967295) operator(pg_catalog.<) 16777216
                and (pg_catalog.strpos(told_statement, c.relname::pg_catalog.text) operator(pg_catalog.>) 0
                     or pg_catalog.strpos(pg_catalog.lower(told_statement), c.relname::pg_catalog.text) operator(pg_catalog.>) 0
                     or told_statement operator(pg_catalog.~*) 'all[[:space:]]+tables')

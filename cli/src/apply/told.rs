@@ -242,8 +242,15 @@ impl Ddl {
 
     /// Why it may mean something else, or more, where pgmig runs it.
     fn role_matters(&self) -> Option<String> {
-        let (to, own) = (["to", "from", "by"], ["current_user", "session_user", "current_role"]);
-        if self.words().windows(2).any(|two| to.contains(&two[0].as_str()) && own.contains(&two[1].as_str())) {
+        let words = self.words();
+        let own = |word: &&String| ["current_user", "session_user", "current_role"].contains(&word.as_str());
+        let lists = ["to", "from", "by"].map(|to| {
+            let list = words.iter().skip_while(move |word| *word != to).skip(1);
+            // Of a policy its conditions come then.
+            list.take_while(|word| !["using", "with"].contains(&word.as_str())).any(|word| own(&word))
+        });
+        let tags = ["GRANT", "REVOKE", "ALTER TABLE", "CREATE POLICY", "ALTER POLICY"];
+        if lists.contains(&true) && tags.contains(&self.tag.as_str()) {
             return Some(format!("it names the role that ran it, which was {}", self.role));
         }
         if ["GRANT", "REVOKE"].contains(&self.tag.as_str()) && self.owned != Some(true) {
@@ -427,6 +434,8 @@ mod tests {
             ("CREATE TRIGGER", "create constraint trigger a after insert on t for each row execute function f()"),
             ("CREATE RULE", "create or replace rule r as on insert to t do also notify x"),
             ("CREATE POLICY", "create policy p on t using (true)"),
+            ("CREATE POLICY", "create policy p on t to somebody using (old = current_user)"),
+            ("COMMENT", "comment on table t is 'made by its current_user'"),
         ] {
             assert_eq!(doubt(tag, statement), None, "{statement}");
         }
@@ -451,6 +460,11 @@ mod tests {
             ("DROP OWNED", "drop owned by somebody"),
             ("DROP TYPE", "drop type mood cascade"),
             ("GRANT", "alter table t add x int; grant select on t to somebody"),
+            ("GRANT", "grant select on t to somebody, current_user"),
+            ("REVOKE", "revoke select on t from session_user"),
+            ("GRANT", "grant select on t to somebody with grant option granted by current_role"),
+            ("ALTER TABLE", "alter table t owner to current_user"),
+            ("CREATE POLICY", "create policy p on t to somebody, current_user using (true)"),
         ] {
             assert!(doubt(tag, statement).is_some(), "{statement}");
         }

@@ -108,12 +108,14 @@ pub async fn usable(client: &Client) -> Result<()> {
         .query_one(
             "select not exists (select from pg_catalog.pg_class c
                                  where c.relnamespace = 'pgmig'::regnamespace and c.relkind in ('r', 'v')
+                                   -- A server that tells its DDL has that, too, which is for one role.
+                                   and c.relname !~ '^tell_ddl_key:'
                                    and not (has_table_privilege(c.oid, 'select')
                                             and (c.relkind = 'v' or has_table_privilege(c.oid, 'insert')
                                                                 and has_table_privilege(c.oid, 'update')
                                                                 and has_table_privilege(c.oid, 'delete'))))
                 and not exists (select from pg_catalog.pg_proc p
-                                 where p.pronamespace = 'pgmig'::regnamespace and not has_function_privilege(p.oid, 'execute'))",
+                                 where p.pronamespace = 'pgmig'::regnamespace and p.proname !~ '^tell_ddl_' and not has_function_privilege(p.oid, 'execute'))",
             &[],
         )
         .await
