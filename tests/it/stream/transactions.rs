@@ -168,8 +168,11 @@ async fn soak_a_value_of_300_megabytes() -> Outcome {
             "create table big (id int primary key, n int, body text); alter table big alter body set storage external",
         )
         .await;
-        let run = life.follow().await;
+        let mut run = life.follow().await;
         do_all(&life, &["insert into big values (1, 0, repeat('0123456789', 30000000))", "update big set n = 1"]).await;
+        let applied = "select exists (select from big where n = 1)";
+        life.wait_within(Duration::from_secs(600), &mut run, "the value", applied).await;
+        println!("{way:?}: a value of 286 MiB: {} MiB at most", peak_mib(&run));
         life.set_endpos(life.lsn().await).await;
         let done = run.wait(Duration::from_secs(900)).await.finish(&[]).expect_code(0);
         println!("{way:?}: {}", done.stderr);

@@ -3,6 +3,7 @@
 
 use super::channel::Broken;
 use crate::connect::Side;
+use crate::error::ServerError;
 
 /// A hint for what CREATE, START or DROP of slot `name` met. `plugin` where it is known.
 pub(super) fn of_slot(
@@ -64,6 +65,18 @@ pub(super) fn of_slot(
     })
 }
 
+/// What a stream or a query met: the server's own, and that of what no server can send (MaxAllocSize in memutils.h).
+pub(super) fn of_answer(err: &ServerError) -> Option<String> {
+    if err.sqlstate == "XX000" && err.message.starts_with("invalid memory alloc request size") {
+        return Some(
+            "a change is over 1 GB in text, where bytea takes twice its bytes, and no stream gets past it. In binary it is half of that: \
+             begin again with the extension and a target of the source's major version"
+                .into(),
+        );
+    }
+    err.hint.clone()
+}
+
 /// The first word in double quotes.
 fn quoted(message: &str) -> Option<&str> {
     message.split('"').nth(1).filter(|word| !word.is_empty())
@@ -77,7 +90,6 @@ fn role(user: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::ServerError;
 
     fn hint(sqlstate: &str, message: &str, plugin: Option<&str>) -> Option<String> {
         let err = ServerError { sqlstate: sqlstate.into(), message: message.into(), hint: Some("theirs".into()) };
@@ -107,5 +119,10 @@ mod tests {
             assert!(hint.contains(expected), "{sqlstate} {message}: {hint}");
         }
         assert_eq!(hint("XX000", "else", None).as_deref(), Some("theirs"));
+        let answer = |message: &str| {
+            of_answer(&ServerError { sqlstate: "XX000".into(), message: message.into(), hint: Some("theirs".into()) })
+        };
+        assert!(answer("invalid memory alloc request size 1872000003").unwrap().contains("with the extension"));
+        assert_eq!(answer("else").as_deref(), Some("theirs"));
     }
 }

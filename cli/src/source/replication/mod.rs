@@ -348,7 +348,7 @@ impl ReplicationClient {
         let err = Error::new(self.side.exit(), doing);
         match broken {
             Broken::Server(server) => {
-                let hint = server.hint.clone();
+                let hint = hint::of_answer(&server);
                 with_hint(err.cause(server), hint)
             }
             Broken::Network(network) => err.cause(network),
